@@ -1,0 +1,225 @@
+package photon
+
+// CacheType is how keys and values are held.
+type CacheType int
+
+const (
+	CacheF32  CacheType = iota // 4 bytes an element
+	CacheF16                   // 2 bytes an element
+	CacheInt8                  // 1 byte an element and one float32 scale a row and head
+)
+
+func (t CacheType) String() string { return [...]string{"f32", "f16", "int8"}[t] }
+
+// headBytes is the size of one head's key (or value) of one row.
+func (t CacheType) headBytes(headDim int) int64 {
+	switch t {
+	case CacheF16:
+		return 2 * int64(headDim)
+	case CacheInt8:
+		return int64(headDim) + 4
+	}
+	return 4 * int64(headDim)
+}
+
+// kvRows stores keys or values: a [heads][rows][headDim] array in the form of a CacheType.
+type kvRows struct {
+	f32   []float32
+	f16   []uint16
+	i8    []int8
+	scale []float32 // [heads][rows], int8 only
+}
+
+func (r *kvRows) resize(t CacheType, heads, rows, headDim int) {
+	n := heads * rows * headDim
+	switch t {
+	case CacheF32:
+		r.f32 = grow(r.f32, n)
+	case CacheF16:
+		r.f16 = grow(r.f16, n)
+	case CacheInt8:
+		r.i8, r.scale = grow(r.i8, n), grow(r.scale, heads*rows)
+	}
+}
+
+// grow returns s with length n; the contents are unspecified when a larger array had to be made.
+func grow[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n)
+	}
+	return s[:n]
+}
+
+// set stores the vector x as row number at (head·rows + row), rounding it to the cache's form.
+func (r *kvRows) set(t CacheType, at int, x []float32) {
+	switch t {
+	case CacheF32:
+		copy(r.f32[at*len(x):], x)
+	case CacheF16:
+		to := r.f16[at*len(x):][:len(x)]
+		for i, v := range x {
+			to[i] = f32ToF16(v)
+		}
+	case CacheInt8:
+		var amax float32
+		for _, v := range x {
+			amax = max(amax, v, -v)
+		}
+		r.scale[at] = amax / 127
+		to := r.i8[at*len(x):][:len(x)]
+		if amax < 1e-30 { // the inverse would overflow
+			clear(to)
+			return
+		}
+		inverse := 127 / amax
+		for i, v := range x {
+			to[i] = int8(roundEven(v * inverse))
+		}
+	}
+}
+
+// roundEven rounds |x| < 2²² to the nearest integer, ties to even.
+func roundEven(x float32) int32 {
+	const magic = 3 << 22
+	return int32(float32(x+magic) - magic)
+}
+
+// copyRows copies n rows of one head.
+func copyRows(t CacheType, headDim int, to *kvRows, toAt int, from *kvRows, fromAt, n int) {
+	switch t {
+	case CacheF32:
+		copy(to.f32[toAt*headDim:][:n*headDim], from.f32[fromAt*headDim:])
+	case CacheF16:
+		copy(to.f16[toAt*headDim:][:n*headDim], from.f16[fromAt*headDim:])
+	case CacheInt8:
+		copy(to.i8[toAt*headDim:][:n*headDim], from.i8[fromAt*headDim:])
+		copy(to.scale[toAt:][:n], from.scale[fromAt:])
+	}
+}
+
+// kvCache holds the keys and values of one stack for one text: the rows first … next-1. A window makes it a ring of that many rows, in which row p
+// stands at slot p mod window; without one it is a log that grows.
+type kvCache struct {
+	typ            CacheType
+	heads, headDim int
+	window         int // 0: grows
+	capacity       int // rows that the arrays hold
+	first, next    int // the positions held
+	layers         []kvLayer
+	read, written  int64 // bytes that attention read and that were stored, ever
+}
+
+type kvLayer struct{ k, v kvRows }
+
+func newKVCache(t CacheType, s StackConfig) *kvCache {
+	return &kvCache{typ: t, heads: s.KVHeads, headDim: s.HeadDim, window: s.SlidingWindow, layers: make([]kvLayer, s.Layers)}
+}
+
+// empty is a new cache of the same shape, which goes on counting bytes.
+func (c *kvCache) empty() *kvCache {
+	return &kvCache{typ: c.typ, heads: c.heads, headDim: c.headDim, window: c.window, layers: make([]kvLayer, len(c.layers)), read: c.read, written: c.written}
+}
+
+// rowBytes is what one row costs: keys and values of all heads and layers.
+func (c *kvCache) rowBytes() int64 {
+	return 2 * int64(len(c.layers)) * int64(c.heads) * c.typ.headBytes(c.headDim)
+}
+
+func (c *kvCache) rows() int { return c.next - c.first }
+
+// reset forgets every row; the next one will be at position.
+func (c *kvCache) reset(position int) { c.first, c.next = position, position }
+
+// reserve makes room for n more rows: a ring is made whole at once, a log doubles.
+func (c *kvCache) reserve(n int) {
+	if c.rows()+n <= c.capacity || c.window > 0 && c.capacity > 0 {
+		return
+	}
+	capacity := c.window
+	if c.window == 0 {
+		capacity = max(c.rows()+n, 2*c.capacity, 8)
+	}
+	for i := range c.layers {
+		for _, r := range [...]*kvRows{&c.layers[i].k, &c.layers[i].v} {
+			old := *r
+			*r = kvRows{}
+			r.resize(c.typ, c.heads, capacity, c.headDim)
+			for h := range c.heads {
+				copyRows(c.typ, c.headDim, r, h*capacity, &old, h*c.capacity, min(c.rows(), c.capacity))
+			}
+		}
+	}
+	c.capacity = capacity
+}
+
+// slot is where row p stands within a head.
+func (c *kvCache) slot(p int) int {
+	if c.window > 0 {
+		return p % c.window
+	}
+	return p - c.first
+}
+
+// commit appends n rows to a layer from fresh [heads][freshRows][headDim], beginning at fresh row at. Of more rows than a window holds only the last are kept.
+func (c *kvCache) commit(layer int, fresh *kvLayer, freshRows, at, n int) {
+	skip := 0
+	if c.window > 0 {
+		skip = max(0, n-c.window)
+	}
+	for h := range c.heads {
+		for p := skip; p < n; {
+			slot, run := c.slot(c.next+p), n-p
+			if c.window > 0 {
+				run = min(run, c.window-slot)
+			}
+			to, from := h*c.capacity+slot, h*freshRows+at+p
+			copyRows(c.typ, c.headDim, &c.layers[layer].k, to, &fresh.k, from, run)
+			copyRows(c.typ, c.headDim, &c.layers[layer].v, to, &fresh.v, from, run)
+			p += run
+		}
+	}
+}
+
+// advance counts n rows that every layer has committed.
+func (c *kvCache) advance(n int) {
+	c.written += int64(n) * c.rowBytes()
+	c.next += n
+	if c.window > 0 {
+		c.first = max(c.first, c.next-c.window)
+	}
+}
+
+// span is a run of rows that stand side by side: row numbers of a kvRows, within one head's part.
+type span struct{ at, n int }
+
+// spans are the places of rows lo … next-1, oldest first: one run, or two where a ring wraps.
+func (c *kvCache) spans(lo int) (a, b span) {
+	n := c.next - lo
+	if n <= 0 {
+		return
+	}
+	at := c.slot(lo)
+	if c.window == 0 {
+		return span{at, n}, span{}
+	}
+	run := min(n, c.window-at)
+	return span{at, run}, span{0, n - run}
+}
+
+func (c *kvCache) clone() *kvCache {
+	d := *c
+	d.layers = make([]kvLayer, len(c.layers))
+	if d.window == 0 {
+		d.capacity = c.rows()
+	}
+	for i := range c.layers {
+		for j, from := range [...]*kvRows{&c.layers[i].k, &c.layers[i].v} {
+			to := [...]*kvRows{&d.layers[i].k, &d.layers[i].v}[j]
+			to.resize(d.typ, d.heads, d.capacity, d.headDim)
+			for h := range d.heads {
+				copyRows(d.typ, d.headDim, to, h*d.capacity, from, h*c.capacity, min(c.capacity, d.capacity))
+			}
+		}
+	}
+	return &d
+}

@@ -1,0 +1,376 @@
+package photon
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+)
+
+// A checkpoint is the table of contents of model.safetensors, or of the shards that the index file names. Its files are closed.
+//
+// Every tensor lies inside its file, the tensors cover the file exactly, and every I8 tensor has its scales.
+type checkpoint struct {
+	fsys    fs.FS
+	files   []weightFile
+	tensors []storedTensor // by file, then by offset
+	byName  map[string]int
+}
+
+type weightFile struct {
+	name  string
+	size  int64
+	data  int64 // where the tensors begin
+	first int   // its tensors are tensors[first : first+count]
+	count int
+}
+
+// openCheckpoint reads and checks the headers of a model directory's weights. It touches no data.
+func openCheckpoint(fsys fs.FS) (*checkpoint, error) {
+	c := &checkpoint{fsys: fsys, byName: map[string]int{}}
+	names := []string{weightsFile}
+	var placed map[string]string // tensor → shard
+	if _, err := fs.Stat(fsys, weightsFile); errors.Is(err, fs.ErrNotExist) {
+		if placed, err = readIndex(fsys); errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("photon: neither %s nor %s is in the model directory: %w", weightsFile, indexFile, fs.ErrNotExist)
+		} else if err != nil {
+			return nil, fmt.Errorf("photon: %s: %w", indexFile, err)
+		}
+		names = shardNames(placed)
+	}
+	for _, name := range names {
+		if err := c.addFile(name); err != nil {
+			return nil, fmt.Errorf("photon: %s: %w", name, err)
+		}
+	}
+	if placed != nil {
+		if err := c.checkPlaces(placed); err != nil {
+			return nil, fmt.Errorf("photon: %s: %w", indexFile, err)
+		}
+	}
+	return c, c.pairScales()
+}
+
+// addFile reads the header of one file.
+func (c *checkpoint) addFile(name string) error {
+	f, size, err := openSized(c.fsys, name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	header, err := readHeader(f, size)
+	if err != nil {
+		return err
+	}
+	file := weightFile{name: name, size: size, data: 8 + int64(len(header)), first: len(c.tensors)}
+	tensors, err := parseHeader(header, maxTensors-len(c.tensors))
+	if err != nil {
+		return fmt.Errorf("header: %w", err)
+	}
+	file.count = len(tensors)
+	if err := file.place(tensors); err != nil {
+		return err
+	}
+	for _, t := range tensors {
+		if other, twice := c.byName[t.name]; twice {
+			return fmt.Errorf("tensor %.200q is also in %s: %w", t.name, c.files[c.tensors[other].file].name, ErrMismatch)
+		}
+		t.file = len(c.files)
+		c.byName[t.name] = len(c.tensors)
+		c.tensors = append(c.tensors, t)
+	}
+	c.files = append(c.files, file)
+	return nil
+}
+
+// readIndex returns the shard of every tensor.
+func readIndex(fsys fs.FS) (map[string]string, error) {
+	f, size, err := openSized(fsys, indexFile)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if size > maxHeaderSize {
+		return nil, fmt.Errorf("%d bytes, more than %d: %w", size, maxHeaderSize, ErrCorrupt)
+	}
+	data, err := readGrowing(f, nil, size)
+	if err != nil {
+		return nil, truncated(err, fmt.Sprintf("ends after %d of %d bytes", len(data), size))
+	}
+	if err := checkLFSPointer(data); err != nil {
+		return nil, err
+	}
+	r, err := newJSONReader(data)
+	if err != nil {
+		return nil, err
+	}
+	placed := map[string]string{}
+	err = r.fields(need("weight_map", func() error {
+		return r.object(func(tensor string) error {
+			shard, err := r.string()
+			if err != nil {
+				return fmt.Errorf("tensor %.200q: %w", tensor, err)
+			}
+			if !fs.ValidPath(shard) || shard == "." || strings.ContainsAny(shard, `/\:`) {
+				return fmt.Errorf("tensor %.200q: shard %.200q is no file of this directory: %w", tensor, shard, ErrCorrupt)
+			}
+			placed[tensor] = shard
+			return nil
+		})
+	}))
+	if err == nil {
+		err = r.end()
+	}
+	if err == nil && len(placed) == 0 {
+		err = fmt.Errorf("weight_map is empty: %w", ErrCorrupt)
+	}
+	if err == nil && len(placed) > maxTensors {
+		err = fmt.Errorf("%d tensors, more than %d: %w", len(placed), maxTensors, ErrUnsupported)
+	}
+	return placed, err
+}
+
+func shardNames(placed map[string]string) []string {
+	var names []string
+	seen := map[string]bool{}
+	for _, shard := range placed {
+		if !seen[shard] {
+			seen[shard] = true
+			names = append(names, shard)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// checkPlaces holds the shards against the index: every tensor in the shard named, and no other.
+func (c *checkpoint) checkPlaces(placed map[string]string) error {
+	for i := range c.tensors {
+		t := &c.tensors[i]
+		if file := c.files[t.file].name; placed[t.name] != file {
+			return fmt.Errorf("tensor %.200q is in %s, the index names %q: %w", t.name, file, placed[t.name], ErrMismatch)
+		}
+	}
+	if len(placed) == len(c.tensors) {
+		return nil
+	}
+	var missing []string
+	for name := range placed {
+		if _, ok := c.byName[name]; !ok {
+			missing = append(missing, name)
+		}
+	}
+	name := slices.Min(missing)
+	return fmt.Errorf("tensor %.200q is not in %s, which the index names (%d such tensors): %w", name, placed[name], len(missing), ErrMismatch)
+}
+
+// pairScales finds the scales of every I8 tensor.
+func (c *checkpoint) pairScales() error {
+	for i := range c.tensors {
+		t := &c.tensors[i]
+		if t.dtype != dtypeI8 {
+			continue
+		}
+		fail := func(format string, args ...any) error {
+			return fmt.Errorf("photon: %s: tensor %.200q: %s: %w", c.files[t.file].name, t.name, fmt.Sprintf(format, args...), ErrMismatch)
+		}
+		if len(t.shape) != 2 {
+			return fail("I8 with shape %v, want [out in]", t.shape)
+		}
+		j, ok := c.byName[t.name+scalesSuffix]
+		if !ok {
+			return fail("I8 without %s%s", t.name, scalesSuffix)
+		}
+		s := &c.tensors[j]
+		if want := []int{t.shape[0], (t.shape[1] + int8Group - 1) / int8Group}; s.dtype == dtypeI8 || !slices.Equal(s.shape, want) {
+			return fail("its scales are %v %v, want F32, F16 or BF16 %v", s.dtype, s.shape, want)
+		}
+		t.partner, s.partner = j, i
+	}
+	return nil
+}
+
+// match holds the checkpoint against what the config wants: the same names, the same shapes, nothing missing and nothing else.
+// After it, each leaves out what a Hugging Face directory may hold beside the weights.
+func (c *checkpoint) match(specs []tensorSpec) error {
+	fail := func(format string, args ...any) error {
+		where := weightsFile
+		if len(c.files) > 1 {
+			where = indexFile
+		}
+		return fmt.Errorf("photon: %s: %s: %w", where, fmt.Sprintf(format, args...), ErrMismatch)
+	}
+	wanted := make([]bool, len(c.tensors))
+	for _, spec := range specs {
+		i, ok := c.byName[spec.name]
+		if !ok {
+			return fail("tensor %q is missing; config.json wants it with shape %v", spec.name, spec.shape)
+		}
+		if t := &c.tensors[i]; !slices.Equal(t.shape, spec.shape) {
+			return fail("tensor %q has shape %v, config.json wants %v", spec.name, t.shape, spec.shape)
+		}
+		wanted[i] = true
+	}
+	for i := range c.tensors {
+		t := &c.tensors[i]
+		switch {
+		case wanted[i] || t.isScales() && wanted[t.partner]:
+		case strings.HasPrefix(t.name, "model.") && strings.HasSuffix(t.name, ".rotary_emb.inv_freq"):
+			t.ignored = true // follows from rope_theta
+		default:
+			return fail("tensor %.200q is not one that config.json asks for", t.name)
+		}
+	}
+	return nil
+}
+
+// bytes is the number of bytes that each will read.
+func (c *checkpoint) bytes() int64 {
+	var n int64
+	for i := range c.tensors {
+		if t := &c.tensors[i]; !t.ignored {
+			n += t.end - t.begin
+		}
+	}
+	return n
+}
+
+// dtypeOf returns how a tensor is stored.
+func (c *checkpoint) dtypeOf(name string) (dtype, bool) {
+	i, ok := c.byName[name]
+	if !ok {
+		return 0, false
+	}
+	return c.tensors[i].dtype, true
+}
+
+// each reads all tensors in the order of the files, from front to back, and hands them to f one at a time, each I8 tensor together
+// with its scales. It needs no seeking, and allocates no more than the bytes that have been read. In a file that cannot seek
+// (a compressed one), whichever of an I8 tensor and its scales comes first is held back until the other is read.
+func (c *checkpoint) each(f func(t tensorData) error) error {
+	e := &tensorReader{checkpoint: c, held: map[int][]byte{}}
+	for i := range c.files {
+		if err := e.file(&c.files[i], f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A tensorReader is one walk over a checkpoint.
+type tensorReader struct {
+	*checkpoint
+	buf    []byte // the tensor at hand
+	aside  []byte // its partner, where the file can seek
+	scales []float32
+	held   map[int][]byte // by index
+}
+
+func (e *tensorReader) file(w *weightFile, f func(t tensorData) error) error {
+	where := func(err error) error { return fmt.Errorf("photon: %s: %w", w.name, err) }
+	file, size, err := openSized(e.fsys, w.name)
+	if err != nil {
+		return where(err)
+	}
+	defer file.Close()
+	if size != w.size {
+		return where(fmt.Errorf("had %d bytes when it was opened, has %d now: load it again: %w", w.size, size, ErrCorrupt))
+	}
+	src := &source{r: file}
+	src.at, _ = file.(io.ReaderAt)
+
+	for i := w.first; i < w.first+w.count; i++ {
+		t := &e.tensors[i]
+		here := t.partner >= w.first && t.partner < w.first+w.count && src.at != nil // its partner can be read at any time
+		if t.ignored || t.isScales() && here {
+			continue
+		}
+		if e.buf, err = src.read(e.buf[:0], t); err != nil {
+			return where(err)
+		}
+		if t.partner < 0 {
+			if err := f(tensorData{name: t.name, dtype: t.dtype, shape: t.shape, data: e.buf}); err != nil {
+				return err
+			}
+			continue
+		}
+		partner, ok := e.held[t.partner]
+		if here {
+			e.aside, err = src.read(e.aside[:0], &e.tensors[t.partner])
+			if err != nil {
+				return where(err)
+			}
+			partner, ok = e.aside, true
+		}
+		if !ok {
+			e.held[i] = slices.Clone(e.buf)
+			continue
+		}
+		delete(e.held, t.partner)
+		if err := f(e.int8Data(i, e.buf, partner)); err != nil {
+			return err
+		}
+	}
+	if err := src.finish(w); err != nil {
+		return where(err)
+	}
+	return nil
+}
+
+// int8Data joins an I8 tensor and its scales; i is the index of either.
+func (e *tensorReader) int8Data(i int, data, partner []byte) tensorData {
+	t := &e.tensors[i]
+	if t.isScales() {
+		t, data, partner = &e.tensors[t.partner], partner, data
+	}
+	s := &e.tensors[t.partner]
+	n := s.shape[0] * s.shape[1]
+	e.scales = slices.Grow(e.scales[:0], n)[:n]
+	tensorData{dtype: s.dtype, shape: s.shape, data: partner}.float32s(e.scales, 0, n)
+	return tensorData{name: t.name, dtype: t.dtype, shape: t.shape, data: data, scales: e.scales}
+}
+
+// A source reads pieces of a file, in any order if it has ReadAt, otherwise from front to back.
+type source struct {
+	r   io.Reader
+	at  io.ReaderAt
+	pos int64 // of r
+}
+
+func (s *source) read(buf []byte, t *storedTensor) ([]byte, error) {
+	var r io.Reader
+	if s.at != nil {
+		r = io.NewSectionReader(s.at, t.begin, t.end-t.begin)
+	} else {
+		skipped, err := io.CopyN(io.Discard, s.r, t.begin-s.pos)
+		if s.pos += skipped; err != nil {
+			return buf, truncated(err, fmt.Sprintf("tensor %.200q: ends at byte %d", t.name, s.pos))
+		}
+		r = s.r
+	}
+	buf, err := readGrowing(r, buf, t.end-t.begin)
+	if s.at == nil {
+		s.pos += int64(len(buf))
+	}
+	if err != nil {
+		return buf, truncated(err, fmt.Sprintf("tensor %.200q: ends after %d of %d bytes", t.name, len(buf), t.end-t.begin))
+	}
+	return buf, nil
+}
+
+// finish reads a sequential file to its end: only there does a compressed one prove its checksum.
+func (s *source) finish(w *weightFile) error {
+	if s.at != nil {
+		return nil
+	}
+	n, err := io.Copy(io.Discard, io.LimitReader(s.r, w.size-s.pos+1))
+	if err != nil {
+		return fmt.Errorf("byte %d: %w", s.pos+n, err)
+	}
+	if s.pos+n != w.size {
+		return fmt.Errorf("%d bytes or more, its directory says %d: %w", s.pos+n, w.size, ErrCorrupt)
+	}
+	return nil
+}

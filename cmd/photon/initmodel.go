@@ -1,0 +1,25 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"strings"
+
+	"github.com/photon-lm/photon"
+)
+
+func setupInit(f *flag.FlagSet) func(c *console, args []string) error {
+	preset := f.String("preset", "", "architecture, by `name`: "+strings.Join(photon.PresetNames(), ", "))
+	seed := f.Uint64("seed", 0, "seed of the weights")
+	dtype := f.String("dtype", "BF16", "number `format` of the weights: BF16 or F32")
+	return func(c *console, args []string) error {
+		if len(args) != 1 || *preset == "" {
+			return usageError{fmt.Errorf("wants a preset and one directory, as in photon init -preset flat-20m DIR")}
+		}
+		cfg, err := photon.Preset(*preset)
+		if err != nil {
+			return usageError{err}
+		}
+		return photon.WriteRandom(args[0], cfg, *seed, *dtype)
+	}
+}

@@ -1,0 +1,183 @@
+// Command photon runs PHOTON language models: it writes, scores, shows, checks and makes them.
+//
+//	photon run "Once upon a time"
+//	photon help
+//
+// Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 model not found, 4 model invalid, 130 interrupted.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/photon-lm/photon"
+)
+
+const (
+	exitFailed       = 1
+	exitUsage        = 2
+	exitNotFound     = 3
+	exitInvalidModel = 4
+	exitInterrupted  = 130
+)
+
+// A verb is what photon can be told to do.
+type verb struct {
+	name, arguments, summary string
+	// setup declares the verb's flags, and returns what runs once they are parsed.
+	setup func(f *flag.FlagSet) func(c *console, args []string) error
+}
+
+var verbs = []verb{
+	{"run", "[flags] [prompt | -]", "continue a text", setupRun},
+	{"show", "[flags]", "describe a model: architecture, parameters, bytes", setupShow},
+	{"score", "[flags] FILE | -", "measure how well a model predicts a text", setupScore},
+	{"verify", "[flags] DIR", "check a model's files, weights and arithmetic", setupVerify},
+	{"init", "-preset NAME [flags] DIR", "write a model with random weights, for benchmarks", setupInit},
+}
+
+// console is where a verb reads and writes.
+type console struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+func main() {
+	c := &console{os.Stdin, os.Stdout, os.Stderr}
+	err := c.dispatch(os.Args[1:])
+	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, errShown) {
+		fmt.Fprintln(c.stderr, "photon:", strings.TrimPrefix(err.Error(), "photon: "))
+	}
+	os.Exit(exitCode(err))
+}
+
+func (c *console) dispatch(args []string) error {
+	name := "help"
+	if len(args) > 0 {
+		name, args = args[0], args[1:]
+	} else {
+		c.help(c.stderr)
+		return usageError{errShown}
+	}
+	switch name {
+	case "help", "-h", "-help", "--help":
+		if len(args) == 0 {
+			c.help(c.stdout)
+			return nil
+		}
+		name, args = args[0], []string{"-h"}
+	case "version", "-version", "--version":
+		fmt.Fprintln(c.stdout, version())
+		return nil
+	}
+	for _, v := range verbs {
+		if v.name == name {
+			return c.run(v, args)
+		}
+	}
+	return usageError{fmt.Errorf("there is no verb %q: see photon help", name)}
+}
+
+func (c *console) run(v verb, args []string) error {
+	f := flag.NewFlagSet(v.name, flag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	run := v.setup(f)
+	args, err := parse(f, args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprintf(c.stdout, "photon %s %s\n\n%s.\n\n", v.name, v.arguments, strings.ToUpper(v.summary[:1])+v.summary[1:])
+		f.SetOutput(c.stdout)
+		f.PrintDefaults()
+		return nil
+	case err != nil:
+		return usageError{fmt.Errorf("%s: %w: see photon help %s", v.name, err, v.name)}
+	}
+	if err := run(c, args); err != nil {
+		return fmt.Errorf("%s: %w", v.name, err)
+	}
+	return nil
+}
+
+// parse reads flags wherever they stand among the arguments; after -- everything is an argument.
+func parse(f *flag.FlagSet, args []string) ([]string, error) {
+	var rest []string
+	for {
+		if err := f.Parse(args); err != nil {
+			return nil, err
+		}
+		if n := len(args) - f.NArg(); n > 0 && args[n-1] == "--" || f.NArg() == 0 {
+			return append(rest, f.Args()...), nil
+		}
+		rest, args = append(rest, f.Arg(0)), f.Args()[1:]
+	}
+}
+
+func (c *console) help(w io.Writer) {
+	fmt.Fprint(w, "photon runs PHOTON language models.\n\n")
+	for _, v := range verbs {
+		fmt.Fprintf(w, "  photon %-34s %s\n", v.name+" "+v.arguments, v.summary)
+	}
+	fmt.Fprintf(w, "  photon %-34s %s\n", "version", "print the version")
+	fmt.Fprintf(w, "  photon %-34s %s\n", "help [verb]", "print this, or a verb's flags")
+	fmt.Fprint(w, "\nWithout -model, run, show and score use the model that is part of this program.\n",
+		"Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 model not found, 4 model invalid, 130 interrupted.\n")
+}
+
+func version() string {
+	text, revision := "photon", ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		text += " " + info.Main.Version
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" && !strings.Contains(info.Main.Version, s.Value[:min(12, len(s.Value))]) {
+				revision = " " + s.Value
+			}
+		}
+	}
+	return fmt.Sprintf("%s%s %s %s/%s", text, revision, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// A usageError is the caller's mistake, a modelError the model's.
+type (
+	usageError struct{ error }
+	modelError struct{ error }
+)
+
+func (e usageError) Unwrap() error { return e.error }
+func (e modelError) Unwrap() error { return e.error }
+
+// errShown says that what is wrong has been printed already.
+var errShown = errors.New("see above")
+
+func exitCode(err error) int {
+	var usage usageError
+	var model modelError
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, context.Canceled):
+		return exitInterrupted
+	case errors.As(err, &usage), errors.Is(err, photon.ErrInvalid):
+		return exitUsage
+	case errors.As(err, &model) && errors.Is(err, fs.ErrNotExist):
+		return exitNotFound
+	case errors.As(err, &model) && (errors.Is(err, photon.ErrCorrupt) || errors.Is(err, photon.ErrMismatch) || errors.Is(err, photon.ErrUnsupported)):
+		return exitInvalidModel
+	}
+	return exitFailed
+}
+
+// interruptible returns a context that the first Ctrl-C cancels; the second one ends the program at once.
+func interruptible() context.Context {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	context.AfterFunc(ctx, stop)
+	return ctx
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/photon-lm/photon"
+	"github.com/photon-lm/photon/models"
+)
+
+// modelFlags say which model to load, and how to hold it.
+type modelFlags struct {
+	dir     string
+	threads int
+	weights photon.WeightType
+	cache   photon.CacheType
+}
+
+var (
+	weightTypes = map[string]photon.WeightType{"stored": photon.AsStored, "f32": photon.F32, "bf16": photon.BF16, "int8": photon.Int8, "int4": photon.Int4}
+	cacheTypes  = map[string]photon.CacheType{"f32": photon.CacheF32, "f16": photon.CacheF16, "int8": photon.CacheInt8}
+)
+
+func (m *modelFlags) declare(f *flag.FlagSet) {
+	f.StringVar(&m.dir, "model", "", "model `directory`; without it, the model that is part of this program")
+	f.IntVar(&m.threads, "threads", 0, "worker threads; 0: one a processor")
+	f.Func("weights", "`form` to hold weights in: stored, f32, bf16, int8, int4 (default stored)", choice(&m.weights, weightTypes))
+	f.Func("cache", "`form` to hold keys and values in: f32, f16, int8 (default f32)", choice(&m.cache, cacheTypes))
+}
+
+// choice parses a flag that is one of a few names.
+func choice[T any](dst *T, values map[string]T) func(string) error {
+	return func(name string) error {
+		v, ok := values[name]
+		if !ok {
+			return fmt.Errorf("want one of %s", strings.Join(sortedKeys(values), ", "))
+		}
+		*dst = v
+		return nil
+	}
+}
+
+// name is what to call the model in a report.
+func (m *modelFlags) name() string {
+	if m.dir == "" {
+		return "stories (embedded)"
+	}
+	return m.dir
+}
+
+// files returns the model's directory, having looked that it is one.
+func (m *modelFlags) files() (fs.FS, error) {
+	if m.dir == "" {
+		return models.Stories(), nil
+	}
+	info, err := os.Stat(m.dir)
+	switch {
+	case err != nil:
+		return nil, modelError{fmt.Errorf("%w: give the directory that holds config.json", err)}
+	case !info.IsDir():
+		return nil, modelError{fmt.Errorf("%s is a file: give the directory that holds it: %w", m.dir, photon.ErrMismatch)}
+	}
+	return os.DirFS(m.dir), nil
+}
+
+func (m *modelFlags) load() (*photon.Model, error) {
+	if m.threads < 0 {
+		return nil, usageError{fmt.Errorf("-threads %d: want 0 or more", m.threads)}
+	}
+	files, err := m.files()
+	if err != nil {
+		return nil, err
+	}
+	opts := []photon.LoadOption{photon.WithWeights(m.weights), photon.WithCache(m.cache)}
+	if m.threads > 0 {
+		opts = append(opts, photon.WithThreads(m.threads))
+	}
+	model, err := photon.LoadFS(files, opts...)
+	if err != nil {
+		return nil, modelError{fmt.Errorf("%s: %w", m.name(), err)}
+	}
+	return model, nil
+}
+
+// loadForText also wants a tokenizer.
+func (m *modelFlags) loadForText() (*photon.Model, error) {
+	model, err := m.load()
+	if err == nil && model.Tokenizer() == nil {
+		err = errors.Join(modelError{fmt.Errorf("%s has no tokenizer.json: it cannot read or write text: %w", m.name(), photon.ErrMismatch)}, model.Close())
+	}
+	return model, err
+}

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/photon-lm/photon"
+)
+
+// samplingFlags are the options of generation that run knows.
+type samplingFlags struct {
+	tokens, topK                           int
+	temperature, topP, minP, repeatPenalty float64
+	seed                                   uint64
+	stop                                   []string
+	mode                                   photon.GenMode
+}
+
+var modes = map[string]photon.GenMode{"hiergen": photon.HierGen, "recgen": photon.RecGen}
+
+func (s *samplingFlags) declare(f *flag.FlagSet) {
+	f.IntVar(&s.tokens, "n", 256, "write at most this many tokens; -1: no bound")
+	f.Float64Var(&s.temperature, "temp", 0.8, "temperature; 0: always the most likely token")
+	f.IntVar(&s.topK, "top-k", 40, "draw from the k most likely tokens; 0: all")
+	f.Float64Var(&s.topP, "top-p", 0.95, "draw from the most likely tokens whose probabilities reach p; 1: all")
+	f.Float64Var(&s.minP, "min-p", 0.05, "draw from tokens at least p times as likely as the most likely one; 0: all")
+	f.Float64Var(&s.repeatPenalty, "repeat-penalty", 1, "make the last 64 tokens less likely; 1: off")
+	f.Uint64Var(&s.seed, "seed", 0, "seed of the draws; the same seed gives the same text")
+	f.Func("stop", "stop before this `string`; may be given several times", func(v string) error {
+		s.stop = append(s.stop, v)
+		return nil
+	})
+	f.Func("mode", "`way` to generate: hiergen (exact) or recgen (faster, approximate: its text can drift) (default hiergen)", choice(&s.mode, modes))
+}
+
+func (s *samplingFlags) options() []photon.Option {
+	return []photon.Option{
+		photon.MaxTokens(s.tokens), photon.Temperature(s.temperature), photon.TopK(s.topK), photon.TopP(s.topP), photon.MinP(s.minP),
+		photon.RepeatPenalty(s.repeatPenalty), photon.Seed(s.seed), photon.Stop(s.stop...), photon.Mode(s.mode),
+	}
+}
+
+func setupRun(f *flag.FlagSet) func(c *console, args []string) error {
+	var model modelFlags
+	var sampling samplingFlags
+	model.declare(f)
+	sampling.declare(f)
+	echo := f.Bool("echo", true, "print the prompt ahead of its continuation")
+	verbose := f.Bool("v", false, "print statistics on standard error")
+	return func(c *console, args []string) error {
+		prompt := strings.Join(args, " ")
+		if len(args) == 1 && args[0] == "-" {
+			data, err := io.ReadAll(c.stdin)
+			if err != nil {
+				return fmt.Errorf("reading the prompt from standard input: %w", err)
+			}
+			prompt = string(data)
+		}
+		if !utf8.ValidString(prompt) {
+			return usageError{fmt.Errorf("the prompt is not valid UTF-8: convert it first")}
+		}
+		m, err := model.loadForText()
+		if err != nil {
+			return err
+		}
+		defer m.Close()
+		g := generation{console: c, model: m, session: m.NewSession(sampling.options()...), prompt: prompt, echo: *echo}
+		err = g.write(interruptible())
+		if *verbose {
+			g.report(model, sampling)
+		}
+		return err
+	}
+}
+
+// generation is one run of the model, and what is to be said about it.
+type generation struct {
+	*console
+	model   *photon.Model
+	session *photon.Session
+	prompt  string
+	echo    bool
+}
+
+// write streams the text to standard output. What has been written stays there whatever happens.
+func (g *generation) write(ctx context.Context) (err error) {
+	last := ""
+	put := func(text string) error {
+		if text == "" {
+			return nil
+		}
+		last = text
+		_, err := io.WriteString(g.stdout, text)
+		return err
+	}
+	defer func() {
+		if last != "" && !strings.HasSuffix(last, "\n") {
+			fmt.Fprintln(g.stdout)
+		}
+	}()
+	ids := g.model.Tokenizer().Encode(g.prompt)
+	if cfg := g.model.Config(); len(ids) == 0 && cfg.Flat() && cfg.BOSTokenID >= 0 {
+		ids = []int{cfg.BOSTokenID} // a flat model predicts nothing before its first token
+	}
+	if g.echo {
+		if err := put(g.prompt); err != nil {
+			return err
+		}
+	}
+	if err := g.session.Append(ctx, ids...); err != nil {
+		return err
+	}
+	for token, err := range g.session.Generate(ctx) {
+		if err != nil {
+			return err
+		}
+		if err := put(token.Text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *generation) report(model modelFlags, s samplingFlags) {
+	stats := g.session.Stats()
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(g.stderr, "%-8s "+format+"\n", append([]any{name}, args...)...)
+	}
+	line("model", "%s, %s parameters, kernel %s", model.name(), count(g.model.Config().Parameters()), g.model.Kernel())
+	line("draws", "seed %d, temperature %g, top-k %d, top-p %g, min-p %g, repeat penalty %g, %v", s.seed, s.temperature, s.topK, s.topP, s.minP, s.repeatPenalty, s.mode)
+	line("prompt", "%s tokens in %.3f s, %s tokens/s", count(stats.PromptTokens), stats.PromptSeconds, rate(stats.PromptTokens, stats.PromptSeconds))
+	line("text", "%s tokens in %.3f s, %s tokens/s", count(stats.Tokens), stats.Seconds, rate(stats.Tokens, stats.Seconds))
+	line("state", "%s; attention read %s of keys and values, and wrote %s", size(stats.StateBytes), size(stats.KVReadBytes), size(stats.KVWriteBytes))
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/photon-lm/photon"
+)
+
+// showLengths are the texts whose state show tells the size of, in tokens.
+var showLengths = []int{2 << 10, 8 << 10, 32 << 10, 128 << 10}
+
+// description is what show prints. Sizes are bytes.
+type description struct {
+	Name string `json:"name"`
+	// Parameters leaves out the start latent, as the paper does.
+	Parameters  int64            `json:"parameters"`
+	StartLatent int64            `json:"start_latent"`
+	Flat        bool             `json:"flat"`
+	MetaContext int              `json:"meta_context"`
+	Tensors     int              `json:"tensors,omitempty"`
+	WeightBytes map[string]int64 `json:"weight_bytes"`
+	StateBytes  []stateSize      `json:"state_bytes"`
+	Config      photon.Config    `json:"config"`
+}
+
+// stateSize is the size of a session's keys and values, by how they are held.
+type stateSize struct {
+	Tokens int   `json:"tokens"`
+	F32    int64 `json:"f32"`
+	F16    int64 `json:"f16"`
+	Int8   int64 `json:"int8"`
+}
+
+func setupShow(f *flag.FlagSet) func(c *console, args []string) error {
+	model := modelFlags{}
+	f.StringVar(&model.dir, "model", "", "model `directory`; without it, the model that is part of this program")
+	preset := f.String("preset", "", "show a model that init can make, by `name`")
+	asJSON := f.Bool("json", false, "print one JSON object")
+	return func(c *console, args []string) error {
+		if len(args) > 0 {
+			return usageError{fmt.Errorf("does not know what to do with %q: give a model with -model", args[0])}
+		}
+		if *preset != "" && model.dir != "" {
+			return usageError{fmt.Errorf("-model and -preset exclude each other")}
+		}
+		d, err := describe(model, *preset)
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			return writeJSON(c.stdout, d)
+		}
+		return d.print(c.stdout)
+	}
+}
+
+func describe(model modelFlags, preset string) (*description, error) {
+	var d *description
+	if preset != "" {
+		cfg, err := photon.Preset(preset)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		d = &description{Name: preset, Config: cfg}
+		n := cfg.Parameters()
+		d.WeightBytes = map[string]int64{"F32": 4 * n, "BF16": 2 * n}
+	} else {
+		files, err := model.files()
+		if err != nil {
+			return nil, err
+		}
+		info, err := photon.Inspect(files)
+		if err != nil {
+			return nil, modelError{fmt.Errorf("%s: %w", model.name(), err)}
+		}
+		d = &description{Name: model.name(), Config: info.Config, Tensors: info.Tensors, WeightBytes: info.DTypes}
+	}
+	cfg := d.Config
+	d.Flat, d.MetaContext = cfg.Flat(), cfg.MetaContext()
+	if !d.Flat {
+		d.StartLatent = int64(cfg.Levels[len(cfg.Levels)-1].Encoder.HiddenSize)
+	}
+	d.Parameters = cfg.Parameters() - d.StartLatent
+	for _, n := range showLengths {
+		d.StateBytes = append(d.StateBytes, stateSize{n,
+			cfg.StateBytes(n, photon.CacheF32), cfg.StateBytes(n, photon.CacheF16), cfg.StateBytes(n, photon.CacheInt8)})
+	}
+	return d, nil
+}
+
+func (d *description) print(w io.Writer) error {
+	cfg := d.Config
+	fmt.Fprintf(w, "%s\n\n", d.Name)
+	if d.Flat {
+		fmt.Fprintln(w, "architecture  flat transformer")
+	} else {
+		fmt.Fprintf(w, "architecture  PHOTON of %d levels, %d tokens in a unit of the top\n", len(cfg.Levels), d.MetaContext)
+	}
+	fmt.Fprintf(w, "vocabulary    %s", count(cfg.VocabSize))
+	if cfg.TieWordEmbeddings {
+		fmt.Fprint(w, ", head tied to the embedding")
+	}
+	fmt.Fprintf(w, "\nembedding     %s wide\n", count(cfg.EmbeddingSize))
+	fmt.Fprintf(w, "parameters    %s", count(d.Parameters))
+	if d.StartLatent > 0 {
+		fmt.Fprintf(w, ", and a start latent of %s", count(d.StartLatent))
+	}
+	fmt.Fprintln(w)
+	for _, format := range sortedKeys(d.WeightBytes) {
+		fmt.Fprintf(w, "weights       %s bytes as %s\n", count(d.WeightBytes[format]), format)
+	}
+
+	fmt.Fprintln(w)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "stack\tchunk\tprefix\tlayers\twidth\theads\tkv heads\thead\tffn\twindow\trope\t")
+	row := func(name, chunk, prefix string, s photon.StackConfig) {
+		window := "-"
+		if s.SlidingWindow > 0 {
+			window = count(s.SlidingWindow)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%g\t\n",
+			name, chunk, prefix, s.Layers, s.HiddenSize, s.Heads, s.KVHeads, s.HeadDim, s.IntermediateSize, window, s.RopeTheta)
+	}
+	if d.Flat {
+		row("transformer", "", "", cfg.Transformer)
+	}
+	for i, l := range cfg.Levels {
+		row(fmt.Sprintf("encoder %d", i+1), fmt.Sprintf("%d %s", l.ChunkSize, l.Chunker), "", l.Encoder)
+		row(fmt.Sprintf("decoder %d", i+1), "", fmt.Sprint(l.PrefixLength), l.Decoder)
+	}
+	t.Flush()
+
+	fmt.Fprintln(w)
+	t = tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "state after\tf32\tf16\tint8\t")
+	for _, s := range d.StateBytes {
+		fmt.Fprintf(t, "%s tokens\t%s\t%s\t%s\t\n", count(s.Tokens), size(s.F32), size(s.F16), size(s.Int8))
+	}
+	return t.Flush()
+}

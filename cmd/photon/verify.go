@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"slices"
+
+	"github.com/photon-lm/photon"
+)
+
+// golden is golden.json: logits of a text, as a separate implementation computed them in float64 from the weights as stored.
+type golden struct {
+	IDs       []int       `json:"ids"`
+	Rows      []int       `json:"rows"`      // of the logits
+	Indices   [][]int     `json:"indices"`   // of each row
+	Values    [][]float64 `json:"values"`    // at the indices
+	LogSumExp []float64   `json:"logsumexp"` // of each row, over the vocabulary
+	Tolerance float64     `json:"tolerance"` // times the largest of the values
+}
+
+func setupVerify(f *flag.FlagSet) func(c *console, args []string) error {
+	threads := f.Int("threads", 0, "worker threads; 0: one a processor")
+	return func(c *console, args []string) error {
+		if len(args) != 1 || args[0] == "" {
+			return usageError{fmt.Errorf("wants one model directory")}
+		}
+		return verify(c.stdout, modelFlags{dir: args[0], threads: *threads})
+	}
+}
+
+// verify checks the files from the outside in, printing what holds; the first thing that does not is the error.
+func verify(w io.Writer, model modelFlags) error {
+	invalid := func(err error) error { return modelError{fmt.Errorf("%s: %w", model.name(), err)} }
+	files, err := model.files()
+	if err != nil {
+		return err
+	}
+	info, err := photon.Inspect(files)
+	if err != nil {
+		return invalid(err)
+	}
+	fmt.Fprintf(w, "files      %s bytes of weights in %d tensors, all that config.json asks for\n", count(info.WeightBytes), info.Tensors)
+	if _, err := photon.CheckWeights(files, nil); err != nil {
+		return invalid(err)
+	}
+	fmt.Fprintf(w, "weights    %s, all finite\n", count(info.Config.Parameters()))
+
+	// The golden logits are those of the weights as stored, so the matrices are held in the one form that is exact for every file.
+	model.weights = photon.F32
+	m, err := model.load()
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	if t := m.Tokenizer(); t != nil {
+		fmt.Fprintf(w, "tokenizer  %s tokens for a vocabulary of %s\n", count(t.VocabSize()), count(info.Config.VocabSize))
+	} else {
+		fmt.Fprintln(w, "tokenizer  none: this model cannot read or write text")
+	}
+	g, err := readGolden(files, info.Config)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		fmt.Fprintln(w, "logits     not checked: there is no golden.json (train/export.py writes it)")
+		return nil
+	case err != nil:
+		return invalid(fmt.Errorf("golden.json: %w", err))
+	}
+	worst, err := g.compare(m)
+	if err != nil {
+		return invalid(err)
+	}
+	fmt.Fprintf(w, "logits     agree with golden.json to %.1e of the largest, on %s; %.1e is allowed\n", worst, m.Kernel(), g.Tolerance)
+	return nil
+}
+
+func readGolden(files fs.FS, cfg photon.Config) (*golden, error) {
+	data, err := fs.ReadFile(files, "golden.json")
+	if err != nil {
+		return nil, err
+	}
+	g := &golden{}
+	if err := json.Unmarshal(data, g); err != nil {
+		return nil, fmt.Errorf("%w: %w", err, photon.ErrCorrupt)
+	}
+	within := func(ids []int, n int) bool {
+		return len(ids) > 0 && slices.Min(ids) >= 0 && slices.Max(ids) < n
+	}
+	ok := within(g.IDs, cfg.VocabSize) && within(g.Rows, len(g.IDs)) && len(g.Indices) == len(g.Rows) && len(g.Values) == len(g.Rows) &&
+		len(g.LogSumExp) == len(g.Rows) && g.Tolerance > 0
+	for i := 0; ok && i < len(g.Rows); i++ {
+		ok = within(g.Indices[i], cfg.VocabSize) && len(g.Values[i]) == len(g.Indices[i])
+	}
+	if !ok {
+		return nil, fmt.Errorf("its lists do not fit each other or config.json: write it again with train/export.py: %w", photon.ErrCorrupt)
+	}
+	return g, nil
+}
+
+// compare computes the logits and returns the largest difference, as a share of the largest value.
+func (g *golden) compare(m *photon.Model) (float64, error) {
+	logits, err := m.Logits(context.Background(), g.IDs)
+	if err != nil {
+		return 0, err
+	}
+	vocab, largest, worst, where := m.Config().VocabSize, 0.0, 0.0, ""
+	for _, values := range g.Values {
+		for _, v := range values {
+			largest = max(largest, math.Abs(v))
+		}
+	}
+	check := func(got, want float64, format string, args ...any) {
+		// A NaN is worse than any number, and stays.
+		if d := math.Abs(got-want) / largest; !(d <= worst) && !math.IsNaN(worst) {
+			worst, where = d, fmt.Sprintf(format, args...)+fmt.Sprintf(" is %g, want %g", got, want)
+		}
+	}
+	for i, n := range g.Rows {
+		row := logits[n*vocab:][:vocab]
+		for j, id := range g.Indices[i] {
+			check(float64(row[id]), g.Values[i][j], "logit %d of row %d", id, n)
+		}
+		check(logSumExp(row), g.LogSumExp[i], "the logsumexp of row %d", n)
+	}
+	if !(worst <= g.Tolerance) {
+		return worst, fmt.Errorf("golden.json: %s, which differs by %.1e of the largest value where %.1e is allowed: weights and golden.json do not belong together, or a kernel (%s) is wrong: %w",
+			where, worst, g.Tolerance, m.Kernel(), photon.ErrMismatch)
+	}
+	return worst, nil
+}
+
+func logSumExp(row []float32) float64 {
+	best, sum := float64(slices.Max(row)), 0.0
+	for _, v := range row {
+		sum += math.Exp(float64(v) - best)
+	}
+	return best + math.Log(sum)
+}

@@ -1,0 +1,140 @@
+//go:build !js && !wasip1
+
+package main
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+// goldenTensor reads one tensor of golden.safetensors as numbers, and its shape.
+func goldenTensor(t *testing.T, dir, name string) ([]float64, []int) {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, "golden.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 8 + int(binary.LittleEndian.Uint64(data))
+	var header map[string]struct {
+		DType   string `json:"dtype"`
+		Shape   []int  `json:"shape"`
+		Offsets [2]int `json:"data_offsets"`
+	}
+	if err := json.Unmarshal(data[8:n], &header); err != nil {
+		t.Fatal(err)
+	}
+	h, ok := header[name]
+	if !ok {
+		t.Fatalf("%s has no %s", dir, name)
+	}
+	var values []float64
+	for data := data[n+h.Offsets[0] : n+h.Offsets[1]]; len(data) > 0; data = data[4:] {
+		bits := binary.LittleEndian.Uint32(data)
+		if h.DType == "I32" {
+			values = append(values, float64(int32(bits)))
+		} else {
+			values = append(values, float64(math.Float32frombits(bits)))
+		}
+	}
+	return values, h.Shape
+}
+
+// writeGolden makes golden.json, which train/export.py writes for real models, from a golden model's vectors.
+func writeGolden(t *testing.T, from, dir string, change func(g *golden)) {
+	t.Helper()
+	ids, _ := goldenTensor(t, from, "ids")
+	logits, shape := goldenTensor(t, from, "logits")
+	g := &golden{Tolerance: 1e-4}
+	for _, id := range ids {
+		g.IDs = append(g.IDs, int(id))
+	}
+	vocab := shape[1]
+	for _, n := range []int{0, 1, len(ids) - 1} {
+		row := logits[n*vocab:][:vocab]
+		indices, values, sum := []int{0, vocab / 2, vocab - 1}, []float64{}, 0.0
+		for _, i := range indices {
+			values = append(values, row[i])
+		}
+		top := slices.Max(row)
+		for _, v := range row {
+			sum += math.Exp(v - top)
+		}
+		g.Rows, g.Indices, g.Values = append(g.Rows, n), append(g.Indices, indices), append(g.Values, values)
+		g.LogSumExp = append(g.LogSumExp, top+math.Log(sum))
+	}
+	if change != nil {
+		change(g)
+	}
+	data, err := json.Marshal(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "golden.json"), data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestVerify(t *testing.T) {
+	dirs, err := filepath.Glob("../../testdata/golden/*")
+	if err != nil || len(dirs) == 0 {
+		t.Fatal("no golden models", err)
+	}
+	for _, from := range dirs {
+		dir := copyModel(t, from)
+		out, _ := call(t, 0, "", "verify", dir)
+		want(t, out, "all finite", "not checked")
+		writeGolden(t, from, dir, nil)
+		out, _ = call(t, 0, "", "verify", dir)
+		want(t, out, "agree with golden.json")
+	}
+}
+
+func TestVerifyFindsDamage(t *testing.T) {
+	const from = "../../testdata/golden/photon-local-f32"
+	dir := copyModel(t, from)
+	for name, change := range map[string]func(g *golden){
+		"a logit":                   func(g *golden) { g.Values[1][1] += 1e-2 },
+		"a NaN of the logits":       func(g *golden) { g.LogSumExp[2] += 1e-2 },
+		"rows beyond the text":      func(g *golden) { g.Rows[1] = len(g.IDs) },
+		"ids beyond the vocabulary": func(g *golden) { g.IDs[0] = 1 << 20 },
+		"negative indices":          func(g *golden) { g.Indices[0][0] = -1 },
+		"lists of unequal length":   func(g *golden) { g.Values = g.Values[:1] },
+		"no tolerance":              func(g *golden) { g.Tolerance = 0 },
+	} {
+		writeGolden(t, from, dir, change)
+		_, errs := call(t, exitInvalidModel, "", "verify", dir)
+		want(t, errs, "golden.json")
+		if t.Failed() {
+			t.Fatal(name)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "golden.json"), []byte("{"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	call(t, exitInvalidModel, "", "verify", dir)
+
+	weights := filepath.Join(dir, "model.safetensors")
+	data, err := os.ReadFile(weights)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bits := range []uint32{0x7fc00000, 0xff800000} { // NaN, -Inf
+		bad := slices.Clone(data)
+		binary.LittleEndian.PutUint32(bad[len(bad)-4:], bits)
+		if err := os.WriteFile(weights, bad, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		_, errs := call(t, exitInvalidModel, "", "verify", dir)
+		want(t, errs, "1 of ", "not finite", "tensor")
+	}
+	if err := os.WriteFile(weights, data[:len(data)-1], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, errs := call(t, exitInvalidModel, "", "verify", dir)
+	want(t, errs, "truncated")
+}

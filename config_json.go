@@ -1,0 +1,297 @@
+package photon
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+)
+
+// parseConfig reads a config.json of either layout and validates it.
+func parseConfig(data []byte) (Config, error) {
+	c, err := readConfig(data)
+	if err == nil {
+		err = c.validate()
+	}
+	if err != nil {
+		return Config{}, fmt.Errorf("photon: config.json: %w", err)
+	}
+	return c, nil
+}
+
+func readConfig(data []byte) (Config, error) {
+	if len(data) > maxConfigSize {
+		return Config{}, fmt.Errorf("%d bytes, more than %d: this is no model configuration: %w", len(data), maxConfigSize, ErrCorrupt)
+	}
+	if err := checkLFSPointer(data); err != nil {
+		return Config{}, err
+	}
+	r, err := newJSONReader(data)
+	if err != nil {
+		return Config{}, err
+	}
+	// The first pass learns which layout it is, and checks the syntax of the whole.
+	c := Config{BOSTokenID: -1}
+	if err := r.fields(need("model_type", readString(r, &c.ModelType))); err != nil {
+		return Config{}, err
+	}
+	if err := r.end(); err != nil {
+		return Config{}, err
+	}
+	r.pos = 0
+	switch c.ModelType {
+	case modelTypePhoton:
+		return c, c.readPhoton(r)
+	case modelTypeLlama:
+		return c, c.readLlama(r)
+	}
+	return Config{}, fmt.Errorf("model_type is %.80q, want %q or %q: %w", c.ModelType, modelTypePhoton, modelTypeLlama, ErrUnsupported)
+}
+
+func (c *Config) readPhoton(r *jsonReader) error {
+	version := func() error {
+		if err := readInt(r, &c.FormatVersion)(); err != nil {
+			return err
+		}
+		if c.FormatVersion != formatVersion {
+			return fmt.Errorf("%d is unknown, want %d: %w", c.FormatVersion, formatVersion, ErrUnsupported)
+		}
+		return nil
+	}
+	return r.fields(
+		need("format_version", version),
+		need("vocab_size", readInt(r, &c.VocabSize)),
+		need("embedding_size", readInt(r, &c.EmbeddingSize)),
+		need("rms_norm_eps", readFloat(r, &c.RMSNormEps)),
+		need("tie_word_embeddings", readBool(r, &c.TieWordEmbeddings)),
+		may("bos_token_id", orNull(r, readInt(r, &c.BOSTokenID))),
+		may("eos_token_id", orNull(r, readInts(r, &c.EOSTokenIDs))),
+		need("levels", func() error {
+			return r.array(func(i int) error {
+				if i == maxLevels {
+					return fmt.Errorf("more than %d levels: %w", maxLevels, ErrUnsupported)
+				}
+				c.Levels = append(c.Levels, LevelConfig{})
+				if err := c.Levels[i].read(r); err != nil {
+					return fmt.Errorf("[%d]: %w", i, err)
+				}
+				return nil
+			})
+		}),
+	)
+}
+
+func (l *LevelConfig) read(r *jsonReader) error {
+	return r.fields(
+		need("chunk_size", readInt(r, &l.ChunkSize)),
+		need("prefix_length", readInt(r, &l.PrefixLength)),
+		need("chunker", readString(r, &l.Chunker)),
+		need("encoder", func() error { return l.Encoder.read(r) }),
+		need("decoder", func() error { return l.Decoder.read(r) }),
+	)
+}
+
+func (s *StackConfig) read(r *jsonReader) error {
+	return r.fields(
+		need("hidden_size", readInt(r, &s.HiddenSize)),
+		need("num_hidden_layers", readInt(r, &s.Layers)),
+		need("num_attention_heads", readInt(r, &s.Heads)),
+		need("num_key_value_heads", readInt(r, &s.KVHeads)),
+		need("head_dim", readInt(r, &s.HeadDim)),
+		need("intermediate_size", readInt(r, &s.IntermediateSize)),
+		need("sliding_window", readInt(r, &s.SlidingWindow)),
+		need("rope_theta", readFloat(r, &s.RopeTheta)),
+	)
+}
+
+// readLlama reads the keys of Hugging Face's LlamaConfig, with its defaults.
+func (c *Config) readLlama(r *jsonReader) error {
+	s := &c.Transformer
+	const absent = math.MinInt32
+	s.KVHeads, s.HeadDim, s.RopeTheta, c.RMSNormEps = absent, absent, -1, 1e-6
+	err := r.fields(
+		need("vocab_size", readInt(r, &c.VocabSize)),
+		need("hidden_size", readInt(r, &s.HiddenSize)),
+		need("intermediate_size", readInt(r, &s.IntermediateSize)),
+		need("num_hidden_layers", readInt(r, &s.Layers)),
+		need("num_attention_heads", readInt(r, &s.Heads)),
+		may("num_key_value_heads", orNull(r, readInt(r, &s.KVHeads))),
+		may("head_dim", orNull(r, readInt(r, &s.HeadDim))),
+		may("rms_norm_eps", readFloat(r, &c.RMSNormEps)),
+		may("rope_theta", orNull(r, readTheta(r, &s.RopeTheta))),
+		may("rope_parameters", orNull(r, func() error { return readRope(r, &s.RopeTheta) })),
+		may("rope_scaling", orNull(r, func() error { return readRope(r, &s.RopeTheta) })),
+		may("tie_word_embeddings", readBool(r, &c.TieWordEmbeddings)),
+		may("bos_token_id", orNull(r, readInt(r, &c.BOSTokenID))),
+		may("eos_token_id", orNull(r, readInts(r, &c.EOSTokenIDs))),
+		may("hidden_act", mustBe(r, "silu")),
+		may("attention_bias", orNull(r, mustBeFalse(r))),
+		may("mlp_bias", orNull(r, mustBeFalse(r))),
+	)
+	if err != nil {
+		return err
+	}
+	if s.KVHeads == absent {
+		s.KVHeads = s.Heads
+	}
+	if s.HeadDim == absent {
+		if s.Heads < 1 || s.HiddenSize%s.Heads != 0 {
+			return fmt.Errorf("hidden_size %d is no multiple of num_attention_heads %d, and head_dim is missing: %w", s.HiddenSize, s.Heads, ErrCorrupt)
+		}
+		s.HeadDim = s.HiddenSize / s.Heads
+	}
+	if s.RopeTheta < 0 {
+		s.RopeTheta = 10000
+	}
+	c.EmbeddingSize = s.HiddenSize
+	return nil
+}
+
+// readRope reads rope_parameters or rope_scaling: only the plain rotation is known.
+func readRope(r *jsonReader, theta *float64) error {
+	named, scaled := false, false
+	kind := func() error { named = true; return mustBe(r, "default")() }
+	err := r.fields(
+		may("rope_type", kind),
+		may("type", kind),
+		may("factor", func() error { scaled = true; return r.skip() }),
+		may("rope_theta", readTheta(r, theta)),
+	)
+	if err == nil && scaled && !named {
+		err = fmt.Errorf("factor without rope_type: %w", ErrUnsupported)
+	}
+	return err
+}
+
+// readTheta reads a RoPE base that may be said in two places, but not differently.
+func readTheta(r *jsonReader, theta *float64) func() error {
+	return func() error {
+		var value float64
+		if err := readFloat(r, &value)(); err != nil {
+			return err
+		}
+		if value < 0 || *theta >= 0 && *theta != value {
+			return fmt.Errorf("rope_theta is %g here, %g elsewhere: %w", value, *theta, ErrCorrupt)
+		}
+		*theta = value
+		return nil
+	}
+}
+
+func need(key string, read func() error) jsonField { return jsonField{key, read, true} }
+func may(key string, read func() error) jsonField  { return jsonField{key, read, false} }
+
+func orNull(r *jsonReader, read func() error) func() error {
+	return func() error {
+		if r.null() {
+			return nil
+		}
+		return read()
+	}
+}
+
+func readInt(r *jsonReader, dst *int) func() error {
+	return func() error {
+		value, err := r.integer()
+		if err != nil {
+			return err
+		}
+		if value < -maxSize || value > maxSize {
+			return fmt.Errorf("%d is beyond %d: %w", value, maxSize, ErrUnsupported)
+		}
+		*dst = int(value)
+		return nil
+	}
+}
+
+// readInts reads a number or a list of numbers.
+func readInts(r *jsonReader, dst *[]int) func() error {
+	return func() error {
+		item := func(i int) error {
+			*dst = append(*dst, 0)
+			return readInt(r, &(*dst)[i])()
+		}
+		if r.peek() == '[' {
+			return r.array(item)
+		}
+		return item(0)
+	}
+}
+
+func readFloat(r *jsonReader, dst *float64) func() error {
+	return func() (err error) { *dst, err = r.float(); return err }
+}
+
+func readBool(r *jsonReader, dst *bool) func() error {
+	return func() (err error) { *dst, err = r.bool(); return err }
+}
+
+func readString(r *jsonReader, dst *string) func() error {
+	return func() (err error) { *dst, err = r.string(); return err }
+}
+
+func mustBe(r *jsonReader, want string) func() error {
+	return func() error {
+		value, err := r.string()
+		if err == nil && value != want {
+			err = fmt.Errorf("%.80q, want %q: %w", value, want, ErrUnsupported)
+		}
+		return err
+	}
+}
+
+func mustBeFalse(r *jsonReader) func() error {
+	return func() error {
+		value, err := r.bool()
+		if err == nil && value {
+			err = fmt.Errorf("true, want false: %w", ErrUnsupported)
+		}
+		return err
+	}
+}
+
+// MarshalJSON writes the config.json that Load reads: the photon layout, or Hugging Face's for a flat model.
+func (c Config) MarshalJSON() ([]byte, error) {
+	if err := c.validate(); err != nil {
+		return nil, fmt.Errorf("photon: config: %w", err)
+	}
+	var bos *int
+	if c.BOSTokenID >= 0 {
+		bos = &c.BOSTokenID
+	}
+	if c.Flat() {
+		s := c.Transformer
+		return json.Marshal(struct {
+			Architectures     []string `json:"architectures"`
+			ModelType         string   `json:"model_type"`
+			VocabSize         int      `json:"vocab_size"`
+			HiddenSize        int      `json:"hidden_size"`
+			IntermediateSize  int      `json:"intermediate_size"`
+			Layers            int      `json:"num_hidden_layers"`
+			Heads             int      `json:"num_attention_heads"`
+			KVHeads           int      `json:"num_key_value_heads"`
+			HeadDim           int      `json:"head_dim"`
+			HiddenAct         string   `json:"hidden_act"`
+			RMSNormEps        float64  `json:"rms_norm_eps"`
+			RopeTheta         float64  `json:"rope_theta"`
+			TieWordEmbeddings bool     `json:"tie_word_embeddings"`
+			AttentionBias     bool     `json:"attention_bias"`
+			MLPBias           bool     `json:"mlp_bias"`
+			BOSTokenID        *int     `json:"bos_token_id"` // null, because Hugging Face takes absence for 1
+			EOSTokenIDs       []int    `json:"eos_token_id"`
+		}{
+			[]string{"LlamaForCausalLM"}, c.ModelType, c.VocabSize, s.HiddenSize, s.IntermediateSize, s.Layers, s.Heads, s.KVHeads, s.HeadDim,
+			"silu", c.RMSNormEps, s.RopeTheta, c.TieWordEmbeddings, false, false, bos, c.EOSTokenIDs,
+		})
+	}
+	return json.Marshal(struct {
+		ModelType         string        `json:"model_type"`
+		FormatVersion     int           `json:"format_version"`
+		VocabSize         int           `json:"vocab_size"`
+		EmbeddingSize     int           `json:"embedding_size"`
+		RMSNormEps        float64       `json:"rms_norm_eps"`
+		TieWordEmbeddings bool          `json:"tie_word_embeddings"`
+		BOSTokenID        *int          `json:"bos_token_id,omitempty"`
+		EOSTokenIDs       []int         `json:"eos_token_id,omitempty"`
+		Levels            []LevelConfig `json:"levels"`
+	}{c.ModelType, c.FormatVersion, c.VocabSize, c.EmbeddingSize, c.RMSNormEps, c.TieWordEmbeddings, bos, c.EOSTokenIDs, c.Levels})
+}

@@ -1,0 +1,193 @@
+package photon
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"hash/crc32"
+	"slices"
+)
+
+// table is an embedding table [vocab × width], held as stored.
+type table struct {
+	width int
+	f32   []float32
+	bf16  []uint16
+}
+
+func (t *table) row(dst []float32, id int) {
+	if t.bf16 == nil {
+		copy(dst[:t.width], t.f32[id*t.width:])
+		return
+	}
+	for i, v := range t.bf16[id*t.width:][:t.width] {
+		dst[i] = bf16ToF32(v)
+	}
+}
+
+// loader knows where each tensor goes: a model's shape is built first, without weights, and then filled in file order.
+type loader struct {
+	m       *Model
+	weights *checkpoint
+	form    WeightType
+	sinks   map[string][]func(t tensorData)
+	bytes   int64    // that the matrices and tables will take
+	build   []func() // makes the arrays, once the memory limit has been checked
+}
+
+// readWeights builds the model and reads its tensors. The checkpoint has been matched with the config.
+func (m *Model) readWeights(weights *checkpoint, o loadOptions) error {
+	l := &loader{m: m, weights: weights, form: o.weights, sinks: map[string][]func(tensorData){}}
+	l.model()
+	if o.memoryLimit > 0 && l.bytes > o.memoryLimit {
+		return fmt.Errorf("photon: the weights take %d bytes as %v, the limit is %d: raise WithMemoryLimit or hold them smaller with WithWeights: %w", l.bytes, o.weights, o.memoryLimit, ErrMemoryLimit)
+	}
+	for _, make := range l.build {
+		make()
+	}
+	var done int64
+	var sums []string
+	err := weights.each(func(t tensorData) error {
+		for _, sink := range l.sinks[t.name] {
+			sink(t)
+		}
+		sums = append(sums, fmt.Sprintf("%s %v %08x", t.name, t.dtype, crc32.Checksum(t.data, castagnoli)))
+		done += int64(len(t.data))
+		if o.progress != nil {
+			o.progress(done, weights.bytes())
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	slices.Sort(sums)
+	config, err := json.Marshal(m.cfg)
+	if err != nil {
+		return err
+	}
+	m.fingerprint = sha256.Sum256(fmt.Append(nil, string(config), o.weights, sums))
+	return nil
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func (l *loader) model() {
+	m, c := l.m, &l.m.cfg
+	if c.Flat() {
+		d := &decoder{chunk: 1, stack: l.stack("model.", c.Transformer)}
+		m.decoders = []*decoder{d}
+		l.table(&m.decoderTable, "model.embed_tokens.weight", c.VocabSize, d.width())
+		l.head("model.embed_tokens.weight", d.width())
+		return
+	}
+	l.table(&m.encoderTable, "encoder.embed_tokens.weight", c.VocabSize, c.EmbeddingSize)
+	below := c.EmbeddingSize
+	for i, level := range c.Levels {
+		at := fmt.Sprintf("levels.%d.", i)
+		e := &encoder{chunk: level.ChunkSize, below: below, eps: float32(c.RMSNormEps), stack: l.stack(at+"encoder.", level.Encoder)}
+		if level.Chunker == "linear" {
+			l.vector(&e.norm, at+"chunker.norm.weight")
+			e.proj = l.matrix(e.chunk*below, part{at + "chunker.proj.weight", e.width()})
+			l.vector(&e.bias, at+"chunker.proj.bias")
+		}
+		d := &decoder{chunk: level.ChunkSize, prefix: level.PrefixLength, local: level.Decoder.SlidingWindow == 0, stack: l.stack(at+"decoder.", level.Decoder)}
+		d.converter = l.matrix(e.width(), part{at + "converter.weight", d.prefix * d.width()})
+		l.vector(&d.bias, at+"converter.bias")
+		m.encoders, m.decoders = append(m.encoders, e), append(m.decoders, d)
+		below = e.width()
+	}
+	l.vector(&m.startLatent, "start_latent")
+	width := m.decoders[0].width()
+	l.table(&m.decoderTable, "decoder.embed_tokens.weight", c.VocabSize, width)
+	l.head("decoder.embed_tokens.weight", width)
+}
+
+func (l *loader) head(embedding string, width int) {
+	name := "lm_head.weight"
+	if l.m.cfg.TieWordEmbeddings {
+		name = embedding
+	}
+	l.m.head = l.matrix(width, part{name, l.m.cfg.VocabSize})
+}
+
+func (l *loader) stack(at string, c StackConfig) *stack {
+	s := newStack(c, l.m.cfg.RMSNormEps)
+	q, kv := c.Heads*c.HeadDim, c.kvWidth()
+	for i := range s.layers {
+		y, at := &s.layers[i], fmt.Sprintf("%slayers.%d.", at, i)
+		l.vector(&y.attentionNorm, at+"input_layernorm.weight")
+		y.qkv = l.matrix(c.HiddenSize, part{at + "self_attn.q_proj.weight", q}, part{at + "self_attn.k_proj.weight", kv}, part{at + "self_attn.v_proj.weight", kv})
+		y.out = l.matrix(q, part{at + "self_attn.o_proj.weight", c.HiddenSize})
+		l.vector(&y.mlpNorm, at+"post_attention_layernorm.weight")
+		y.gateUp = l.matrix(c.HiddenSize, part{at + "mlp.gate_proj.weight", c.IntermediateSize}, part{at + "mlp.up_proj.weight", c.IntermediateSize})
+		y.down = l.matrix(c.IntermediateSize, part{at + "mlp.down_proj.weight", c.HiddenSize})
+	}
+	l.vector(&s.norm, at+"norm.weight")
+	return s
+}
+
+// part is a tensor [rows × in] that makes some of a matrix's outputs.
+type part struct {
+	name string
+	rows int
+}
+
+// matrix makes one matrix of several tensors below one another.
+func (l *loader) matrix(in int, parts ...part) *matrix {
+	w := &matrix{in: in, form: l.form}
+	if l.form == AsStored {
+		w.form = BF16
+	}
+	for _, p := range parts {
+		if t, _ := l.weights.dtypeOf(p.name); l.form == AsStored && t != dtypeBF16 {
+			w.form = F32
+		}
+		first := w.out
+		w.out += p.rows
+		l.sink(p.name, func(t tensorData) {
+			row := make([]float32, in)
+			for r := range p.rows {
+				t.float32s(row, r*in, in)
+				w.setRows(first+r, row)
+			}
+		})
+	}
+	l.bytes += w.bytes()
+	l.build = append(l.build, w.alloc)
+	return w
+}
+
+func (l *loader) vector(to *[]float32, name string) {
+	l.sink(name, func(t tensorData) {
+		*to = make([]float32, t.shape[0])
+		t.float32s(*to, 0, len(*to))
+	})
+}
+
+func (l *loader) table(to *table, name string, vocab, width int) {
+	to.width = width
+	stored, _ := l.weights.dtypeOf(name)
+	size := int64(4)
+	if stored == dtypeBF16 {
+		size = 2
+	}
+	l.bytes += size * int64(vocab) * int64(width)
+	l.sink(name, func(t tensorData) {
+		if stored != dtypeBF16 {
+			to.f32 = make([]float32, vocab*width)
+			t.float32s(to.f32, 0, len(to.f32))
+			return
+		}
+		to.bf16 = make([]uint16, vocab*width)
+		row := make([]float32, width)
+		for r := range vocab {
+			t.float32s(row, r*width, width)
+			for i, v := range row {
+				to.bf16[r*width+i] = f32ToBF16(v)
+			}
+		}
+	})
+}
+
+func (l *loader) sink(name string, f func(tensorData)) { l.sinks[name] = append(l.sinks[name], f) }

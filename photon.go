@@ -1,0 +1,244 @@
+// Package photon runs PHOTON language models (Parallel Hierarchical Operation for TOp-down Networks, arXiv 2512.20687) inside a Go
+// program: no cgo, no server, no other process.
+//
+//	model, err := photon.Load("models/stories")
+//	if err != nil { … }
+//	for token, err := range model.Generate(ctx, "Once upon a time") {
+//		if err != nil { … }
+//		fmt.Print(token.Text)
+//	}
+//
+// A PHOTON model keeps a hierarchy of latent streams in place of one flat scan over tokens. Bottom up, the encoder of level l makes one unit of every C_l
+// units below it; top down, light decoders with bounded attention bring the tokens back. A block transformer is a PHOTON of one level, and an ordinary
+// LLaMA transformer one of none: all three run here, on the same code.
+//
+// # Concurrency
+//
+// A Model is immutable and safe for concurrent use. A Session is the state of one text and belongs to one goroutine at a time;
+// many sessions of one model may run at once. Helper goroutines live only as long as the call that needs them.
+//
+// # Determinism
+//
+// On one machine the same tokens come out every time: results do not depend on the number of threads, on how a prompt was cut into
+// calls of Append, on a Fork or a snapshot in between, or on what else runs in a batch.
+package photon
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// Model is a loaded model. It is immutable and safe for concurrent use.
+type Model struct {
+	cfg         Config
+	tokenizer   *Tokenizer
+	cacheType   CacheType
+	weights     WeightType
+	threads     int
+	fingerprint [32]byte // of config and weights: what a snapshot is bound to
+
+	encoderTable table      // [vocab × d_e]
+	encoders     []*encoder // level 1 first
+	decoders     []*decoder // level 1 first; a flat model has one, and no encoder
+	decoderTable table      // [vocab × W_1]
+	startLatent  []float32  // [D_L]
+	head         *matrix    // [vocab × W_1]
+	empty        *sequence  // the state before the first token
+
+	closed atomic.Bool
+	mu     sync.Mutex
+	idle   []*workspace
+}
+
+// A LoadOption says how to load a model.
+type LoadOption func(*loadOptions)
+
+type loadOptions struct {
+	threads     int
+	weights     WeightType
+	cache       CacheType
+	memoryLimit int64
+	progress    func(done, total int64)
+}
+
+// WithThreads sets how many goroutines share the arithmetic of one call; the default is GOMAXPROCS. It does not change results.
+func WithThreads(n int) LoadOption { return func(o *loadOptions) { o.threads = n } }
+
+// WithWeights sets how matrices are held in memory; the default is AsStored.
+func WithWeights(t WeightType) LoadOption { return func(o *loadOptions) { o.weights = t } }
+
+// WithCache sets how keys and values are held; the default is CacheF32.
+func WithCache(t CacheType) LoadOption { return func(o *loadOptions) { o.cache = t } }
+
+// WithMemoryLimit refuses, before any weight is read, a model whose weights would take more than this many bytes. The error matches
+// ErrMemoryLimit. The state of texts comes on top: see Config.StateBytes.
+func WithMemoryLimit(bytes int64) LoadOption { return func(o *loadOptions) { o.memoryLimit = bytes } }
+
+// WithProgress has f called while weights are read, with bytes done and in total, from the goroutine that loads.
+func WithProgress(f func(done, total int64)) LoadOption {
+	return func(o *loadOptions) { o.progress = f }
+}
+
+// Load opens a model directory: config.json, model.safetensors (or shards, with model.safetensors.index.json), and tokenizer.json if
+// there is one. A missing file matches fs.ErrNotExist; ErrCorrupt, ErrUnsupported, ErrMismatch and ErrMemoryLimit tell of the rest.
+func Load(dir string, opts ...LoadOption) (*Model, error) {
+	if info, err := os.Stat(dir); err != nil {
+		return nil, fmt.Errorf("photon: model directory: %w", err)
+	} else if !info.IsDir() {
+		return nil, fmt.Errorf("photon: %s is a file: give the directory that holds config.json and model.safetensors: %w", dir, ErrInvalid)
+	}
+	m, err := LoadFS(os.DirFS(dir), opts...)
+	if err != nil {
+		return nil, fmt.Errorf("%w (in %s)", err, dir)
+	}
+	return m, nil
+}
+
+// LoadFS is Load on any file system: go:embed, a zip archive, a map in a test.
+func LoadFS(fsys fs.FS, opts ...LoadOption) (*Model, error) {
+	o := loadOptions{threads: runtime.GOMAXPROCS(0)}
+	for _, set := range opts {
+		set(&o)
+	}
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	data, err := readSmall(fsys, "config.json", maxConfigSize)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := parseConfig(data)
+	if err != nil {
+		return nil, err
+	}
+	var tokenizer *Tokenizer
+	if _, err := fs.Stat(fsys, "tokenizer.json"); err == nil {
+		data, err := readSmall(fsys, "tokenizer.json", maxTokenizerSize)
+		if err != nil {
+			return nil, err
+		}
+		if tokenizer, err = parseTokenizer(data); err != nil {
+			return nil, err
+		}
+		if n := tokenizer.VocabSize(); n > cfg.VocabSize {
+			return nil, fmt.Errorf("photon: tokenizer.json has %d tokens, config.json says vocab_size %d: the files are of different models: %w", n, cfg.VocabSize, ErrMismatch)
+		}
+	}
+	weights, err := openCheckpoint(fsys)
+	if err != nil {
+		return nil, err
+	}
+	if err := weights.match(cfg.tensors()); err != nil {
+		return nil, err
+	}
+	m := &Model{cfg: cfg, tokenizer: tokenizer, cacheType: o.cache, weights: o.weights, threads: o.threads}
+	if err := m.readWeights(weights, o); err != nil {
+		return nil, err
+	}
+	m.begin()
+	return m, nil
+}
+
+func (o *loadOptions) check() error {
+	switch {
+	case o.threads < 1:
+		return fmt.Errorf("photon: WithThreads(%d): give 1 or more: %w", o.threads, ErrInvalid)
+	case o.weights < AsStored || o.weights > Int4:
+		return fmt.Errorf("photon: WithWeights(%d): no such type: %w", o.weights, ErrInvalid)
+	case o.cache < CacheF32 || o.cache > CacheInt8:
+		return fmt.Errorf("photon: WithCache(%d): no such type: %w", o.cache, ErrInvalid)
+	}
+	return nil
+}
+
+const maxTokenizerSize = 64 << 20
+
+// readSmall reads a file of at most limit bytes; memory follows what is really there.
+func readSmall(fsys fs.FS, name string, limit int64) ([]byte, error) {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("photon: %s: %w", name, err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("photon: %s: %w", name, err)
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("photon: %s is larger than %d bytes: this is no such file: %w", name, limit, ErrCorrupt)
+	}
+	return data, nil
+}
+
+// begin computes the state before the first token, which every new session starts from.
+func (m *Model) begin() {
+	ws := m.acquire()
+	defer m.release(ws)
+	m.empty = m.newSequence()
+	m.follow(ws, []*sequence{m.empty}, false)
+}
+
+// Config returns the model's architecture.
+func (m *Model) Config() Config { return m.cfg }
+
+// Tokenizer returns the model's tokenizer, nil if its directory has none.
+func (m *Model) Tokenizer() *Tokenizer { return m.tokenizer }
+
+// Kernel names the arithmetic that was chosen for this machine.
+func (m *Model) Kernel() string { return kernelName() }
+
+// Close makes every later use of the model an error that matches ErrClosed. Calls that run are not disturbed.
+func (m *Model) Close() error {
+	m.closed.Store(true)
+	m.mu.Lock()
+	m.idle = nil
+	m.mu.Unlock()
+	return nil
+}
+
+func (m *Model) check() error {
+	if m.closed.Load() {
+		return fmt.Errorf("photon: the model was closed: load it again: %w", ErrClosed)
+	}
+	return nil
+}
+
+// checkIDs reports the first token that the model does not have.
+func (m *Model) checkIDs(ids []int) error {
+	for i, id := range ids {
+		if id < 0 || id >= m.cfg.VocabSize {
+			return fmt.Errorf("photon: token %d is %d: the vocabulary is 0 … %d: %w", i, id, m.cfg.VocabSize-1, ErrInvalid)
+		}
+	}
+	return nil
+}
+
+// acquire takes an idle workspace, or makes one, and starts its crew.
+func (m *Model) acquire() *workspace {
+	m.mu.Lock()
+	var ws *workspace
+	if n := len(m.idle); n > 0 {
+		ws, m.idle = m.idle[n-1], m.idle[:n-1]
+	}
+	m.mu.Unlock()
+	if ws == nil {
+		ws = &workspace{cacheType: m.cacheType}
+		ws.crew.init(m.threads)
+	}
+	ws.crew.begin()
+	return ws
+}
+
+func (m *Model) release(ws *workspace) {
+	ws.crew.end()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.closed.Load() {
+		m.idle = append(m.idle, ws)
+	}
+}

@@ -1,0 +1,149 @@
+package photon
+
+import (
+	"errors"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestWriteRandom(t *testing.T) {
+	cfg := photonConfig()
+	for _, dtype := range []string{"BF16", "F32"} {
+		dir := filepath.Join(t.TempDir(), "new", "model")
+		if err := WriteRandom(dir, cfg, 7, dtype); err != nil {
+			t.Fatal(err)
+		}
+		entries, err := os.ReadDir(dir)
+		if err != nil || len(entries) != 2 {
+			t.Fatalf("the directory has %v, %v", entries, err)
+		}
+		text, err := os.ReadFile(filepath.Join(dir, "config.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := parseConfig(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(cfg, got); diff != "" {
+			t.Error(diff)
+		}
+		values, err := readAll(os.DirFS(dir), cfg.tensors())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ckpt, err := openCheckpoint(os.DirFS(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, x := range values {
+			if stored, _ := ckpt.dtypeOf(name); stored.String() != dtype {
+				t.Errorf("%s is %v, want %s", name, stored, dtype)
+			}
+			var sum, squares float64
+			for _, v := range x {
+				sum += float64(v)
+				squares += float64(v) * float64(v)
+			}
+			n := float64(len(x))
+			mean, deviation := sum/n, math.Sqrt(squares/n)
+			switch {
+			case strings.HasSuffix(name, "norm.weight"):
+				if mean != 1 || deviation != 1 {
+					t.Errorf("%s is not 1", name)
+				}
+				continue
+			case strings.HasSuffix(name, ".bias"):
+				if squares != 0 {
+					t.Errorf("%s is not 0", name)
+				}
+				continue
+			}
+			want := 0.02
+			if strings.Contains(name, "o_proj") || strings.Contains(name, "down_proj") {
+				layers := 1.0
+				if strings.HasPrefix(name, "levels.0.encoder") || strings.HasPrefix(name, "levels.1.decoder") {
+					layers = 2
+				}
+				want /= math.Sqrt(2 * layers)
+			}
+			if math.Abs(mean) > 5*want/math.Sqrt(n) || math.Abs(deviation-want) > 5*want/math.Sqrt(2*n) {
+				t.Errorf("%s: mean %g, deviation %g of %g elements, want 0 and %g", name, mean, deviation, n, want)
+			}
+		}
+		if cmp.Equal(values["decoder.embed_tokens.weight"], values["lm_head.weight"]) {
+			t.Error("two tensors are the same")
+		}
+	}
+}
+
+func TestWriteRandomSeed(t *testing.T) {
+	cfg := flat(50, presetStack(16, 24, 2, 2))
+	write := func(seed uint64) []byte {
+		dir := t.TempDir()
+		if err := WriteRandom(dir, cfg, seed, "BF16"); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(filepath.Join(dir, weightsFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	first := write(1)
+	if !cmp.Equal(first, write(1)) {
+		t.Error("one seed, two files")
+	}
+	if cmp.Equal(first, write(2)) {
+		t.Error("two seeds, one file")
+	}
+	// The same on every machine.
+	if got, want := crc32.ChecksumIEEE(first), uint32(0x4b492f94); got != want {
+		t.Errorf("checksum %#08x, want %#08x", got, want)
+	}
+}
+
+func TestWriteRandomRefuses(t *testing.T) {
+	dir := t.TempDir()
+	cfg := photonConfig()
+	checkRefused(t, WriteRandom(dir, cfg, 0, "F64"), ErrInvalid, `"F64"`)
+	bad := cfg
+	bad.VocabSize = 0
+	checkRefused(t, WriteRandom(dir, bad, 0, "F32"), ErrInvalid, "vocab_size is 0")
+	if entries, _ := os.ReadDir(dir); len(entries) != 0 {
+		t.Errorf("a refused model leaves %v", entries)
+	}
+	for _, name := range []string{"config.json", weightsFile, indexFile} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("mine"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		checkRefused(t, WriteRandom(dir, cfg, 0, "F32"), fs.ErrExist, name, dir)
+		if data, _ := os.ReadFile(filepath.Join(dir, name)); string(data) != "mine" {
+			t.Errorf("%s is overwritten", name)
+		}
+	}
+}
+
+// A write that fails leaves nothing behind, and not half of the name.
+func TestWriteFileFails(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "x")
+	full := errors.New("disk full")
+	err := writeFile(name, func(w io.Writer) error {
+		w.Write(make([]byte, 3<<20))
+		return full
+	})
+	checkRefused(t, err, full, name)
+	if entries, _ := os.ReadDir(dir); len(entries) != 0 {
+		t.Errorf("it leaves %v", entries)
+	}
+}

@@ -1,0 +1,291 @@
+package photon
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"math/bits"
+	"slices"
+	"strings"
+)
+
+const (
+	weightsFile   = "model.safetensors"
+	indexFile     = "model.safetensors.index.json"
+	maxHeaderSize = 16 << 20
+	maxRank       = 8
+	scalesSuffix  = ".scales"
+	int8Group     = 32 // inputs that share a scale
+)
+
+type dtype uint8
+
+const (
+	dtypeF32 dtype = iota
+	dtypeF16
+	dtypeBF16
+	dtypeI8
+)
+
+var dtypes = [...]struct {
+	name string
+	size int
+}{dtypeF32: {"F32", 4}, dtypeF16: {"F16", 2}, dtypeBF16: {"BF16", 2}, dtypeI8: {"I8", 1}}
+
+func (d dtype) String() string { return dtypes[d].name }
+func (d dtype) size() int      { return dtypes[d].size }
+
+// tensorData is one tensor's values as stored, row-major. It is valid until the callback that got it returns.
+type tensorData struct {
+	name   string
+	dtype  dtype
+	shape  []int
+	data   []byte
+	scales []float32 // I8: [out × ceil(in/32)], one for 32 neighbours along in; nil for other dtypes
+}
+
+// float32s writes elements first … first+n-1 to dst, exactly; an I8 value is its integer times its scale.
+func (t tensorData) float32s(dst []float32, first, n int) {
+	dst = dst[:n]
+	switch t.dtype {
+	case dtypeF32:
+		data := t.data[4*first:][:4*n]
+		for i := range dst {
+			dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(data[4*i:]))
+		}
+	case dtypeF16:
+		data := t.data[2*first:][:2*n]
+		for i := range dst {
+			dst[i] = f16ToF32(binary.LittleEndian.Uint16(data[2*i:]))
+		}
+	case dtypeBF16:
+		data := t.data[2*first:][:2*n]
+		for i := range dst {
+			dst[i] = bf16ToF32(binary.LittleEndian.Uint16(data[2*i:]))
+		}
+	case dtypeI8:
+		data := t.data[first:][:n]
+		in := t.shape[1]
+		groups := (in + int8Group - 1) / int8Group
+		for i := 0; i < n; { // group by group
+			row, column := (first+i)/in, (first+i)%in
+			scale := t.scales[row*groups+column/int8Group]
+			end := min(n, i+int8Group-column%int8Group, i+in-column)
+			for ; i < end; i++ {
+				dst[i] = float32(int8(data[i])) * scale
+			}
+		}
+	}
+}
+
+type storedTensor struct {
+	name       string
+	dtype      dtype
+	shape      []int
+	begin, end int64 // offsets in the file
+	file       int
+	partner    int  // I8: the index of its scales; scales: of their I8 tensor; else -1
+	ignored    bool // a buffer that old exporters left in the file
+}
+
+func (t *storedTensor) isScales() bool { return t.partner >= 0 && t.dtype != dtypeI8 }
+
+func openSized(fsys fs.FS, name string) (fs.File, int64, error) {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("not a regular file: %w", ErrCorrupt)
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, info.Size(), nil
+}
+
+// readHeader reads the length and the JSON text of the header, which must lie within the file.
+func readHeader(r io.Reader, size int64) ([]byte, error) {
+	var length [8]byte
+	n, err := io.ReadFull(r, length[:])
+	if err != nil {
+		return nil, truncated(err, fmt.Sprintf("%d bytes, where the length of the header takes 8", n))
+	}
+	if bytes.HasPrefix([]byte(lfsMagic), length[:]) {
+		return nil, errLFSPointer
+	}
+	claimed := binary.LittleEndian.Uint64(length[:])
+	if claimed > maxHeaderSize {
+		return nil, fmt.Errorf("the header claims %d bytes, more than %d: this is no safetensors file: %w", claimed, maxHeaderSize, ErrCorrupt)
+	}
+	if int64(claimed) > size-8 {
+		return nil, fmt.Errorf("the header claims %d bytes, the file has %d: download it again: %w", claimed, size, ErrCorrupt)
+	}
+	header, err := readGrowing(r, nil, int64(claimed))
+	if err != nil {
+		return nil, truncated(err, fmt.Sprintf("ends after %d of %d bytes of the header", len(header), claimed))
+	}
+	return header, nil
+}
+
+// readGrowing appends n bytes from r to buf, which grows no faster than bytes arrive, whatever n claims.
+func readGrowing(r io.Reader, buf []byte, n int64) ([]byte, error) {
+	const firstStep = 1 << 16
+	for n > 0 {
+		step := int(min(n, int64(max(firstStep, len(buf), cap(buf)-len(buf)))))
+		buf = slices.Grow(buf, step)
+		got, err := io.ReadFull(r, buf[len(buf):len(buf)+step])
+		buf = buf[:len(buf)+got]
+		if err != nil {
+			return buf, err
+		}
+		n -= int64(step)
+	}
+	return buf, nil
+}
+
+// truncated turns an unexpected end into ErrCorrupt; other errors of reading stay what they are.
+func truncated(err error, what string) error {
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return fmt.Errorf("%s: the file is truncated, download it again: %w", what, ErrCorrupt)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+const lfsMagic = "version https://git-lfs"
+
+var errLFSPointer = fmt.Errorf("a Git LFS pointer, not the file itself: run git lfs pull: %w", ErrCorrupt)
+
+func checkLFSPointer(data []byte) error {
+	if bytes.HasPrefix(data, []byte(lfsMagic)) {
+		return errLFSPointer
+	}
+	return nil
+}
+
+// parseHeader reads the JSON text. Offsets are still those of the header, from the end of it.
+func parseHeader(header []byte, most int) ([]storedTensor, error) {
+	// Padding is spaces only, and only behind the object, so that no two headers say the same.
+	text := bytes.TrimRight(header, " ")
+	if len(text) == 0 || text[0] != '{' || text[len(text)-1] != '}' {
+		return nil, fmt.Errorf("not an object padded with spaces: %w", ErrCorrupt)
+	}
+	r, err := newJSONReader(text)
+	if err != nil {
+		return nil, err
+	}
+	var tensors []storedTensor
+	err = r.object(func(key string) error {
+		if key == "__metadata__" {
+			if err := r.object(func(string) error { _, err := r.string(); return err }); err != nil {
+				return fmt.Errorf("__metadata__: %w", err)
+			}
+			return nil
+		}
+		if len(tensors) == most {
+			return fmt.Errorf("more than %d tensors: %w", maxTensors, ErrUnsupported)
+		}
+		t := storedTensor{name: key, partner: -1}
+		if err := t.read(r); err != nil {
+			return fmt.Errorf("tensor %.200q: %w", key, err)
+		}
+		tensors = append(tensors, t)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return tensors, r.end()
+}
+
+func (t *storedTensor) read(r *jsonReader) error {
+	var offsets []int64
+	found := 0
+	err := r.object(func(key string) error {
+		found++
+		switch key {
+		case "dtype":
+			name, err := r.string()
+			if err != nil {
+				return err
+			}
+			for d := range dtypes {
+				if dtypes[d].name == name {
+					t.dtype = dtype(d)
+					return nil
+				}
+			}
+			return fmt.Errorf("dtype %.40q, want F32, F16, BF16 or I8: convert the weights: %w", name, ErrUnsupported)
+		case "shape":
+			return r.array(func(i int) error {
+				if i == maxRank {
+					return fmt.Errorf("more than %d dimensions: %w", maxRank, ErrUnsupported)
+				}
+				size, err := r.integer()
+				if err == nil && (size < 0 || size > maxSize) {
+					err = fmt.Errorf("shape has a dimension of %d: %w", size, ErrCorrupt)
+				}
+				t.shape = append(t.shape, int(size))
+				return err
+			})
+		case "data_offsets":
+			return r.array(func(i int) error {
+				at, err := r.integer()
+				if err == nil && (i == 2 || at < 0) {
+					err = fmt.Errorf("data_offsets want two numbers from 0: %w", ErrCorrupt)
+				}
+				offsets = append(offsets, at)
+				return err
+			})
+		}
+		return fmt.Errorf("unknown key %.80q: %w", key, ErrCorrupt)
+	})
+	if err != nil {
+		return err
+	}
+	if found != 3 || len(offsets) != 2 {
+		return fmt.Errorf("want dtype, shape and two data_offsets: %w", ErrCorrupt)
+	}
+	t.begin, t.end = offsets[0], offsets[1]
+	need := uint64(t.dtype.size())
+	for _, size := range t.shape {
+		high, low := bits.Mul64(need, uint64(size))
+		if high != 0 {
+			return fmt.Errorf("shape %v overflows: %w", t.shape, ErrCorrupt)
+		}
+		need = low
+	}
+	if t.end < t.begin || uint64(t.end-t.begin) != need {
+		return fmt.Errorf("%v %v takes %d bytes, data_offsets %v hold %d: %w", t.dtype, t.shape, need, offsets, t.end-t.begin, ErrCorrupt)
+	}
+	return nil
+}
+
+// place sorts the tensors by offset and checks that they cover the file's data without hole or overlap.
+func (f *weightFile) place(tensors []storedTensor) error {
+	slices.SortFunc(tensors, func(a, b storedTensor) int {
+		return cmp.Or(cmp.Compare(a.begin, b.begin), cmp.Compare(a.end, b.end), strings.Compare(a.name, b.name))
+	})
+	at := int64(0)
+	for i := range tensors {
+		t := &tensors[i]
+		if t.begin != at {
+			return fmt.Errorf("tensor %.200q begins at byte %d of the data, the tensor before it ends at %d: %w", t.name, t.begin, at, ErrCorrupt)
+		}
+		at = t.end
+		if at > f.size-f.data {
+			return fmt.Errorf("tensor %.200q ends at byte %d of the data, the file has %d: it is truncated, download it again: %w", t.name, at, f.size-f.data, ErrCorrupt)
+		}
+		t.begin, t.end = t.begin+f.data, t.end+f.data
+	}
+	if at != f.size-f.data {
+		return fmt.Errorf("%d bytes stand behind the last tensor: %w", f.size-f.data-at, ErrCorrupt)
+	}
+	return nil
+}

@@ -1,0 +1,376 @@
+package photon
+
+// sequence is the state of one text: what model.md calls the caches, and the rows that are not yet a whole chunk.
+type sequence struct {
+	n      int        // tokens that the encoders have taken
+	synced int        // tokens up to which the decoders have followed; -1 before the first prediction
+	ids    idRun      // tokens that are not yet in a whole chunk, or that decoders still need
+	states []stateRun // [L]: the same of each level's encoder states
+	enc    []*kvCache // [L]
+	dec    []decoderState
+	out    []float32 // X̂^(0) of token n, [W_1]; empty where nothing predicts it: token 0 of a flat model
+	top    []float32 // the condition of the current top unit, X^(L) of the one before it, [D_L]
+	plan   []plan    // [len(dec)], while decoders follow
+}
+
+type decoderState struct {
+	cache *kvCache
+	next  int // the next row to run
+}
+
+// idRun holds the tokens first, first+1, …; stateRun the rows of a level.
+type idRun struct {
+	first int
+	ids   []int
+}
+
+type stateRun struct {
+	first int
+	rows  []float32
+}
+
+func (s *idRun) drop(before int) {
+	if n := before - s.first; n > 0 {
+		s.ids = s.ids[:copy(s.ids, s.ids[n:])]
+		s.first = before
+	}
+}
+
+func (s *stateRun) drop(before, width int) {
+	if n := before - s.first; n > 0 {
+		s.rows = s.rows[:copy(s.rows, s.rows[n*width:])]
+		s.first = before
+	}
+}
+
+func (s *stateRun) row(u, width int) []float32 { return s.rows[(u-s.first)*width:][:width] }
+
+// plan is what one decoder has to do for one text: run the rows start … end-1 and predict the children lo … hi. The units from …
+// are those whose prefix rows are among them.
+type plan struct {
+	start, end int
+	lo, hi     int
+	unit       int
+}
+
+func (m *Model) newSequence() *sequence {
+	s := &sequence{synced: -1}
+	for _, e := range m.encoders {
+		s.enc = append(s.enc, newKVCache(m.cacheType, e.stack.cfg))
+	}
+	for _, d := range m.decoders {
+		s.dec = append(s.dec, decoderState{cache: newKVCache(m.cacheType, d.stack.cfg)})
+	}
+	s.states = make([]stateRun, len(m.encoders))
+	s.plan = make([]plan, len(m.decoders))
+	return s
+}
+
+func (s *sequence) clone() *sequence {
+	c := *s
+	c.ids.ids = append([]int(nil), s.ids.ids...)
+	c.states = append([]stateRun(nil), s.states...)
+	for i := range c.states {
+		c.states[i].rows = append([]float32(nil), s.states[i].rows...)
+	}
+	c.enc = append([]*kvCache(nil), s.enc...)
+	for i := range c.enc {
+		c.enc[i] = s.enc[i].clone()
+	}
+	c.dec = append([]decoderState(nil), s.dec...)
+	for i := range c.dec {
+		c.dec[i].cache = s.dec[i].cache.clone()
+	}
+	c.out = append([]float32(nil), s.out...)
+	c.top = append([]float32(nil), s.top...)
+	c.plan = make([]plan, len(s.plan))
+	return &c
+}
+
+// stateBytes is what the caches hold.
+func (s *sequence) stateBytes() (n int64) {
+	for _, c := range s.enc {
+		n += int64(c.rows()) * c.rowBytes()
+	}
+	for _, d := range s.dec {
+		n += int64(d.cache.rows()) * d.cache.rowBytes()
+	}
+	return n
+}
+
+// schedule is the scratch of encode and follow.
+type schedule struct {
+	list     []segment
+	units    []float32    // an encoder's rows
+	joined   []float32    // a chunker's input
+	conds    []float32    // [units × D_l], the top decoder's conditions
+	prefixes []float32    // [units × R·W]
+	input    []float32    // a decoder's rows
+	xhat     [2][]float32 // a decoder's predictions, and those of the one above it
+}
+
+// encode takes tokens into each sequence and advances every encoder over the units that they complete.
+func (m *Model) encode(ws *workspace, seqs []*sequence, tokens [][]int) {
+	for i, s := range seqs {
+		s.ids.ids = append(s.ids.ids, tokens[i]...)
+		s.n += len(tokens[i])
+	}
+	span := 1 // tokens in a unit of the level below
+	for l, e := range m.encoders {
+		total := 0
+		for _, s := range seqs {
+			total += s.n/(span*e.chunk) - s.states[l].end(e.width())
+		}
+		if total == 0 {
+			return
+		}
+		ws.joined = grow(ws.joined, total*e.chunk*e.below)
+		ws.units = grow(ws.units, total*e.width())
+		ws.list = ws.list[:0]
+		at := 0
+		for _, s := range seqs {
+			first, end := s.states[l].end(e.width()), s.n/(span*e.chunk)
+			for u := first * e.chunk; u < end*e.chunk; u++ {
+				row := ws.joined[at:][:e.below]
+				if l == 0 {
+					m.encoderTable.row(row, s.ids.ids[u-s.ids.first])
+				} else {
+					copy(row, s.states[l-1].row(u, e.below))
+				}
+				at += e.below
+			}
+			if end > first {
+				ws.list = append(ws.list, segment{s.enc[l], end - first})
+			}
+		}
+		e.units(ws, ws.units, ws.joined, total)
+		e.stack.forward(ws, ws.units, ws.list)
+		at = 0
+		for _, s := range seqs {
+			n := (s.n/(span*e.chunk) - s.states[l].end(e.width())) * e.width()
+			s.states[l].rows = append(s.states[l].rows, ws.units[at:][:n]...)
+			at += n
+		}
+		span *= e.chunk
+	}
+}
+
+// end is the number of the first row that is still to come.
+func (s *stateRun) end(width int) int { return s.first + len(s.rows)/width }
+
+// makePlan finds, from the tokens up, the rows that every decoder has to run so that token n is predicted, or all tokens since
+// the last time. Only what the windows can still see is run.
+func (m *Model) makePlan(s *sequence, all bool) {
+	lo, hi := s.n, s.n
+	if all {
+		lo = s.synced + 1
+	}
+	for l, d := range m.decoders {
+		p := &s.plan[l]
+		if d.prefix == 0 {
+			lo = max(lo, 1) // nothing predicts the first token of a flat model
+		}
+		*p = plan{lo: lo, hi: hi, end: d.row(hi) + 1}
+		p.start = max(d.firstRow(lo), s.dec[l].next)
+		p.unit = p.start / d.unit()
+		if p.start%d.unit() >= d.prefix {
+			p.unit++
+		}
+		lo, hi = p.unit, hi/d.chunk
+	}
+}
+
+// trim forgets the tokens and states that neither a chunker nor, by the plan, a decoder will need.
+func (m *Model) trim(s *sequence) {
+	span := 1
+	for l, d := range m.decoders {
+		keep := s.n / span // of the level below decoder l
+		if l < len(m.encoders) {
+			keep = s.n / (span * d.chunk) * d.chunk
+		}
+		if p := &s.plan[l]; p.start < p.end {
+			content := p.start/d.unit()*d.chunk + max(0, p.start%d.unit()-d.prefix)
+			keep = min(keep, content)
+		}
+		if l == 0 {
+			s.ids.drop(keep)
+		} else {
+			s.states[l-1].drop(keep, m.encoders[l-1].width())
+		}
+		span *= d.chunk
+	}
+	if top := len(m.encoders) - 1; top >= 0 {
+		width := m.encoders[top].width()
+		keep := s.states[top].end(width)
+		if p := &s.plan[top]; p.start < p.end {
+			keep = min(keep, p.unit-1)
+		}
+		s.states[top].drop(keep, width)
+	}
+}
+
+// follow brings the decoders of each sequence to its last token, from the top down, so that s.out predicts the next one. With all it returns
+// X̂^(0) of every token since the last time, the sequences one after another; without, of the last.
+func (m *Model) follow(ws *workspace, seqs []*sequence, all bool) []float32 {
+	for _, s := range seqs {
+		m.makePlan(s, all)
+	}
+	var conds []float32
+	for l := len(m.decoders) - 1; l >= 0; l-- {
+		if l == len(m.encoders)-1 {
+			conds = m.topConditions(ws, seqs)
+		}
+		conds = m.decode(ws, seqs, l, conds)
+	}
+	width, at := m.decoders[0].width(), 0
+	for _, s := range seqs {
+		at += s.plan[0].predicted()
+		s.out = s.out[:0]
+		if s.plan[0].end > 0 {
+			s.out = append(s.out, conds[(at-1)*width:][:width]...)
+		}
+		s.synced = s.n
+		for l := range m.decoders {
+			s.plan[l] = plan{}
+		}
+		m.trim(s)
+	}
+	return conds
+}
+
+// predicted is the number of children that the plan predicts.
+func (p *plan) predicted() int { return max(0, p.hi-p.lo+1) }
+
+// topConditions gathers the previous unit's state for every unit that the top decoder begins.
+func (m *Model) topConditions(ws *workspace, seqs []*sequence) []float32 {
+	top := len(m.encoders) - 1
+	width := m.encoders[top].width()
+	ws.conds = ws.conds[:0]
+	for _, s := range seqs {
+		p := &s.plan[top]
+		for u := p.unit; u < p.unit+p.units(m.decoders[top]); u++ {
+			if u == 0 {
+				ws.conds = append(ws.conds, m.startLatent...)
+			} else {
+				ws.conds = append(ws.conds, s.states[top].row(u-1, width)...)
+			}
+			s.top = append(s.top[:0], ws.conds[len(ws.conds)-width:]...)
+		}
+	}
+	return ws.conds
+}
+
+// decode runs decoder l by the plans. conds [units × D_l] are the conditions of the units that begin; the result is X̂ of the children, [children × W].
+func (m *Model) decode(ws *workspace, seqs []*sequence, l int, conds []float32) []float32 {
+	d := m.decoders[l]
+	width := d.width()
+	prefixes := d.convert(ws, conds)
+	rows, children := 0, 0
+	for _, s := range seqs {
+		rows += s.plan[l].rows(d)
+		children += s.plan[l].predicted()
+	}
+	ws.input = grow(ws.input, rows*width)
+	ws.list = ws.list[:0]
+	to := ws.input
+	for _, s := range seqs {
+		p := &s.plan[l]
+		for row := p.start; row < p.end; row++ {
+			if d.unused(row) {
+				continue
+			}
+			unit, place := row/d.unit(), row%d.unit()
+			switch child := unit*d.chunk + place - d.prefix; {
+			case place < d.prefix:
+				copy(to, prefixes[((unit-p.unit)*d.prefix+place)*width:][:width])
+			case l == 0:
+				m.decoderTable.row(to[:width], s.ids.ids[child-s.ids.first])
+			default:
+				copy(to, s.states[l-1].row(child, width))
+			}
+			to = to[width:]
+		}
+		prefixes = prefixes[p.units(d)*d.prefix*width:]
+		ws.list = s.dec[l].segments(ws.list, d, p)
+	}
+	d.stack.forward(ws, ws.input, ws.list)
+
+	out := grow(ws.xhat[l&1], children*width)
+	ws.xhat[l&1] = out
+	from, to := ws.input, out
+	for _, s := range seqs {
+		p := &s.plan[l]
+		for u := p.lo; u <= p.hi; u++ {
+			copy(to, from[p.index(d, d.row(u))*width:][:width])
+			to = to[width:]
+		}
+		from = from[p.rows(d)*width:]
+		s.dec[l].next = max(s.dec[l].next, p.end)
+	}
+	return out
+}
+
+// convert turns conditions [units × D_l] into prefix rows [units × R·W].
+func (d *decoder) convert(ws *workspace, conds []float32) []float32 {
+	if len(conds) == 0 {
+		return nil
+	}
+	units := len(conds) / d.converter.in
+	ws.prefixes = grow(ws.prefixes, units*d.converter.out)
+	d.converter.mul(&ws.crew, &ws.mulTask, ws.prefixes, conds, units)
+	addBias(ws.prefixes, d.bias, units)
+	return ws.prefixes
+}
+
+// units is the number of units that begin.
+func (p *plan) units(d *decoder) int {
+	if d.prefix == 0 {
+		return 0
+	}
+	return max(0, p.hi/d.chunk-p.unit+1)
+}
+
+// rows is the number of rows to run.
+func (p *plan) rows(d *decoder) int { return max(0, p.index(d, p.end)) }
+
+// index is where a row stands among those that are run.
+func (p *plan) index(d *decoder, row int) int {
+	n := row - p.start
+	if d.local {
+		n -= row/d.unit() - p.start/d.unit()
+	}
+	return n
+}
+
+// segments appends the plan's rows, cut where a unit is a sequence of its own. The unit that is not finished keeps its rows in the cache.
+func (s *decoderState) segments(list []segment, d *decoder, p *plan) []segment {
+	if !d.local {
+		if p.start < p.end {
+			if p.start > s.cache.next {
+				s.cache.reset(p.start)
+			}
+			list = append(list, segment{s.cache, p.end - p.start})
+		}
+		return list
+	}
+	for from := p.start; from < p.end; {
+		begin := from - from%d.unit()
+		to := min(p.end, begin+d.unit())
+		rows := min(to, begin+d.unit()-1) - from
+		switch {
+		case rows == 0:
+		case from > begin:
+			list = append(list, segment{s.cache, rows})
+			if to < p.end { // the cache is in use by this unit: a later one needs another
+				s.cache = s.cache.empty()
+			}
+		case to < p.end:
+			list = append(list, segment{nil, rows})
+		default:
+			s.cache.reset(0)
+			list = append(list, segment{s.cache, rows})
+		}
+		from = to
+	}
+	return list
+}

@@ -1,0 +1,185 @@
+package photon
+
+import "math"
+
+// stack is a causal LLaMA transformer with its own final norm. Every encoder and decoder is one, and so is the flat model.
+type stack struct {
+	cfg     StackConfig
+	eps     float32
+	layers  []layer
+	norm    []float32 // [d]
+	inverse []float64 // [headDim/2] RoPE frequencies; empty without rotation
+}
+
+type layer struct {
+	attentionNorm, mlpNorm []float32 // [d]
+	qkv                    *matrix   // [(heads + 2·kvHeads)·headDim × d]: q, k and v below one another
+	out                    *matrix   // [d × heads·headDim]
+	gateUp                 *matrix   // [2·f × d]
+	down                   *matrix   // [d × f]
+}
+
+// segment is a run of consecutive rows of one text: they follow the rows in cache. Without a cache they begin at position 0 and see only each other.
+type segment struct {
+	cache *kvCache
+	rows  int
+}
+
+func (s segment) position() int {
+	if s.cache == nil {
+		return 0
+	}
+	return s.cache.next
+}
+
+// stepRows bounds the rows that go through a stack at once, and with it the workspace.
+const stepRows = 256
+
+func newStack(cfg StackConfig, eps float64) *stack {
+	s := &stack{cfg: cfg, eps: float32(eps), layers: make([]layer, cfg.Layers)}
+	if cfg.RopeTheta > 0 {
+		s.inverse = make([]float64, cfg.HeadDim/2)
+		for i := range s.inverse {
+			s.inverse[i] = math.Pow(cfg.RopeTheta, -2*float64(i)/float64(cfg.HeadDim))
+		}
+	}
+	return s
+}
+
+// forward advances the rows x [rows×d] of segs in place: in, the units; out, the normed states. The caches receive the rows.
+func (s *stack) forward(ws *workspace, x []float32, segs []segment) {
+	for i, taken := 0, 0; i < len(segs); {
+		ws.segments = ws.segments[:0]
+		rows := 0
+		for i < len(segs) {
+			n := segs[i].rows - taken
+			if rows+n > stepRows {
+				if segs[i].cache != nil {
+					n = stepRows - rows
+				} else if rows > 0 {
+					n = 0 // rows without a cache stay together
+				}
+			}
+			if n == 0 && segs[i].rows > 0 {
+				break
+			}
+			ws.segments = append(ws.segments, segment{segs[i].cache, n})
+			rows, taken = rows+n, taken+n
+			if taken == segs[i].rows {
+				i, taken = i+1, 0
+			}
+		}
+		s.step(ws, x[:rows*s.cfg.HiddenSize], rows)
+		x = x[rows*s.cfg.HiddenSize:]
+	}
+}
+
+// step is forward for the rows of ws.segments, all at once.
+func (s *stack) step(ws *workspace, x []float32, rows int) {
+	d, f := s.cfg.HiddenSize, s.cfg.IntermediateSize
+	qWidth, kvWidth := s.cfg.Heads*s.cfg.HeadDim, s.cfg.KVHeads*s.cfg.HeadDim
+	ws.stack, ws.x = s, x
+	ws.h = grow(ws.h, rows*d)
+	ws.qkv = grow(ws.qkv, rows*(qWidth+2*kvWidth))
+	ws.mixed = grow(ws.mixed, rows*qWidth)
+	ws.gateUp = grow(ws.gateUp, rows*2*f)
+	ws.gated = grow(ws.gated, rows*f)
+	ws.place(s, rows)
+	for i := range s.layers {
+		l := &s.layers[i]
+		ws.normWeight = l.attentionNorm
+		ws.eachRow(normRows, rows, d)
+		l.qkv.mul(&ws.crew, &ws.mulTask, ws.qkv, ws.h, rows)
+		ws.eachRow(keepRows, rows, qWidth)
+		ws.attend(i, rows)
+		for at, seg := 0, 0; seg < len(ws.segments); seg++ {
+			if c := ws.segments[seg].cache; c != nil {
+				c.reserve(ws.segments[seg].rows)
+				c.commit(i, &ws.fresh, rows, at, ws.segments[seg].rows)
+			}
+			at += ws.segments[seg].rows
+		}
+		l.out.mul(&ws.crew, &ws.mulTask, ws.h, ws.mixed, rows)
+		add(x, ws.h[:len(x)])
+		ws.normWeight = l.mlpNorm
+		ws.eachRow(normRows, rows, d)
+		l.gateUp.mul(&ws.crew, &ws.mulTask, ws.gateUp, ws.h, rows)
+		ws.eachRow(gateRows, rows, 8*f)
+		l.down.mul(&ws.crew, &ws.mulTask, ws.h, ws.gated, rows)
+		add(x, ws.h[:len(x)])
+	}
+	for r := range rows {
+		rmsNorm(x[r*d:][:d], x[r*d:][:d], s.norm, s.eps)
+	}
+	for _, seg := range ws.segments {
+		if seg.cache != nil {
+			seg.cache.advance(seg.rows)
+		}
+	}
+	ws.stack, ws.x = nil, nil
+}
+
+// place notes each row's segment, position and rotation.
+func (ws *workspace) place(s *stack, rows int) {
+	half := len(s.inverse)
+	ws.rows = grow(ws.rows, rows)
+	ws.cos, ws.sin = grow(ws.cos, rows*half), grow(ws.sin, rows*half)
+	r := 0
+	for _, seg := range ws.segments {
+		start := r
+		for i := range seg.rows {
+			ws.rows[r] = rowPlace{cache: seg.cache, start: start, position: seg.position() + i}
+			for j, inverse := range s.inverse {
+				sin, cos := math.Sincos(float64(ws.rows[r].position) * inverse)
+				ws.cos[r*half+j], ws.sin[r*half+j] = float32(cos), float32(sin)
+			}
+			r++
+		}
+	}
+	var typ CacheType
+	if len(ws.segments) > 0 {
+		typ = ws.cacheType
+	}
+	ws.fresh.k.resize(typ, s.cfg.KVHeads, rows, s.cfg.HeadDim)
+	ws.fresh.v.resize(typ, s.cfg.KVHeads, rows, s.cfg.HeadDim)
+}
+
+// normRows writes RMSNorm of the rows lo … hi-1 of x to h.
+func normRows(ws *workspace, lo, hi int) {
+	d := ws.stack.cfg.HiddenSize
+	for r := lo; r < hi; r++ {
+		rmsNorm(ws.h[r*d:][:d], ws.x[r*d:][:d], ws.normWeight, ws.stack.eps)
+	}
+}
+
+// keepRows rotates the queries and keys, and stores keys and values as the cache will hold them: attention reads rounded
+// rows also in the step that made them, or else the result would depend on how the text was cut into steps.
+func keepRows(ws *workspace, lo, hi int) {
+	c := &ws.stack.cfg
+	half := len(ws.stack.inverse)
+	width := (c.Heads + 2*c.KVHeads) * c.HeadDim
+	for r := lo; r < hi; r++ {
+		row := ws.qkv[r*width:][:width]
+		if half > 0 {
+			for h := range c.Heads + c.KVHeads {
+				rotate(row[h*c.HeadDim:][:c.HeadDim], ws.cos[r*half:][:half], ws.sin[r*half:][:half])
+			}
+		}
+		keys := row[c.Heads*c.HeadDim:]
+		values := keys[c.KVHeads*c.HeadDim:]
+		for h := range c.KVHeads {
+			at := h*len(ws.rows) + r
+			ws.fresh.k.set(ws.cacheType, at, keys[h*c.HeadDim:][:c.HeadDim])
+			ws.fresh.v.set(ws.cacheType, at, values[h*c.HeadDim:][:c.HeadDim])
+		}
+	}
+}
+
+// gateRows writes silu(gate) ⊙ up.
+func gateRows(ws *workspace, lo, hi int) {
+	f := ws.stack.cfg.IntermediateSize
+	for r := lo; r < hi; r++ {
+		row := ws.gateUp[r*2*f:][:2*f]
+		siluGate(ws.gated[r*f:][:f], row[:f], row[f:])
+	}
+}

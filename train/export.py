@@ -1,0 +1,151 @@
+"""A checkpoint of train.py -> a model directory.
+
+    python3 export.py CHECKPOINT DIR --tokenizer tokenizer.json --form I8 [--keep BF16] [--shards 3] [--name NAME] [--notes FILE.md]
+
+config.json             model.py's configuration
+model.safetensors       weights as F32, F16, BF16, or the int8 form of tensorfile.py; or shards and an index
+tokenizer.json          copied
+generation_config.json  sampling defaults
+README.md               the model card; `--notes` adds what only its trainer knows: data, licences, figures
+golden.json             logits for `photon verify`: of each of `rows`, the values at 16 `indices` and the logsumexp over the
+                        vocabulary, computed in float64 from the weights as stored; they hold to `tolerance` times the
+                        largest of their absolute values
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+
+import numpy as np
+import torch
+
+import bpe
+import golden
+import tensorfile
+import tensors
+from model import Config
+
+GOLDEN_TOKENS, GOLDEN_LOGITS = 37, 16
+SENTENCE = ("The lantern on the hill had not been lit for nine winters, and yet this evening, while the geese were quarrelling "
+            "over a crust of bread, Mara saw it glow. \"Who is up there?\" she whispered, and reached for her boots.")
+
+
+def load_checkpoint(path):
+    """The configuration and {name: float array} of a checkpoint, every tensor checked by name and shape."""
+    checkpoint = torch.load(path, map_location="cpu")
+    cfg = Config.from_dict(checkpoint["config"])
+    weights = {name: x.float().numpy() for name, x in checkpoint["model"].items()}
+    want = tensors.shapes(cfg)
+    for name in sorted(set(want) | set(weights)):
+        have = tuple(weights[name].shape) if name in weights else None
+        if have != want.get(name):
+            raise ValueError(f"{path}: tensor {name} is {have}, its configuration wants {want.get(name)}: "
+                             "was it written by another version of model.py?")
+    return cfg, {name: weights[name] for name in want}
+
+
+def export(cfg, weights, directory, tokenizer_path, form, keep="F32", shards=1, name="", notes="", sentence=SENTENCE):
+    """Writes the directory and returns the stored tensors."""
+    tokenizer = bpe.load(tokenizer_path)
+    if tokenizer.vocab_size > cfg.vocab_size or tokenizer.eos_token_id != cfg.eos_token_id:
+        raise ValueError(f"{tokenizer_path}: {tokenizer.vocab_size} tokens, end {tokenizer.eos_token_id}; the model has "
+                         f"{cfg.vocab_size}, end {cfg.eos_token_id}: give the tokenizer that it was trained with")
+    ids = tokenizer.encode(sentence)[:GOLDEN_TOKENS]
+    if len(ids) < GOLDEN_TOKENS:
+        raise ValueError(f"the golden sentence has {len(ids)} tokens, {GOLDEN_TOKENS} are needed: give a longer one")
+    os.makedirs(directory, exist_ok=True)
+    stored = tensorfile.store(weights, form, keep)
+    tensorfile.write_model(directory, stored, shards)
+    shutil.copyfile(tokenizer_path, os.path.join(directory, "tokenizer.json"))
+    _write_json(directory, "config.json", cfg.to_dict())
+    _write_json(directory, "generation_config.json", {
+        "eos_token_id": cfg.eos_token_id, "do_sample": True,
+        "temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05})
+    _write_json(directory, "golden.json", golden_block(cfg, stored, ids), indent=None)
+    with open(os.path.join(directory, "README.md"), "w", encoding="utf-8") as file:
+        file.write(card(cfg, stored, name or os.path.basename(os.path.normpath(directory)), form, keep, notes))
+    return stored
+
+
+@torch.no_grad()
+def golden_block(cfg, stored, ids):
+    logits = golden.load(cfg, stored)(torch.tensor([ids]))[0].numpy()
+    rows = sorted({0, 1, len(ids) // 2, len(ids) - 1})
+    block = {"ids": ids, "rows": rows, "indices": [], "values": [], "logsumexp": [], "tolerance": 1e-4}
+    for row in logits[rows]:
+        # Half of them where the probability lies, half spread over the vocabulary.
+        top = np.argsort(-row, kind="stable")[: GOLDEN_LOGITS // 2]
+        spread = np.setdiff1d(np.arange(len(row)), top)
+        spread = spread[np.linspace(0, len(spread) - 1, GOLDEN_LOGITS - len(top)).astype(int)]
+        indices = np.concatenate((top, spread))
+        block["indices"].append(indices.tolist())
+        block["values"].append([float(f"{x:.9g}") for x in row[indices]])
+        block["logsumexp"].append(float(f"{np.logaddexp.reduce(row):.9g}"))
+    return block
+
+
+def card(cfg, stored, name, form, keep, notes):
+    dtypes = f"matrices int8 in groups of {tensorfile.GROUP} with BF16 scales, vectors {keep}" if form == "I8" else form
+    if cfg.flat:
+        kind, shape = "flat transformer (LLaMA)", f"{cfg.stack.num_hidden_layers} layers of width {cfg.stack.hidden_size}"
+    else:
+        kind = "PHOTON hierarchical language model"
+        shape = "; ".join(
+            f"level {i}: chunks of {l.chunk_size}, encoder {_describe(l.encoder)}, decoder {_describe(l.decoder)}"
+            for i, l in enumerate(cfg.levels, 1))
+    size = sum(array.nbytes for _, array in stored.values())
+    return f"""# {name}
+
+A {kind} for [photon](https://github.com/photon-lm/photon), which runs it with `photon run -model DIR`.
+
+| | |
+|---|---|
+| parameters | {tensors.count(cfg):,} |
+| architecture | {shape} |
+| vocabulary | {cfg.vocab_size:,}, byte-level BPE |
+| weights | {dtypes}; {size:,} bytes |
+
+`photon verify DIR` checks the files and recomputes the logits in `golden.json`, which a separate implementation computed
+in float64 from these weights.
+""" + (f"\n{notes.strip()}\n" if notes.strip() else "")
+
+
+def _describe(stack):
+    window = f", window {stack.sliding_window}" if stack.sliding_window else ""
+    return f"{stack.num_hidden_layers} × {stack.hidden_size}{window}"
+
+
+def _write_json(directory, name, value, indent=1):
+    with open(os.path.join(directory, name), "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=indent)
+        file.write("\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint")
+    parser.add_argument("directory")
+    parser.add_argument("--tokenizer", required=True)
+    parser.add_argument("--form", choices=["F32", "F16", "BF16", "I8"], default="BF16")
+    parser.add_argument("--keep", choices=["F32", "BF16"], default="F32", help="dtype of vectors beside int8 matrices")
+    parser.add_argument("--shards", type=int, default=1)
+    parser.add_argument("--name", default="")
+    parser.add_argument("--notes", help="Markdown that goes to the end of the model card")
+    parser.add_argument("--sentence", default=SENTENCE, help="text whose first tokens golden.json is computed on")
+    options = parser.parse_args()
+    notes = ""
+    if options.notes:
+        with open(options.notes, encoding="utf-8") as file:
+            notes = file.read()
+    try:
+        cfg, weights = load_checkpoint(options.checkpoint)
+        export(cfg, weights, options.directory, options.tokenizer, options.form, options.keep, options.shards, options.name,
+               notes, options.sentence)
+    except (ValueError, OSError) as error:
+        sys.exit(f"export.py: {error}")
+
+
+if __name__ == "__main__":
+    main()

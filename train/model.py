@@ -1,0 +1,496 @@
+"""PHOTON in plain PyTorch: a hierarchy of causal LLaMA stacks, of any number of levels.
+
+Level l groups chunk_size units of level l-1 into one. Going up, chunkers and encoders turn tokens
+into states X1, X2, ... . Coming down, each decoder predicts the states of its unit's children
+(Xhat) from a condition and the children before; Xhat0 times the head are the logits.
+
+    model = build(Config.from_file("config.json"))
+    logits = model(ids)     # ids [B, T] -> [B, T, V]; row i predicts token i (flat: token i+1)
+
+Shapes: B texts, T tokens, n units or rows, D width, H heads.
+"""
+
+import functools
+import json
+from dataclasses import asdict, dataclass, field
+from typing import List, Optional, Union
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+IGNORED = -100  # the target of a token that does not count
+
+
+# --- configuration ---------------------------------------------------------------------------
+
+
+@dataclass
+class StackConfig:
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    intermediate_size: int
+    sliding_window: int = 0  # a row sees the last w rows, itself included; 0: all
+    rope_theta: float = 10000.0  # 0: no rotation
+
+
+@dataclass
+class LevelConfig:
+    chunk_size: int
+    prefix_length: int
+    chunker: str  # "concat" or "linear"
+    encoder: StackConfig
+    decoder: StackConfig
+
+
+@dataclass
+class Config:
+    vocab_size: int
+    embedding_size: int = 0  # width of the encoder's embedding; unused when flat
+    rms_norm_eps: float = 1e-5
+    tie_word_embeddings: bool = False
+    bos_token_id: Optional[int] = None
+    eos_token_id: Optional[Union[int, List[int]]] = None
+    levels: List[LevelConfig] = field(default_factory=list)
+    stack: Optional[StackConfig] = None  # the one stack of a flat model
+
+    @property
+    def flat(self):
+        return not self.levels
+
+    @property
+    def meta_context(self):
+        """Tokens in one unit of the top level."""
+        n = 1
+        for level in self.levels:
+            n *= level.chunk_size
+        return n
+
+    @classmethod
+    def from_file(cls, path):
+        with open(path, encoding="utf-8") as f:
+            return cls.from_dict(json.load(f))
+
+    @classmethod
+    def from_dict(cls, d):
+        kind = d.get("model_type")
+        shared = ("vocab_size", "rms_norm_eps", "tie_word_embeddings", "bos_token_id", "eos_token_id")
+        common = {k: d[k] for k in shared if k in d}
+        if kind == "llama":
+            heads = d["num_attention_heads"]
+            stack = StackConfig(
+                hidden_size=d["hidden_size"],
+                num_hidden_layers=d["num_hidden_layers"],
+                num_attention_heads=heads,
+                num_key_value_heads=d.get("num_key_value_heads") or heads,
+                head_dim=d.get("head_dim") or d["hidden_size"] // heads,
+                intermediate_size=d["intermediate_size"],
+                rope_theta=d.get("rope_theta", 10000.0),
+            )
+            cfg = cls(stack=stack, **common)
+        elif kind == "photon":
+            if d.get("format_version") != 1:
+                raise ValueError(f"config: format_version {d.get('format_version')!r} is not supported, want 1")
+            levels = []
+            for level in d["levels"]:
+                stacks = {}
+                for side in ("encoder", "decoder"):
+                    names = StackConfig.__dataclass_fields__
+                    stacks[side] = StackConfig(**{k: v for k, v in level[side].items() if k in names})
+                sizes = {k: level[k] for k in ("chunk_size", "prefix_length", "chunker")}
+                levels.append(LevelConfig(**sizes, **stacks))
+            cfg = cls(embedding_size=d["embedding_size"], levels=levels, **common)
+        else:
+            raise ValueError(f"config: model_type {kind!r} is not supported, want \"photon\" or \"llama\"")
+        cfg.check()
+        return cfg
+
+    def to_dict(self):
+        d = {"model_type": "llama" if self.flat else "photon"}
+        if self.flat:
+            d["architectures"] = ["LlamaForCausalLM"]
+            d["hidden_act"] = "silu"
+        else:
+            d["format_version"] = 1
+        d["vocab_size"] = self.vocab_size
+        if not self.flat:
+            d["embedding_size"] = self.embedding_size
+        d["rms_norm_eps"] = self.rms_norm_eps
+        d["tie_word_embeddings"] = self.tie_word_embeddings
+        for name in ("bos_token_id", "eos_token_id"):
+            if getattr(self, name) is not None:
+                d[name] = getattr(self, name)
+        if self.flat:
+            d.update({k: v for k, v in asdict(self.stack).items() if k != "sliding_window"})
+        else:
+            d["levels"] = [asdict(level) for level in self.levels]
+        return d
+
+    def check(self):
+        """Raises ValueError where the sizes do not fit together."""
+        below = self.embedding_size
+        for i, level in enumerate(self.levels):
+            where, rows = f"config: levels[{i}]", level.chunk_size
+            if rows < 1 or level.prefix_length < 1:
+                raise ValueError(f"{where}: chunk_size {rows} and prefix_length {level.prefix_length} must be positive")
+            if level.chunker not in ("concat", "linear"):
+                raise ValueError(f"{where}: chunker {level.chunker!r} is unknown, want \"concat\" or \"linear\"")
+            if level.chunker == "concat" and level.encoder.hidden_size != rows * below:
+                raise ValueError(f"{where}: concat needs encoder.hidden_size {rows * below}, not {level.encoder.hidden_size}")
+            if i > 0 and level.decoder.hidden_size != below:
+                raise ValueError(f"{where}: decoder.hidden_size must be {below}, not {level.decoder.hidden_size}")
+            if 0 < level.decoder.sliding_window < level.prefix_length + rows:
+                raise ValueError(f"{where}: decoder.sliding_window must be 0 or at least {level.prefix_length + rows}")
+            below = level.encoder.hidden_size
+        for stack in [s for level in self.levels for s in (level.encoder, level.decoder)] + [self.stack] * self.flat:
+            if stack.num_attention_heads % stack.num_key_value_heads or stack.head_dim % 2:
+                raise ValueError("config: num_key_value_heads must divide num_attention_heads, and head_dim be even")
+
+
+# --- a stack: causal LLaMA layers and a final norm -------------------------------------------
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, width, eps):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x):
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return wide.to(x.dtype) * self.weight
+
+
+@functools.lru_cache(maxsize=64)
+def rope_table(rows, head_dim, theta, dtype, device):
+    """cos and sin [rows, head_dim/2] of position times frequency, the angles in float64."""
+    frequency = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    angle = torch.arange(rows, dtype=torch.float64)[:, None] * frequency
+    return angle.cos().to(device, dtype), angle.sin().to(device, dtype)
+
+
+def rotate(x, theta):
+    """RoPE, half-split, on x [B, H, n, head_dim] at positions 0 ... n-1."""
+    if theta == 0:
+        return x
+    wide = torch.promote_types(x.dtype, torch.float32)
+    cos, sin = rope_table(x.shape[2], x.shape[3], theta, wide, x.device)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+
+
+def bias_of(visible, dtype):
+    """0 where visible, else minus infinity: what is added to attention scores."""
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(~visible, float("-inf"))
+
+
+@functools.lru_cache(maxsize=64)
+def dense_mask(rows, window, dtype, device):
+    """Bias [n, n]: may row i (down) see row j (across)?"""
+    i = torch.arange(rows, device=device)
+    ahead = i[:, None] - i[None, :]
+    return bias_of((ahead >= 0) & (ahead < (window or rows)), dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def block_mask(blocks, window, dtype, device):
+    """Bias [blocks, w, 2w]: may row i of a block see row j of (the block before, this block)?"""
+    i = torch.arange(window, device=device)[:, None] + window
+    j = torch.arange(2 * window, device=device)[None, :]
+    visible = ((j <= i) & (i - j < window)).repeat(blocks, 1, 1)
+    visible[0, :, :window] = False  # nothing stands before the first block
+    return bias_of(visible, dtype)
+
+
+def softmax_attention(q, k, v, bias):
+    """Plain attention: q [..., n, d], k and v [..., m, d], bias [..., n, m]."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + bias
+    wide = torch.promote_types(scores.dtype, torch.float32)
+    return torch.softmax(scores, -1, dtype=wide).to(v.dtype) @ v
+
+
+def attention(q, k, v, window):
+    """Causal attention of q, k, v [B, H, n, d]; a row sees the last `window` rows (0: all)."""
+    b, h, n, d = q.shape
+    if window == 0 or n <= 2 * window:
+        return softmax_attention(q, k, v, dense_mask(n, window, q.dtype, q.device))
+
+    # Long text, short window: blocks of w rows see themselves and the block before. What the
+    # padding on the right computes is cut off again; no earlier row sees it.
+    blocks = -(-n // window)
+    pad = blocks * window - n
+    q, k, v = (F.pad(x, (0, 0, 0, pad)).view(b, h, blocks, window, d) for x in (q, k, v))
+    k, v = (torch.cat((F.pad(x[:, :, :-1], (0, 0, 0, 0, 1, 0)), x), dim=3) for x in (k, v))
+    out = softmax_attention(q, k, v, block_mask(blocks, window, q.dtype, q.device))
+    return out.reshape(b, h, blocks * window, d)[:, :, :n]
+
+
+class Attention(nn.Module):
+    def __init__(self, s):
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = s.num_attention_heads, s.num_key_value_heads, s.head_dim
+        self.window, self.theta = s.sliding_window, s.rope_theta
+        self.q_proj = nn.Linear(s.hidden_size, self.heads * self.head_dim, bias=False)
+        self.k_proj = nn.Linear(s.hidden_size, self.kv_heads * self.head_dim, bias=False)
+        self.v_proj = nn.Linear(s.hidden_size, self.kv_heads * self.head_dim, bias=False)
+        self.o_proj = nn.Linear(self.heads * self.head_dim, s.hidden_size, bias=False)
+
+    def forward(self, x):
+        b, n, _ = x.shape
+        q = self.q_proj(x).view(b, n, self.heads, self.head_dim).transpose(1, 2)
+        k = self.k_proj(x).view(b, n, self.kv_heads, self.head_dim).transpose(1, 2)
+        v = self.v_proj(x).view(b, n, self.kv_heads, self.head_dim).transpose(1, 2)
+        q, k = rotate(q, self.theta), rotate(k, self.theta)
+        if self.kv_heads != self.heads:  # query head a reads key/value head a / group
+            k, v = (y.repeat_interleave(self.heads // self.kv_heads, dim=1) for y in (k, v))
+        out = attention(q, k, v, self.window)
+        return self.o_proj(out.transpose(1, 2).reshape(b, n, -1))
+
+
+class MLP(nn.Module):
+    def __init__(self, s):
+        super().__init__()
+        self.gate_proj = nn.Linear(s.hidden_size, s.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(s.hidden_size, s.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(s.intermediate_size, s.hidden_size, bias=False)
+
+    def forward(self, x):
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    def __init__(self, s, eps):
+        super().__init__()
+        self.input_layernorm = RMSNorm(s.hidden_size, eps)
+        self.self_attn = Attention(s)
+        self.post_attention_layernorm = RMSNorm(s.hidden_size, eps)
+        self.mlp = MLP(s)
+
+    def forward(self, x):
+        x = x + self.self_attn(self.input_layernorm(x))
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Stack(nn.Module):
+    def __init__(self, s, eps):
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(s, eps) for _ in range(s.num_hidden_layers))
+        self.norm = RMSNorm(s.hidden_size, eps)
+
+    def forward(self, x, select=lambda x: x):
+        """x [B, n, D] -> [B, n, D], or only the rows that select picks."""
+        for layer in self.layers:
+            x = layer(x)
+        return self.norm(select(x))
+
+
+# --- a level: chunker and encoder going up, converter and decoder coming down ----------------
+
+
+class LinearChunker(nn.Module):
+    def __init__(self, width_in, width_out, eps):
+        super().__init__()
+        self.norm = RMSNorm(width_in, eps)
+        self.proj = nn.Linear(width_in, width_out)
+
+    def forward(self, x):
+        return self.proj(self.norm(x))
+
+
+class Level(nn.Module):
+    def __init__(self, c, width_below, eps):
+        super().__init__()
+        self.chunk, self.prefix = c.chunk_size, c.prefix_length
+        self.stream = c.decoder.sliding_window > 0
+        width, width_down = c.encoder.hidden_size, c.decoder.hidden_size
+        self.chunker = LinearChunker(self.chunk * width_below, width, eps) if c.chunker == "linear" else nn.Identity()
+        self.encoder = Stack(c.encoder, eps)
+        self.converter = nn.Linear(width, self.prefix * width_down)
+        self.decoder = Stack(c.decoder, eps)
+
+    def encode(self, below):
+        """below [B, n*C, D_below] -> states of the n units [B, n, D]."""
+        b, rows, width = below.shape
+        return self.encoder(self.chunker(below.reshape(b, rows // self.chunk, self.chunk * width)))
+
+    def decode(self, condition, content):
+        """condition [B, n, D], content [B, n*C, W] -> Xhat of the children [B, n*C, W]."""
+        b, n, _ = condition.shape
+        width = content.shape[-1]
+        prefix = self.converter(condition).view(b, n, self.prefix, width)
+        rows = torch.cat((prefix, content.view(b, n, self.chunk, width)), dim=2)
+        first = self.prefix - 1  # the last prefix row predicts the first child
+        if self.stream:
+            size = self.prefix + self.chunk
+            out = self.decoder(
+                rows.reshape(b, n * size, width),
+                lambda x: x.view(b, n, size, width)[:, :, first : first + self.chunk],
+            )
+        else:  # every unit a sequence of its own; its last child predicts nothing
+            out = self.decoder(rows[:, :, :-1].reshape(b * n, first + self.chunk, width), lambda x: x[:, first:])
+        return out.reshape(b, n * self.chunk, width)
+
+
+# --- models ----------------------------------------------------------------------------------
+
+
+class Embedding(nn.Module):
+    """Holds embed_tokens, so that the tensor is named as in the file."""
+
+    def __init__(self, vocab, width):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(vocab, width)
+
+    def forward(self, ids):
+        return self.embed_tokens(ids)
+
+
+class LanguageModel(nn.Module):
+    """What flat and hierarchical models share: head, loss, initialisation."""
+
+    def project(self, x):
+        if self.cfg.tie_word_embeddings:
+            return F.linear(x, self.output_embedding().embed_tokens.weight)
+        return self.lm_head(x)
+
+    def forward(self, ids):
+        """ids [B, T] -> logits [B, T, V]."""
+        return self.project(self.hidden(ids)["Xhat0"])
+
+    def loss(self, ids, alpha=0.0, mask=None):
+        """Mean cross-entropy in nats of the tokens in mask [B, T] (default: all that are predicted)."""
+        hidden = self.hidden(ids)
+        x, targets = hidden["Xhat0"], ids
+        if mask is not None:
+            targets = targets.masked_fill(~mask, IGNORED)
+        if self.cfg.flat:
+            x, targets = x[:, :-1], targets[:, 1:]
+        x, targets = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
+        # In slices, so that the logits of a slice stay in the CPU's cache.
+        size = 512 if x.device.type == "cpu" else 16384
+        losses = [
+            F.cross_entropy(self.project(rows).to(torch.promote_types(rows.dtype, torch.float32)), labels,
+                            ignore_index=IGNORED, reduction="sum")
+            for rows, labels in zip(x.split(size), targets.split(size))
+        ]
+        loss = torch.stack(losses).sum() / (targets != IGNORED).sum()
+        if alpha and len(self.cfg.levels) > 1:
+            loss = loss + alpha * self.reconstruction(hidden)
+        return loss
+
+    def init_weights(self, seed):
+        """Random weights whose first loss is near ln V and whose every parameter gets a gradient."""
+        g = torch.Generator().manual_seed(seed)
+
+        def normal(p, std):
+            p.data.copy_(torch.randn(p.shape, generator=g) * std)
+
+        depth = {}  # layers of each stack, by prefix: their outputs add up
+        for name, p in self.named_parameters():
+            if ".layers." in name:
+                stack, rest = name.rsplit(".layers.", 1)
+                depth[stack] = max(depth.get(stack, 0), int(rest.split(".")[0]) + 1)
+        for name, p in self.named_parameters():
+            if name.endswith("norm.weight"):
+                p.data.fill_(1.0)
+            elif name.endswith(".bias"):
+                p.data.zero_()
+            elif "embed_tokens" in name and self.cfg.tie_word_embeddings and p is self.output_embedding().embed_tokens.weight:
+                # A tied head sees its own input token: keep that logit small.
+                normal(p, min(0.02, 2.0 / p.shape[1]))
+            elif "embed_tokens" in name or name in ("start_latent", "lm_head.weight"):
+                normal(p, 0.02)
+            elif name.endswith(("o_proj.weight", "down_proj.weight")):
+                layers = depth[name.rsplit(".layers.", 1)[0]]
+                normal(p, 0.5 * p.shape[1] ** -0.5 * (2 * layers) ** -0.5)
+            else:
+                normal(p, 0.5 * p.shape[1] ** -0.5)
+        return self
+
+
+class Flat(LanguageModel):
+    """Zero levels: an ordinary LLaMA transformer. Row i predicts token i+1."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.cfg = cfg
+        self.model = Stack(cfg.stack, cfg.rms_norm_eps)
+        self.model.embed_tokens = nn.Embedding(cfg.vocab_size, cfg.stack.hidden_size)
+        if not cfg.tie_word_embeddings:
+            self.lm_head = nn.Linear(cfg.stack.hidden_size, cfg.vocab_size, bias=False)
+
+    def output_embedding(self):
+        return self.model
+
+    def hidden(self, ids):
+        return {"Xhat0": self.model(self.model.embed_tokens(ids))}
+
+    states = hidden
+
+
+class Photon(LanguageModel):
+    """L >= 1 levels. Row i predicts token i from the tokens before it."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.cfg = cfg
+        self.encoder = Embedding(cfg.vocab_size, cfg.embedding_size)
+        below, levels = cfg.embedding_size, []
+        for level in cfg.levels:
+            levels.append(Level(level, below, cfg.rms_norm_eps))
+            below = level.encoder.hidden_size
+        self.levels = nn.ModuleList(levels)
+        self.start_latent = nn.Parameter(torch.zeros(below))
+        self.decoder = Embedding(cfg.vocab_size, cfg.levels[0].decoder.hidden_size)
+        if not cfg.tie_word_embeddings:
+            self.lm_head = nn.Linear(cfg.levels[0].decoder.hidden_size, cfg.vocab_size, bias=False)
+
+    def output_embedding(self):
+        return self.decoder
+
+    def hidden(self, ids):
+        """X1 ... XL and Xhat0 ... Xhat(L-1) of ids padded on the right to whole meta-contexts; Xhat0 cut to T."""
+        tokens = ids.shape[1]
+        padded = F.pad(ids, (0, -tokens % self.cfg.meta_context))
+
+        x, out = self.encoder(padded), {}
+        for l, level in enumerate(self.levels, 1):
+            x = out[f"X{l}"] = level.encode(x)
+
+        # The top is conditioned on the unit before (start_latent for the first), what lies below
+        # on what was decoded for the unit itself.
+        start = self.start_latent.to(x.dtype).expand(x.shape[0], 1, -1)
+        condition = torch.cat((start, x[:, :-1]), dim=1)
+        for l in range(len(self.levels), 0, -1):
+            content = out[f"X{l - 1}"] if l > 1 else self.decoder(padded)
+            condition = out[f"Xhat{l - 1}"] = self.levels[l - 1].decode(condition, content)
+        out["Xhat0"] = out["Xhat0"][:, :tokens]
+        return out
+
+    def states(self, ids):
+        """The rows of hidden that the text decides: X of whole units, Xhat also of the unit begun."""
+        out, tokens, size = self.hidden(ids), ids.shape[1], 1
+        for l, level in enumerate(self.levels, 1):
+            size *= level.chunk
+            out[f"X{l}"] = out[f"X{l}"][:, : tokens // size]
+            if l < len(self.levels):
+                out[f"Xhat{l}"] = out[f"Xhat{l}"][:, : -(-tokens // size)]
+        return out
+
+    def reconstruction(self, hidden):
+        """Mean over levels l >= 2 of 1 - cos(Xhat, X) one level below, X held fixed."""
+        below = range(1, len(self.levels))
+        terms = [1 - F.cosine_similarity(hidden[f"Xhat{l}"], hidden[f"X{l}"].detach(), dim=-1).mean() for l in below]
+        return sum(terms) / len(terms)
+
+
+def build(cfg):
+    return (Flat if cfg.flat else Photon)(cfg)
+
+
+def count_parameters(model):
+    return sum(p.numel() for p in model.parameters())

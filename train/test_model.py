@@ -1,0 +1,128 @@
+"""model.py: gradients, causality, the first loss, windows."""
+
+import math
+import unittest
+
+import torch
+
+import golden
+import model as photon
+import tensors
+
+
+def ids_for(cfg, batch, length, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(cfg.vocab_size, (batch, length), generator=generator)
+
+
+class FirstStep(unittest.TestCase):
+    def test_every_parameter_gets_a_gradient(self):
+        for name, case in golden.CASES.items():
+            cfg = case.config
+            model = photon.build(cfg).init_weights(1)
+            model.loss(ids_for(cfg, 4, 4 * cfg.meta_context + 5)).backward()
+            for key, parameter in model.named_parameters():
+                with self.subTest(model=name, tensor=key):
+                    self.assertIsNotNone(parameter.grad)
+                    gradient = parameter.grad
+                    self.assertTrue(torch.isfinite(gradient).all())
+                    if "embed_tokens" not in key:  # tokens that the text lacks get none
+                        self.assertEqual(int((gradient == 0).sum()), 0)
+                    self.assertGreater(gradient.abs().max().item(), 1e-8)
+
+    def test_loss_starts_near_uniform(self):
+        for name, case in golden.CASES.items():
+            cfg = case.config
+            model = photon.build(cfg).init_weights(1)
+            with self.subTest(model=name), torch.no_grad():
+                loss = model.loss(ids_for(cfg, 8, 4 * cfg.meta_context)).item()
+                self.assertAlmostEqual(loss, math.log(cfg.vocab_size), delta=0.1)
+
+    def test_alpha_adds_the_reconstruction_term(self):
+        cfg = golden.CASES["three-local-bf16"].config
+        model = photon.build(cfg).init_weights(1)
+        ids = ids_for(cfg, 2, 48)
+        with torch.no_grad():
+            states = model.states(ids)
+            cosines = [torch.cosine_similarity(states[f"Xhat{l}"], states[f"X{l}"], dim=-1).mean() for l in (1, 2)]
+            want = model.loss(ids) + 0.3 * (1 - sum(cosines) / 2)
+            self.assertAlmostEqual(model.loss(ids, alpha=0.3).item(), want.item(), places=5)
+
+
+class Causality(unittest.TestCase):
+    """Changes each token in turn and looks at which rows of logits move."""
+
+    @torch.no_grad()
+    def moved(self, name):
+        """[p, i]: by how much row i moves when token p changes, and the case's configuration."""
+        cfg = golden.CASES[name].config
+        model = photon.build(cfg).double()
+        model.load_state_dict({k: torch.from_numpy(x) for k, x in golden.random_weights(cfg, name).items()})
+        length = 2 * cfg.meta_context + max(3, cfg.meta_context // 2)
+        ids = ids_for(cfg, 1, length).repeat(length + 1, 1)
+        ids.diagonal().add_(1 + cfg.vocab_size // 2).remainder_(cfg.vocab_size)
+        logits = model(ids)
+        return (logits[:-1] - logits[-1]).abs().amax(-1), cfg
+
+    def test_nothing_before_moves_and_something_after_does(self):
+        for name in golden.CASES:
+            with self.subTest(model=name):
+                moved, cfg = self.moved(name)
+                first = 0 if cfg.flat else 1  # the first row that may know token p is p, or p + 1
+                self.assertLess(moved.tril(first - 1).max().item(), 1e-11)
+                after = moved.diagonal(first)
+                self.assertGreater(after.min().item(), 1e-7)
+
+    def test_no_blind_spot(self):
+        """Where the top encoder sees all, each token depends on every token before it."""
+        for name, case in golden.CASES.items():
+            if not case.config.flat and case.config.levels[-1].encoder.sliding_window:
+                continue
+            with self.subTest(model=name):
+                moved, cfg = self.moved(name)
+                first = 0 if cfg.flat else 1
+                later = torch.ones_like(moved).triu(first).bool()
+                self.assertGreater(moved[later].min().item(), 1e-9)
+
+    def test_padding_does_not_matter(self):
+        for name, case in golden.CASES.items():
+            cfg = case.config
+            model = photon.build(cfg).init_weights(3).double()
+            ids = ids_for(cfg, 1, 3 * cfg.meta_context)
+            with self.subTest(model=name), torch.no_grad():
+                whole = model(ids)
+                for length in (1, cfg.meta_context - 1, cfg.meta_context + 1):
+                    if length > 0:
+                        torch.testing.assert_close(model(ids[:, :length]), whole[:, :length], rtol=0, atol=1e-11)
+
+
+class Attention(unittest.TestCase):
+    def test_every_path_equals_row_by_row_attention(self):
+        generator = torch.Generator().manual_seed(5)
+        for rows in (1, 6, 7, 13, 40):
+            for window in (0, 1, 2, 3, 5, 8):
+                with self.subTest(rows=rows, window=window):
+                    q, k, v = torch.randn(3, 2, 3, rows, 4, dtype=torch.float64, generator=generator)
+                    want = torch.empty_like(q)
+                    for i in range(rows):
+                        seen = slice(max(0, i + 1 - window) if window else 0, i + 1)
+                        scores = (k[:, :, seen] @ q[:, :, i, :, None])[..., 0] / 2  # head_dim^-1/2
+                        want[:, :, i] = (scores.softmax(-1)[..., None] * v[:, :, seen]).sum(2)
+                    torch.testing.assert_close(photon.attention(q, k, v, window), want, rtol=0, atol=1e-12)
+
+
+class Names(unittest.TestCase):
+    def test_state_dict_has_the_names_and_shapes_of_the_file(self):
+        for name, case in golden.CASES.items():
+            state = photon.build(case.config).state_dict()
+            with self.subTest(model=name):
+                self.assertEqual({k: tuple(x.shape) for k, x in state.items()}, tensors.shapes(case.config))
+
+    def test_config_round_trip(self):
+        for name, case in golden.CASES.items():
+            with self.subTest(model=name):
+                self.assertEqual(photon.Config.from_dict(case.config.to_dict()), case.config)
+
+
+if __name__ == "__main__":
+    unittest.main()

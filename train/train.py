@@ -1,0 +1,301 @@
+"""Trains a model on packed text.
+
+    python3 train.py --config config.json --tokenizer tokenizer.json --data stories.bin:3 --data dialogues.bin:1 \
+        --heldout heldout.bin --out RUN --until 2026-01-31T18:00:00Z
+
+The budget is --until (wall clock), --seconds or --steps; the learning rate follows the share of it that is
+spent, so that it ends at zero whatever the machine's speed. `torchrun --nproc_per_node N train.py ...` trains on N
+processes; on a CPU, N processes of one thread each are faster than one of N threads.
+
+RUN/checkpoint.pt  weights, optimisers and progress; a run that finds it goes on from there
+RUN/log.jsonl      a line every few steps
+"""
+
+import argparse
+import calendar
+import json
+import math
+import os
+import sys
+import time
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+import bpe
+import data
+import evaluate
+import optim
+from model import Config, build, count_parameters
+
+
+class Stream:
+    """Rows of T tokens from the documents of one packed file, in a new random order each epoch.
+
+    A document starts at a multiple of `align`, where a unit of every level starts, as it does in generation; the end-of-text
+    tokens that fill the gap are masked. One that is cut by the end of a row goes on in the next row.
+    """
+
+    def __init__(self, packed, tokens, align, seed, rank, world):
+        self.packed, self.tokens, self.align, self.seed = packed, tokens, align, seed
+        self.rank, self.world = rank, world
+        self.epoch, self.queue, self.rest = -1, [], np.zeros(0, np.int64)
+
+    def next_document(self):
+        while not self.queue:
+            self.epoch += 1
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.packed.offsets) - 1)
+            self.queue = list(order[self.rank :: self.world])
+        return np.asarray(self.packed.document(self.queue.pop()), np.int64)
+
+    def row(self):
+        """ids [T] and mask [T], true where a token counts."""
+        ids = np.full(self.tokens, self.packed.manifest["eos_token_id"], np.int64)
+        mask = np.zeros(self.tokens, bool)
+        at = 0
+        while at < self.tokens:
+            if not len(self.rest):
+                self.rest = self.next_document()
+            n = min(self.tokens - at, len(self.rest))
+            ids[at : at + n], mask[at : at + n] = self.rest[:n], True
+            self.rest = self.rest[n:]
+            at += n + -n % self.align
+        return ids, mask
+
+
+class Mixture:
+    """Draws each row from one of several streams, by weight."""
+
+    def __init__(self, specs, tokenizer, tokens, align, seed, rank, world):
+        self.streams, weights = [], []
+        for i, spec in enumerate(specs):
+            path, _, weight = spec.partition(":")
+            packed = data.open_packed(path, tokenizer)
+            self.streams.append(Stream(packed, tokens, align, seed + i, rank, world))
+            weights.append(float(weight or 1))
+        self.weights = np.array(weights) / sum(weights)
+        self.random = np.random.default_rng((seed, rank))
+        self.drawn = 0
+
+    def row(self):
+        self.drawn += 1
+        return self.random.choice(self.streams, p=self.weights).row()
+
+    def batch(self, rows, device):
+        ids, mask = zip(*(self.row() for _ in range(rows)))
+        return torch.from_numpy(np.stack(ids)).to(device), torch.from_numpy(np.stack(mask)).to(device)
+
+    def skip(self, rows):
+        for _ in range(rows):
+            self.row()
+
+
+class Budget:
+    """The share of the run that is spent, from 0 to 1, by wall clock, working seconds or steps."""
+
+    def __init__(self, options):
+        self.until = calendar.timegm(time.strptime(options.until, "%Y-%m-%dT%H:%M:%SZ")) if options.until else None
+        self.seconds, self.steps = options.seconds, options.steps
+        self.began = self.resumed = time.time()
+        self.worked = 0.0
+
+    def spent(self, step):
+        if self.until:
+            share = (time.time() - self.began) / (self.until - self.began)
+        elif self.seconds:
+            share = self.elapsed() / self.seconds
+        else:
+            share = step / self.steps
+        return min(share, 1.0)
+
+    def elapsed(self):
+        return self.worked + time.time() - self.resumed
+
+    def state(self):
+        return {"began": self.began, "worked": self.elapsed()}
+
+    def resume(self, state):
+        self.began, self.worked = state["began"], state["worked"]
+
+
+class Loss(nn.Module):
+    """The model's loss as a forward pass, which is what DDP wraps."""
+
+    def __init__(self, model, alpha):
+        super().__init__()
+        self.model, self.alpha = model, alpha
+
+    def forward(self, ids, mask):
+        return self.model.loss(ids, self.alpha, mask)
+
+
+def rate(share, step, options):
+    """The learning rate as a share of its peak: a linear warm-up, a plateau, a decay to zero."""
+    warm = min(1.0, (step + 1) / options.warmup)
+    left = (1 - share) / (1 - options.decay_from) if share > options.decay_from else 1.0
+    if options.decay == "cosine":
+        left = 0.5 - 0.5 * math.cos(math.pi * left)
+    return warm * left
+
+
+def save(path, state):
+    torch.save(state, path + ".tmp")
+    os.replace(path + ".tmp", path)
+
+
+def heldout_bits(model, documents, token_bytes, rank, world):
+    """Bits per byte of the held-out documents, which the ranks share out."""
+    mine = documents[rank::world]
+    summed, _ = evaluate.total(model, mine)
+    sums = torch.tensor([summed, sum(token_bytes[i] for d in mine for i in d.tolist())], dtype=torch.float64)
+    if world > 1:
+        sums = sums.to(mine[0].device if mine else "cpu")
+        dist.all_reduce(sums)
+    return (sums[0] / sums[1] / math.log(2)).item()
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--preset", help="a name of presets.py")
+    model.add_argument("--config", help="a config.json")
+    parser.add_argument("--tokenizer", required=True)
+    parser.add_argument("--data", action="append", required=True, metavar="FILE.bin[:WEIGHT]")
+    parser.add_argument("--heldout", metavar="FILE.bin")
+    parser.add_argument("--heldout-documents", type=int, default=8)
+    parser.add_argument("--out", required=True)
+    budget = parser.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--until", metavar="UTC", help="for example 2026-01-31T18:00:00Z")
+    budget.add_argument("--seconds", type=float)
+    budget.add_argument("--steps", type=int)
+    parser.add_argument("--rows", type=int, default=2, help="rows a step and process")
+    parser.add_argument("--tokens", type=int, default=2048, help="tokens a row")
+    parser.add_argument("--accumulate", type=int, default=1, help="batches a step")
+    parser.add_argument("--lr", type=float, default=3e-3, help="AdamW")
+    parser.add_argument("--muon-lr", type=float, default=0.02, help="0: AdamW for all")
+    parser.add_argument("--weight-decay", type=float, default=0.05)
+    parser.add_argument("--warmup", type=int, default=50, help="steps")
+    parser.add_argument("--decay", choices=("linear", "cosine"), default="linear")
+    parser.add_argument("--decay-from", type=float, default=0.3, help="share of the budget")
+    parser.add_argument("--clip", type=float, default=1.0)
+    parser.add_argument("--alpha", type=float, default=0.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 on a GPU, float32 on a CPU")
+    parser.add_argument("--threads", type=int, default=1, help="a process, on a CPU")
+    parser.add_argument("--log-every", type=int, default=20, help="steps")
+    parser.add_argument("--evaluate-every", type=float, default=300, help="seconds")
+    parser.add_argument("--save-every", type=float, default=300, help="seconds")
+    return parser.parse_args()
+
+
+def main():
+    options = arguments()
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        torch.backends.cuda.matmul.allow_tf32 = True
+    else:
+        torch.set_num_threads(options.threads)
+    if world > 1:
+        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    options.dtype = options.dtype or ("bfloat16" if device == "cuda" else "float32")
+
+    if options.preset:
+        import presets
+
+        cfg = presets.config(options.preset)
+    else:
+        cfg = Config.from_file(options.config)
+    tokenizer = bpe.load(options.tokenizer)
+    if tokenizer.vocab_size != cfg.vocab_size:
+        sys.exit(f"{options.tokenizer} has {tokenizer.vocab_size} tokens, the model {cfg.vocab_size}: train a tokenizer of that size")
+    model = build(cfg).init_weights(options.seed).to(device)
+    mixture = Mixture(options.data, tokenizer, options.tokens, cfg.meta_context, options.seed, rank, world)
+    optimisers = optim.optimisers(model, options.lr, options.muon_lr, options.weight_decay, device)
+    budget, step, tokens = Budget(options), 0, 0
+
+    heldout, token_bytes = [], {i: len(b) for i, b in tokenizer.tokens.items()}
+    if options.heldout:
+        packed = data.open_packed(options.heldout, tokenizer)
+        for i in range(min(options.heldout_documents, len(packed.offsets) - 1)):
+            document = packed.document(i)[:-1]  # the end-of-text token is no text
+            heldout.append(torch.from_numpy(np.asarray(document, np.int64)).to(device))
+
+    os.makedirs(options.out, exist_ok=True)
+    checkpoint = os.path.join(options.out, "checkpoint.pt")
+    if os.path.exists(checkpoint):
+        state = torch.load(checkpoint, map_location=device)
+        model.load_state_dict(state["model"])
+        for optimiser, saved in zip(optimisers, state["optimisers"]):
+            optimiser.load_state_dict(saved)
+        step, tokens = state["step"], state["tokens"]
+        budget.resume(state["budget"])
+        mixture.skip(state["rows"])
+    loss_of = Loss(model, options.alpha)
+    if world > 1:
+        loss_of = nn.parallel.DistributedDataParallel(loss_of, gradient_as_bucket_view=True)
+
+    def log(**line):
+        if rank == 0:
+            text = json.dumps(line)
+            print(text, flush=True)
+            with open(os.path.join(options.out, "log.jsonl"), "a", encoding="utf-8") as f:
+                f.write(text + "\n")
+
+    log(parameters=count_parameters(model), config=cfg.to_dict(), options=vars(options), processes=world, torch=torch.__version__)
+    since, since_tokens, losses = time.time(), tokens, []
+    evaluated = saved = time.time()
+    while True:
+        # Every rank must take the same decisions, so rank 0's clock is everyone's.
+        now = torch.tensor([time.time(), budget.spent(step)], dtype=torch.float64, device=device)
+        if world > 1:
+            dist.broadcast(now, 0)
+        clock, share = now.tolist()
+        done = share >= 1.0
+
+        if heldout and (done or clock - evaluated > options.evaluate_every):
+            bits = heldout_bits(model, heldout, token_bytes, rank, world)
+            log(step=step, tokens=tokens, share=round(share, 4), heldout_bits_per_byte=round(bits, 4))
+            evaluated = clock
+        if rank == 0 and (done or clock - saved > options.save_every):
+            save(checkpoint, {
+                "config": cfg.to_dict(), "model": model.state_dict(), "optimisers": [o.state_dict() for o in optimisers],
+                "step": step, "tokens": tokens, "rows": mixture.drawn, "budget": budget.state(),
+            })
+        if done or clock - saved > options.save_every:
+            saved = clock
+        if done:
+            break
+
+        factor = rate(share, step, options)
+        for optimiser in optimisers:
+            optimiser.zero_grad(set_to_none=True)
+            for group in optimiser.param_groups:
+                group["lr"] = group["peak"] * factor
+        for _ in range(options.accumulate):
+            ids, mask = mixture.batch(options.rows, device)
+            with torch.autocast(device, torch.bfloat16, enabled=options.dtype == "bfloat16"):
+                loss = loss_of(ids, mask)
+            (loss / options.accumulate).backward()
+            tokens += ids.numel() * world
+        norm = nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+        for optimiser in optimisers:
+            optimiser.step()
+        step += 1
+        losses.append(loss.detach())
+
+        if step % options.log_every == 0:
+            spent = time.time() - since
+            log(step=step, tokens=tokens, share=round(share, 4), loss=round(torch.stack(losses).mean().item(), 4),
+                rate=round(factor, 4), norm=round(float(norm), 3), tokens_per_second=round((tokens - since_tokens) / spent),
+                seconds=round(budget.elapsed()))
+            since, since_tokens, losses = time.time(), tokens, []
+    if world > 1:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
