@@ -362,6 +362,9 @@ func TestStateBytes(t *testing.T) {
 			}
 		}
 	}
+	if c := photonConfig(); c.StateBytes(math.MaxInt, CacheF32) != math.MaxInt64 {
+		t.Errorf("StateBytes(MaxInt) = %d overflowed", c.StateBytes(math.MaxInt, CacheF32))
+	}
 	flat, err := Preset("flat-20m")
 	if err != nil {
 		t.Fatal(err)
@@ -458,8 +461,8 @@ func FuzzConfig(f *testing.F) {
 				t.Fatalf("%s has %d elements", spec.name, n)
 			}
 		}
-		if c.Parameters() < 1 || c.StateBytes(1<<40, CacheF32) < 0 || c.MetaContext() < 1 || c.MetaContext() > maxMetaContext {
-			t.Fatalf("%d parameters, %d bytes of state, meta-context %d", c.Parameters(), c.StateBytes(1<<40, CacheF32), c.MetaContext())
+		if c.Parameters() < 1 || c.StateBytes(math.MaxInt, CacheF32) < 0 || c.MetaContext() < 1 || c.MetaContext() > maxMetaContext {
+			t.Fatalf("%d parameters, %d bytes of state, meta-context %d", c.Parameters(), c.StateBytes(math.MaxInt, CacheF32), c.MetaContext())
 		}
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -222,7 +223,7 @@ func TestTensorDataFloat32s(t *testing.T) {
 				if got[n] != 0 {
 					return fmt.Errorf("%s: elements %d+%d: wrote past the end", d.name, first, n)
 				}
-				if !cmp.Equal(got[:n], all[first:first+n]) {
+				if !slices.Equal(got[:n], all[first:first+n]) {
 					return fmt.Errorf("%s: elements %d+%d are %v, want %v", d.name, first, n, got[:n], all[first:first+n])
 				}
 			}
@@ -371,6 +372,8 @@ func TestIndexRefuses(t *testing.T) {
 		{"a folder", fstest.MapFS{weightsFile + "/x": {}}, ErrCorrupt, "not a regular file"},
 		{"empty", shards(""), ErrCorrupt, "index.json: byte 0"},
 		{"LFS pointer", shards("version https://git-lfs.github.com/spec/v1\n"), ErrCorrupt, "git lfs pull"},
+		{"too large", shards(strings.Repeat(" ", maxHeaderSize+1)), ErrCorrupt, "16777217 bytes"},
+		{"not UTF-8", shards("\xff"), ErrCorrupt, "invalid UTF-8"},
 		{"no map", shards(`{}`), ErrCorrupt, "weight_map is missing"},
 		{"empty map", shards(`{"weight_map":{}}`), ErrCorrupt, "weight_map is empty"},
 		{"map of numbers", shards(`{"weight_map":{"w":1}}`), ErrCorrupt, `tensor "w"`},
@@ -469,9 +472,10 @@ func (s lyingStream) Close() error               { return nil }
 // What is allocated follows the bytes that are there, whatever the file claims.
 func TestCheckpointAllocation(t *testing.T) {
 	const shape = 50_000
+	const claimed = int64(4 * shape * shape)
 	header := fmt.Sprintf(`{"w":{"dtype":"F32","shape":[%d,%d],"data_offsets":[0,%d]}}`, shape, shape, 4*shape*shape)
 	file := rawFile(header, make([]byte, 8))
-	size := int64(8+len(header)) + 4*shape*shape
+	size := int64(8+len(header)) + claimed
 	specs := []tensorSpec{{"w", []int{shape, shape}}}
 	for name, fsys := range map[string]fs.FS{
 		"claims 10 GB":               fstest.MapFS{weightsFile: {Data: file}},

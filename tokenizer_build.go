@@ -149,6 +149,13 @@ func splitters(c component) (list []splitter, byteLevel bool, err error) {
 				return nil, false, fmt.Errorf("pattern %.300q is not one of GPT-2, Llama 3 and Qwen 2, the only ones run: %w", c.regex+c.pattern, ErrUnsupported)
 			}
 			list = append(list, splitter{next: next})
+		case c.kind == "Split" && c.behavior == "MergedWithPrevious" && !c.invert && c.pattern != "" && c.regex == "":
+			list = append(list, splitter{next: func(text string) int {
+				if before, _, found := strings.Cut(text, c.pattern); found {
+					return len(before) + len(c.pattern)
+				}
+				return len(text)
+			}})
 		case c.kind == "Digits" && c.digits:
 			list = append(list, splitter{next: nextDigit})
 		case c.kind == "Digits":

@@ -1,0 +1,512 @@
+package photon
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+)
+
+// TestSessionStateBytes: what the caches hold is the formula of Config.StateBytes, whatever way the text came in.
+func TestSessionStateBytes(t *testing.T) {
+	for _, cache := range []CacheType{CacheF32, CacheF16, CacheInt8} {
+		eachGolden(t, func(t *testing.T, g golden, m *Model) {
+			s := m.NewSession()
+			for n := 0; ; n++ {
+				whole := m.NewSession()
+				if err := whole.Append(background, g.ids[:n]...); err != nil {
+					t.Fatal(err)
+				}
+				want := m.Config().StateBytes(n, cache)
+				if got := s.Stats().StateBytes; got != want {
+					t.Errorf("%d tokens one by one hold %d bytes, want %d", n, got, want)
+				}
+				if got := whole.Stats().StateBytes; got > want {
+					t.Errorf("%d tokens at once hold %d bytes, want at most %d", n, got, want)
+				}
+				if n == len(g.ids) {
+					break
+				}
+				if err := s.Append(background, g.ids[n]); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, WithCache(cache))
+	}
+}
+
+// TestTraffic counts by hand what attention reads in a flat model: row p reads p+1 rows of every layer.
+func TestTraffic(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		if !m.Config().Flat() {
+			return
+		}
+		s := m.NewSession()
+		n := int64(len(g.ids))
+		if err := s.Append(background, g.ids...); err != nil {
+			t.Fatal(err)
+		}
+		c := m.Config().Transformer
+		row := 2 * 4 * int64(c.Layers*c.KVHeads*c.HeadDim)
+		if st := s.Stats(); st.KVReadBytes != row*n*(n+1)/2 || st.KVWriteBytes != row*n {
+			t.Errorf("read %d, wrote %d bytes; want %d, %d", st.KVReadBytes, st.KVWriteBytes, row*n*(n+1)/2, row*n)
+		}
+	})
+}
+
+// TestLongPrompt: a prompt of many pieces, in which decoders leave out what no window sees, ends in the same bits as the whole pass.
+func TestLongPrompt(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		var ids []int
+		for len(ids) < 3*m.pieceTokens()+11 {
+			ids = append(ids, g.ids...)
+		}
+		vocab := m.Config().VocabSize
+		pass, err := m.Logits(background, ids)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := pass[len(pass)-vocab:]
+		if !m.Config().Flat() {
+			ids = ids[:len(ids)-1]
+		}
+		for _, cut := range []int{0, 1, 50, m.pieceTokens() + 3} {
+			s := m.NewSession()
+			if err := s.Append(background, ids[:cut]...); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Append(background, ids[cut:]...); err != nil {
+				t.Fatal(err)
+			}
+			near(t, "the last row", s.Logits(), last, 0)
+			if kept := len(s.seq.ids.ids); kept >= m.Config().MetaContext()+1 {
+				t.Errorf("%d tokens are kept", kept)
+			}
+		}
+	})
+}
+
+// cancelAfter is a context that ends at its n-th look.
+type cancelAfter struct {
+	context.Context
+	n int
+}
+
+func (c *cancelAfter) Err() error {
+	if c.n--; c.n < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// TestCancel: a prompt that is cut short leaves a session that is whole, and goes on to the same bits.
+func TestCancel(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		var ids []int
+		for len(ids) < 2*m.pieceTokens()+9 {
+			ids = append(ids, g.ids...)
+		}
+		want := m.NewSession()
+		if err := want.Append(background, ids...); err != nil {
+			t.Fatal(err)
+		}
+		s := m.NewSession()
+		if err := s.Append(&cancelAfter{background, 1}, ids...); !errors.Is(err, context.Canceled) {
+			t.Fatalf("error %v", err)
+		}
+		if s.Len() == 0 || s.Len() == len(ids) {
+			t.Fatalf("%d of %d tokens were taken", s.Len(), len(ids))
+		}
+		if err := s.Append(background, ids[s.Len():]...); err != nil {
+			t.Fatal(err)
+		}
+		near(t, "the last row", s.Logits(), want.Logits(), 0)
+	})
+}
+
+// TestScore compares Score with the log-softmax of Logits in float64.
+func TestScore(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		got, err := m.Score(background, g.ids)
+		if err != nil || len(got) != len(g.ids) {
+			t.Fatal(len(got), err)
+		}
+		vocab := m.Config().VocabSize
+		for i, id := range g.ids {
+			row := i
+			if m.Config().Flat() {
+				if row--; row < 0 {
+					if bos := m.Config().BOSTokenID; (bos < 0 || bos == id) && !math.IsNaN(float64(got[0])) {
+						t.Errorf("the first token of a flat model scores %v", got[0])
+					}
+					continue
+				}
+				if m.Config().BOSTokenID >= 0 {
+					return
+				}
+			}
+			sum, logits := 0.0, g.floats["logits"][row*vocab:][:vocab]
+			for _, v := range logits {
+				sum += math.Exp(float64(v))
+			}
+			if want := float64(logits[id]) - math.Log(sum); math.Abs(float64(got[i])-want) > 1e-3 {
+				t.Fatalf("token %d scores %v, want %v", i, got[i], want)
+			}
+		}
+	})
+}
+
+// greedy continues a prompt by n tokens.
+func greedy(t *testing.T, m *Model, prompt []int, n int, opts ...Option) []int {
+	t.Helper()
+	s := m.NewSession(append([]Option{Temperature(0), MaxTokens(n)}, opts...)...)
+	if err := s.Append(background, prompt...); err != nil {
+		t.Fatal(err)
+	}
+	var ids []int
+	for token, err := range s.Generate(background) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, token.ID)
+	}
+	return ids
+}
+
+// TestBatch: every request gets the tokens that it would get alone.
+func TestBatch(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		var reqs []Request
+		var want [][]int
+		for i, n := range []int{1, 16, 3, 40, 29, 8} {
+			opts := []Option{MaxTokens(10 + 3*i), Seed(uint64(i)), Temperature(float64(i % 2))}
+			want = append(want, greedy(t, m, g.ids[:n], 0, opts...))
+			r := Request{IDs: g.ids[:n], Options: opts}
+			if i%3 == 1 {
+				r.Session = m.NewSession()
+				if err := r.Session.Append(background, g.ids[:2]...); err != nil {
+					t.Fatal(err)
+				}
+				r.IDs = r.IDs[2:]
+			}
+			reqs = append(reqs, r)
+		}
+		got := make([][]int, len(reqs))
+		for token, err := range m.GenerateBatch(background, reqs) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got[token.Request] = append(got[token.Request], token.ID)
+		}
+		for i := range reqs {
+			if !slices.Equal(got[i], want[i]) {
+				t.Errorf("request %d: %v, alone %v", i, got[i], want[i])
+			}
+			if s := reqs[i].Session; s != nil {
+				after := m.NewSession()
+				if err := after.Append(background, append(slices.Concat(g.ids[:2], reqs[i].IDs), got[i]...)...); err != nil {
+					t.Fatal(err)
+				}
+				if s.Len() != after.Len() {
+					t.Errorf("request %d: its session has %d tokens, want %d", i, s.Len(), after.Len())
+				} else {
+					near(t, "the session's logits", s.Logits(), after.Logits(), 0)
+				}
+			}
+		}
+	})
+}
+
+func TestBatchErrors(t *testing.T) {
+	g := goldens(t)[0]
+	m, err := Load(g.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := m.NewSession()
+	reqs := []Request{
+		{IDs: []int{-1}},
+		{IDs: g.ids[:5], Options: []Option{MaxTokens(3)}},
+		{Prompt: "text"},
+		{IDs: g.ids[:5], Options: []Option{Temperature(-1)}},
+		{IDs: g.ids[:5], Session: s, Options: []Option{MaxTokens(0)}},
+		{IDs: g.ids[:5], Session: s},
+	}
+	failed := map[int]error{}
+	tokens := 0
+	for token, err := range m.GenerateBatch(background, reqs) {
+		if err != nil {
+			failed[token.Request] = err
+		} else if tokens++; token.Request != 1 {
+			t.Errorf("request %d yields a token", token.Request)
+		}
+	}
+	for i, want := range map[int]error{0: ErrInvalid, 2: ErrUnsupported, 3: ErrInvalid, 5: ErrInvalid} {
+		if !errors.Is(failed[i], want) {
+			t.Errorf("request %d: %v, want %v", i, failed[i], want)
+		}
+	}
+	if len(failed) != 4 || tokens == 0 {
+		t.Errorf("%d errors, %d tokens", len(failed), tokens)
+	}
+}
+
+// TestGenerateThenAppend: what was generated is part of the session; leaving the loop early does not lose the last token.
+func TestGenerateThenAppend(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		for _, leave := range []int{1, 2, 7, 100} {
+			s := m.NewSession(Temperature(0), MaxTokens(9))
+			if err := s.Append(background, g.ids[:10]...); err != nil {
+				t.Fatal(err)
+			}
+			text := slices.Clone(g.ids[:10])
+			for token, err := range s.Generate(background) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if text = append(text, token.ID); len(text) == 10+leave {
+					break
+				}
+			}
+			if s.Len() != len(text) {
+				t.Fatalf("%d tokens, want %d", s.Len(), len(text))
+			}
+			other := m.NewSession()
+			if err := other.Append(background, text...); err != nil {
+				t.Fatal(err)
+			}
+			near(t, "logits", s.Logits(), other.Logits(), 0)
+		}
+	})
+}
+
+func TestRecGenSession(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		s := m.NewSession(Mode(RecGen), Temperature(0), MaxTokens(40))
+		if len(g.ints["recgen_tokens"]) == 0 {
+			if err := s.Append(background, 1); !errors.Is(err, ErrUnsupported) && m.checkMode(RecGen) != nil {
+				t.Errorf("RecGen on this model: %v", err)
+			}
+			return
+		}
+		prompt := g.ints["ragged_prompt"]
+		want := greedy(t, m, prompt, 40, Mode(RecGen))
+		if err := s.Append(background, prompt...); err != nil {
+			t.Fatal(err)
+		}
+		var got []int
+		collect := func(s *Session, n int) (ids []int) {
+			for token, err := range s.Generate(background, MaxTokens(n)) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				ids = append(ids, token.ID)
+			}
+			return ids
+		}
+		for _, n := range []int{3, 1, 12, 7} { // by way of a fork and a snapshot each
+			got = append(got, collect(s, n)...)
+			if s.Len() != len(prompt)+len(got) {
+				t.Fatalf("%d tokens, want %d", s.Len(), len(prompt)+len(got))
+			}
+			rest := len(want) - len(got)
+			if f := append(slices.Clone(got), collect(s.Fork(), rest)...); !slices.Equal(f, want) {
+				t.Errorf("fork: %v, want %v", f, want)
+			}
+			var buf bytes.Buffer
+			if _, err := s.WriteTo(&buf); err != nil {
+				t.Fatal(err)
+			}
+			r, err := m.ReadSession(&buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.options = s.options
+			if f := append(slices.Clone(got), collect(r, rest)...); !slices.Equal(f, want) {
+				t.Errorf("snapshot: %v, want %v", f, want)
+			}
+		}
+		if err := s.Append(background, 1); !errors.Is(err, ErrUnsupported) {
+			t.Errorf("Append after RecGen: %v", err)
+		}
+	})
+}
+
+// TestSnapshotDamage: any flipped bit, any cut and any other model is refused.
+func TestSnapshotDamage(t *testing.T) {
+	list := goldens(t)
+	m, err := Load(list[0].dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := m.NewSession()
+	if err := s.Append(background, list[0].ids[:21]...); err != nil {
+		t.Fatal(err)
+	}
+	var buf bytes.Buffer
+	if _, err := s.WriteTo(&buf); err != nil {
+		t.Fatal(err)
+	}
+	data := buf.Bytes()
+	for i := 0; i < len(data); i += 1 + i/100 {
+		bad := slices.Clone(data)
+		bad[i] ^= 1 << (i % 8)
+		if _, err := m.ReadSession(bytes.NewReader(bad)); !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrMismatch) {
+			t.Fatalf("byte %d changed: %v", i, err)
+		}
+		if _, err := m.ReadSession(bytes.NewReader(data[:i])); !errors.Is(err, ErrCorrupt) {
+			t.Fatalf("cut at %d: %v", i, err)
+		}
+	}
+	other, err := Load(list[1].dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.ReadSession(bytes.NewReader(data)); !errors.Is(err, ErrMismatch) {
+		t.Errorf("another model: %v", err)
+	}
+	half, err := Load(list[0].dir, WithCache(CacheF16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := half.ReadSession(bytes.NewReader(data)); !errors.Is(err, ErrMismatch) {
+		t.Errorf("another cache type: %v", err)
+	}
+}
+
+// FuzzSnapshot has bodies with a valid checksum: whatever they say, no panic and no allocation beyond their size.
+func FuzzSnapshot(f *testing.F) {
+	var models []*Model
+	for _, g := range goldens(f) {
+		m, err := Load(g.dir)
+		if err != nil {
+			f.Fatal(err)
+		}
+		s := m.NewSession()
+		if err := s.Append(background, g.ids[:23]...); err != nil {
+			f.Fatal(err)
+		}
+		var body coder
+		body.session(s)
+		f.Add(len(models), body.data)
+		models = append(models, m)
+	}
+	f.Fuzz(func(t *testing.T, i int, body []byte) {
+		m := models[uint(i)%uint(len(models))]
+		s := m.NewSession()
+		c := coder{data: body, reading: true}
+		if c.session(s); c.err == nil && len(c.data) == 0 {
+			s.Append(background, 1, 2, 3)
+		}
+	})
+}
+
+func TestClosedAndInvalid(t *testing.T) {
+	g := goldens(t)[0]
+	m, err := Load(g.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := m.NewSession()
+	for _, id := range []int{-1, m.Config().VocabSize, math.MaxInt} {
+		if err := s.Append(background, 1, id); !errors.Is(err, ErrInvalid) || s.Len() != 0 {
+			t.Errorf("token %d: %v, %d tokens", id, err, s.Len())
+		}
+		if _, err := m.Score(background, []int{id}); !errors.Is(err, ErrInvalid) {
+			t.Errorf("token %d: %v", id, err)
+		}
+	}
+	for name, err := range map[string]error{"threads": loadError(g.dir, WithThreads(0)), "cache": loadError(g.dir, WithCache(9)), "weights": loadError(g.dir, WithWeights(-1))} {
+		if !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := loadError(g.dir, WithMemoryLimit(1000)); !errors.Is(err, ErrMemoryLimit) {
+		t.Errorf("memory limit: %v", err)
+	}
+	m.Close()
+	if err := s.Append(background, 1); !errors.Is(err, ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+	if _, err := m.Logits(background, g.ids); !errors.Is(err, ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+func loadError(dir string, opts ...LoadOption) error {
+	_, err := Load(dir, opts...)
+	return err
+}
+
+// TestConcurrent: sessions of one model in many goroutines, and none left afterwards.
+func TestConcurrent(t *testing.T) {
+	g := goldens(t)[3]
+	m, err := Load(g.dir, WithThreads(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := greedy(t, m, g.ids[:9], 30)
+	before := runtime.NumGoroutine()
+	var wait sync.WaitGroup
+	for range 8 {
+		wait.Go(func() {
+			s := m.NewSession(Temperature(0), MaxTokens(30))
+			s.Append(background, g.ids[:9]...)
+			var got []int
+			for token := range s.Generate(background) {
+				got = append(got, token.ID)
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%v, want %v", got, want)
+			}
+		})
+	}
+	wait.Wait()
+	if n := runtime.NumGoroutine(); n > before {
+		t.Errorf("%d goroutines, %d before", n, before)
+	}
+}
+
+// TestAllocations: a generated token allocates nothing once the session is warm.
+func TestAllocations(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		s := m.NewSession(MaxTokens(-1), Temperature(1))
+		if err := s.Append(background, g.ids...); err != nil {
+			t.Fatal(err)
+		}
+		span := m.Config().MetaContext()
+		for _, c := range s.seq.enc {
+			c.reserve(100 * span)
+		}
+		for _, d := range s.seq.dec {
+			d.cache.reserve(100 * span)
+		}
+		n := 0
+		var per float64
+		for _, err := range s.Generate(background) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n++; n == 4*span {
+				break
+			}
+		}
+		ws := m.acquire()
+		defer m.release(ws)
+		o := s.options
+		per = testing.AllocsPerRun(10*span, func() {
+			token, err := s.draw(ws, &o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.accept(ws, token.ID)
+		})
+		if per != 0 {
+			t.Errorf("%v allocations a token", per)
+		}
+	}, WithThreads(2))
+}
