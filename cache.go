@@ -97,12 +97,12 @@ func copyRows(t CacheType, headDim int, to *kvRows, toAt int, from *kvRows, from
 	}
 }
 
-// kvCache holds the keys and values of one stack for one text: the rows first … next-1. A window makes it a ring of that many rows, in which row p
-// stands at slot p mod window; without one it is a log that grows.
+// kvCache holds the keys and values of one stack for one text: the rows first … next-1, a ring in which row p stands at slot p mod capacity. The ring grows
+// with the text, up to the window if there is one; from then on a row takes the place of the oldest.
 type kvCache struct {
 	typ            CacheType
 	heads, headDim int
-	window         int // 0: grows
+	window         int // 0: unbounded
 	capacity       int // rows that the arrays hold
 	first, next    int // the positions held
 	layers         []kvLayer
@@ -110,6 +110,14 @@ type kvCache struct {
 }
 
 type kvLayer struct{ k, v kvRows }
+
+// half is the keys (0) or the values (1).
+func (l *kvLayer) half(i int) *kvRows {
+	if i == 0 {
+		return &l.k
+	}
+	return &l.v
+}
 
 func newKVCache(t CacheType, s StackConfig) *kvCache {
 	return &kvCache{typ: t, heads: s.KVHeads, headDim: s.HeadDim, window: s.SlidingWindow, layers: make([]kvLayer, s.Layers)}
@@ -130,53 +138,55 @@ func (c *kvCache) rows() int { return c.next - c.first }
 // reset forgets every row; the next one will be at position.
 func (c *kvCache) reset(position int) { c.first, c.next = position, position }
 
-// reserve makes room for n more rows: a ring is made whole at once, a log doubles.
+// reserve makes room for n more rows.
 func (c *kvCache) reserve(n int) {
-	if c.rows()+n <= c.capacity || c.window > 0 && c.capacity > 0 {
+	need := c.rows() + n
+	if c.window > 0 {
+		need = min(need, c.window)
+	}
+	if need <= c.capacity {
 		return
 	}
-	capacity := c.window
-	if c.window == 0 {
-		capacity = max(c.rows()+n, 2*c.capacity, 8)
+	capacity := max(need, 2*c.capacity, 8)
+	if c.window > 0 {
+		capacity = min(capacity, c.window)
 	}
+	c.move(capacity)
+}
+
+// move puts the rows into new arrays of that capacity.
+func (c *kvCache) move(capacity int) {
+	old := c.layers
+	c.layers = make([]kvLayer, len(old))
 	for i := range c.layers {
-		for _, r := range [...]*kvRows{&c.layers[i].k, &c.layers[i].v} {
-			old := *r
-			*r = kvRows{}
-			r.resize(c.typ, c.heads, capacity, c.headDim)
-			for h := range c.heads {
-				copyRows(c.typ, c.headDim, r, h*capacity, &old, h*c.capacity, min(c.rows(), c.capacity))
+		for j := range 2 {
+			to, from := c.layers[i].half(j), old[i].half(j)
+			to.resize(c.typ, c.heads, capacity, c.headDim)
+			for p := c.first; p < c.next; {
+				a, b := p%c.capacity, p%capacity
+				run := min(c.next-p, c.capacity-a, capacity-b)
+				for h := range c.heads {
+					copyRows(c.typ, c.headDim, to, h*capacity+b, from, h*c.capacity+a, run)
+				}
+				p += run
 			}
 		}
 	}
 	c.capacity = capacity
 }
 
-// slot is where row p stands within a head.
-func (c *kvCache) slot(p int) int {
-	if c.window > 0 {
-		return p % c.window
-	}
-	return p - c.first
-}
-
-// commit appends n rows to a layer from fresh [heads][freshRows][headDim], beginning at fresh row at. Of more rows than a window holds only the last are kept.
+// commit appends n rows to a layer from fresh [heads][freshRows][headDim], beginning at fresh row at. Of more rows than a window holds only the last are
+// kept.
 func (c *kvCache) commit(layer int, fresh *kvLayer, freshRows, at, n int) {
-	skip := 0
-	if c.window > 0 {
-		skip = max(0, n-c.window)
-	}
-	for h := range c.heads {
-		for p := skip; p < n; {
-			slot, run := c.slot(c.next+p), n-p
-			if c.window > 0 {
-				run = min(run, c.window-slot)
+	for p := max(0, n-c.capacity); p < n; {
+		slot := (c.next + p) % c.capacity
+		run := min(n-p, c.capacity-slot)
+		for h := range c.heads {
+			for j := range 2 {
+				copyRows(c.typ, c.headDim, c.layers[layer].half(j), h*c.capacity+slot, fresh.half(j), h*freshRows+at+p, run)
 			}
-			to, from := h*c.capacity+slot, h*freshRows+at+p
-			copyRows(c.typ, c.headDim, &c.layers[layer].k, to, &fresh.k, from, run)
-			copyRows(c.typ, c.headDim, &c.layers[layer].v, to, &fresh.v, from, run)
-			p += run
 		}
+		p += run
 	}
 }
 
@@ -192,34 +202,20 @@ func (c *kvCache) advance(n int) {
 // span is a run of rows that stand side by side: row numbers of a kvRows, within one head's part.
 type span struct{ at, n int }
 
-// spans are the places of rows lo … next-1, oldest first: one run, or two where a ring wraps.
+// spans are the places of rows lo … next-1, oldest first: one run, or two where the ring wraps.
 func (c *kvCache) spans(lo int) (a, b span) {
 	n := c.next - lo
 	if n <= 0 {
 		return
 	}
-	at := c.slot(lo)
-	if c.window == 0 {
-		return span{at, n}, span{}
-	}
-	run := min(n, c.window-at)
+	at := lo % c.capacity
+	run := min(n, c.capacity-at)
 	return span{at, run}, span{0, n - run}
 }
 
+// clone copies the cache; the copy has room for no more than its rows.
 func (c *kvCache) clone() *kvCache {
 	d := *c
-	d.layers = make([]kvLayer, len(c.layers))
-	if d.window == 0 {
-		d.capacity = c.rows()
-	}
-	for i := range c.layers {
-		for j, from := range [...]*kvRows{&c.layers[i].k, &c.layers[i].v} {
-			to := [...]*kvRows{&d.layers[i].k, &d.layers[i].v}[j]
-			to.resize(d.typ, d.heads, d.capacity, d.headDim)
-			for h := range d.heads {
-				copyRows(d.typ, d.headDim, to, h*d.capacity, from, h*c.capacity, min(c.capacity, d.capacity))
-			}
-		}
-	}
+	d.move(c.rows())
 	return &d
 }

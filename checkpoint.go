@@ -291,7 +291,7 @@ func (e *tensorReader) file(w *weightFile, f func(t tensorData) error) error {
 			return where(err)
 		}
 		if t.partner < 0 {
-			if err := f(tensorData{name: t.name, dtype: t.dtype, shape: t.shape, data: e.buf}); err != nil {
+			if err := f(tensorData{name: t.name, dtype: t.dtype, shape: t.shape, data: e.buf, stored: int64(len(e.buf))}); err != nil {
 				return err
 			}
 			continue
@@ -329,7 +329,7 @@ func (e *tensorReader) int8Data(i int, data, partner []byte) tensorData {
 	n := s.shape[0] * s.shape[1]
 	e.scales = slices.Grow(e.scales[:0], n)[:n]
 	tensorData{dtype: s.dtype, shape: s.shape, data: partner}.float32s(e.scales, 0, n)
-	return tensorData{name: t.name, dtype: t.dtype, shape: t.shape, data: data, scales: e.scales}
+	return tensorData{name: t.name, dtype: t.dtype, shape: t.shape, data: data, scales: e.scales, stored: int64(len(data) + len(partner))}
 }
 
 // A source reads pieces of a file, in any order if it has ReadAt, otherwise from front to back.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Token is one generated token.
@@ -89,11 +90,26 @@ func (m *Model) encodePrompt(prompt string) ([]int, error) {
 	if m.tokenizer == nil {
 		return nil, fmt.Errorf("photon: the model has no tokenizer.json, so text cannot be encoded: put one beside config.json, or use NewSession and Append with ids: %w", ErrUnsupported)
 	}
+	if !utf8.ValidString(prompt) {
+		return nil, fmt.Errorf("photon: the prompt is not UTF-8 from byte %d on: convert it, or encode it with Tokenizer.Encode, which takes any bytes: %w", validPrefix(prompt), ErrInvalid)
+	}
 	ids := m.tokenizer.Encode(prompt)
 	if len(ids) == 0 && m.cfg.Flat() && m.cfg.BOSTokenID >= 0 {
 		ids = append(ids, m.cfg.BOSTokenID)
 	}
 	return ids, nil
+}
+
+// validPrefix is the length of the text before the first byte that is not UTF-8.
+func validPrefix(text string) int {
+	for i, r := range text {
+		if r == utf8.RuneError {
+			if _, n := utf8.DecodeRuneInString(text[i:]); n == 1 {
+				return i
+			}
+		}
+	}
+	return len(text)
 }
 
 // Generate continues the text; opts override the session's. The tokens that it yields are part of the text afterwards, so that Append or
@@ -170,8 +186,11 @@ func (s *Session) draw(ws *workspace, o *options) (Token, error) {
 func (s *Session) choose(ws *workspace, o *options, logits []float32, history []int, position int) (Token, error) {
 	ws.logits = append(ws.logits[:0], logits...)
 	id, p := s.sampler.next(o, ws.logits, history, position)
+	if id < 0 && o.logits != nil {
+		return Token{}, fmt.Errorf("photon: token %d: the LogitsFunc leaves no token possible: keep at least one logit finite: %w", position, ErrInvalid)
+	}
 	if id < 0 {
-		return Token{}, fmt.Errorf("photon: token %d: no token is possible: the logits are NaN or -Inf throughout: check the weights with photon verify, or the LogitsFunc: %w", position, ErrCorrupt)
+		return Token{}, fmt.Errorf("photon: token %d: every logit is NaN or -Inf: check the weights with photon verify: %w", position, ErrCorrupt)
 	}
 	return Token{ID: id, LogProb: p, Top: s.sampler.top}, nil
 }

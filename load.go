@@ -2,9 +2,11 @@ package photon
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"slices"
 )
 
@@ -25,14 +27,14 @@ func (t *table) row(dst []float32, id int) {
 	}
 }
 
-// loader knows where each tensor goes: a model's shape is built first, without weights, and then filled in file order.
+// loader knows where each tensor goes: a model's shape is built first, without weights, and then filled in file order. Arrays are made when the first
+// of their bytes have been read.
 type loader struct {
 	m       *Model
 	weights *checkpoint
 	form    WeightType
 	sinks   map[string][]func(t tensorData)
-	bytes   int64    // that the matrices and tables will take
-	build   []func() // makes the arrays, once the memory limit has been checked
+	bytes   int64 // that the matrices and tables will take
 }
 
 // readWeights builds the model and reads its tensors. The checkpoint has been matched with the config.
@@ -42,17 +44,18 @@ func (m *Model) readWeights(weights *checkpoint, o loadOptions) error {
 	if o.memoryLimit > 0 && l.bytes > o.memoryLimit {
 		return fmt.Errorf("photon: the weights take %d bytes as %v, the limit is %d: raise WithMemoryLimit or hold them smaller with WithWeights: %w", l.bytes, o.weights, o.memoryLimit, ErrMemoryLimit)
 	}
-	for _, make := range l.build {
-		make()
-	}
 	var done int64
 	var sums []string
 	err := weights.each(func(t tensorData) error {
 		for _, sink := range l.sinks[t.name] {
 			sink(t)
 		}
-		sums = append(sums, fmt.Sprintf("%s %v %08x", t.name, t.dtype, crc32.Checksum(t.data, castagnoli)))
-		done += int64(len(t.data))
+		sum := crc32.Checksum(t.data, castagnoli)
+		for _, scale := range t.scales {
+			sum = crc32.Update(sum, castagnoli, binary.LittleEndian.AppendUint32(nil, math.Float32bits(scale)))
+		}
+		sums = append(sums, fmt.Sprintf("%s %v %08x", t.name, t.dtype, sum))
+		done += t.stored
 		if o.progress != nil {
 			o.progress(done, weights.bytes())
 		}
@@ -146,6 +149,7 @@ func (l *loader) matrix(in int, parts ...part) *matrix {
 		first := w.out
 		w.out += p.rows
 		l.sink(p.name, func(t tensorData) {
+			w.alloc()
 			row := make([]float32, in)
 			for r := range p.rows {
 				t.float32s(row, r*in, in)
@@ -154,7 +158,6 @@ func (l *loader) matrix(in int, parts ...part) *matrix {
 		})
 	}
 	l.bytes += w.bytes()
-	l.build = append(l.build, w.alloc)
 	return w
 }
 

@@ -38,8 +38,11 @@ func newMatrix(out, in int, form WeightType) *matrix {
 	return w
 }
 
-// alloc makes the arrays of a matrix whose shape and form are set.
+// alloc makes the arrays of a matrix whose shape and form are set, unless they are there.
 func (w *matrix) alloc() {
+	if w.f32 != nil || w.bf16 != nil {
+		return
+	}
 	switch w.form {
 	case F32:
 		w.f32 = make([]float32, w.panels()*w.in*panelWidth)

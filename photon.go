@@ -108,14 +108,11 @@ func LoadFS(fsys fs.FS, opts ...LoadOption) (*Model, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	data, err := readSmall(fsys, "config.json", maxConfigSize)
+	info, weights, err := inspect(fsys)
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := parseConfig(data)
-	if err != nil {
-		return nil, err
-	}
+	cfg := info.Config
 	var tokenizer *Tokenizer
 	if _, err := fs.Stat(fsys, "tokenizer.json"); err == nil {
 		data, err := readSmall(fsys, "tokenizer.json", maxTokenizerSize)
@@ -128,13 +125,6 @@ func LoadFS(fsys fs.FS, opts ...LoadOption) (*Model, error) {
 		if n := tokenizer.VocabSize(); n > cfg.VocabSize {
 			return nil, fmt.Errorf("photon: tokenizer.json has %d tokens, config.json says vocab_size %d: the files are of different models: %w", n, cfg.VocabSize, ErrMismatch)
 		}
-	}
-	weights, err := openCheckpoint(fsys)
-	if err != nil {
-		return nil, err
-	}
-	if err := weights.match(cfg.tensors()); err != nil {
-		return nil, err
 	}
 	m := &Model{cfg: cfg, tokenizer: tokenizer, cacheType: o.cache, weights: o.weights, threads: o.threads}
 	if err := m.readWeights(weights, o); err != nil {
@@ -150,6 +140,8 @@ func (o *loadOptions) check() error {
 		return fmt.Errorf("photon: WithThreads(%d): give 1 or more: %w", o.threads, ErrInvalid)
 	case o.weights < AsStored || o.weights > Int4:
 		return fmt.Errorf("photon: WithWeights(%d): no such type: %w", o.weights, ErrInvalid)
+	case o.weights == Int8 || o.weights == Int4:
+		return fmt.Errorf("photon: WithWeights(%v): use F32, BF16 or AsStored: %w", o.weights, ErrUnsupported)
 	case o.cache < CacheF32 || o.cache > CacheInt8:
 		return fmt.Errorf("photon: WithCache(%d): no such type: %w", o.cache, ErrInvalid)
 	}

@@ -150,6 +150,29 @@ func notNumbers(text string) int {
 	return len(text)
 }
 
+// nextEnd cuts behind every mark, nextStart before.
+func nextEnd(text, mark string) int {
+	if before, _, found := strings.Cut(text, mark); found {
+		return len(before) + len(mark)
+	}
+	return len(text)
+}
+
+func nextStart(text, mark string) int {
+	_, first := utf8.DecodeRuneInString(text)
+	if before, _, found := strings.Cut(text[first:], mark); found {
+		return first + len(before)
+	}
+	return len(text)
+}
+
+func withPrefix(text, prefix string) string {
+	if strings.HasPrefix(text, prefix) {
+		return text
+	}
+	return prefix + text
+}
+
 // charClass is what the patterns tell apart: \p{L}, \p{N}, \s, and the rest.
 type charClass uint8
 

@@ -46,6 +46,7 @@ type tensorData struct {
 	shape  []int
 	data   []byte
 	scales []float32 // I8: [out × ceil(in/32)], one for 32 neighbours along in; nil for other dtypes
+	stored int64     // bytes in the file, scales included
 }
 
 // float32s writes elements first … first+n-1 to dst, exactly; an I8 value is its integer times its scale.

@@ -473,7 +473,7 @@ func (s lyingStream) Close() error               { return nil }
 func TestCheckpointAllocation(t *testing.T) {
 	const shape = 50_000
 	const claimed = int64(4 * shape * shape)
-	header := fmt.Sprintf(`{"w":{"dtype":"F32","shape":[%d,%d],"data_offsets":[0,%d]}}`, shape, shape, 4*shape*shape)
+	header := fmt.Sprintf(`{"w":{"dtype":"F32","shape":[%d,%d],"data_offsets":[0,%d]}}`, shape, shape, claimed)
 	file := rawFile(header, make([]byte, 8))
 	size := int64(8+len(header)) + claimed
 	specs := []tensorSpec{{"w", []int{shape, shape}}}

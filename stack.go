@@ -32,8 +32,8 @@ func (s segment) position() int {
 	return s.cache.next
 }
 
-// stepRows bounds the rows that go through a stack at once, and with it the workspace.
-const stepRows = 256
+// stepRows bounds the rows that go through a stack at once, and with it the workspace. No result depends on it, and tests make it small.
+var stepRows = 256
 
 func newStack(cfg StackConfig, eps float64) *stack {
 	s := &stack{cfg: cfg, eps: float32(eps), layers: make([]layer, cfg.Layers)}

@@ -56,7 +56,7 @@ func (a *addedTokens) match(text string) (addedToken, int) {
 // split cuts text into added tokens, each with its id, and what lies between them, with -1. No piece without an id is empty.
 func (a *addedTokens) split(text string) iter.Seq2[string, int] {
 	return func(yield func(string, int) bool) {
-		done := 0
+		done, taken := 0, 0 // taken: how far white space was last taken; what a later token finds before that is white space too
 		for at := 0; at < len(text) && len(a.tokens) > 0; {
 			token, n := a.match(text[at:])
 			if n == 0 {
@@ -68,11 +68,13 @@ func (a *addedTokens) split(text string) iter.Seq2[string, int] {
 			if token.singleWord && (endsInWord(text[:start]) || startsWithWord(text[end:])) {
 				continue
 			}
-			if token.lstrip {
-				start = max(done, len(strings.TrimRightFunc(text[:start], unicode.IsSpace)))
+			if token.lstrip && done < start {
+				start = done + len(strings.TrimRightFunc(text[done:start], unicode.IsSpace))
 			}
 			if token.rstrip {
+				end = max(end, taken)
 				end = len(text) - len(strings.TrimLeftFunc(text[end:], unicode.IsSpace))
+				taken = end
 			}
 			if done < start && !yield(text[done:start], -1) {
 				return

@@ -63,7 +63,7 @@ func (b *bpe) set(m *bpeModel) error {
 		word, ok := token, true
 		if b.byteLevel {
 			word, ok = byteLevelText(token)
-		} else if char, n := utf8.DecodeRuneInString(token); n == len(token) {
+		} else if char, n := utf8.DecodeRuneInString(token); n > 0 && n == len(token) {
 			b.chars[char] = id
 		}
 		if ok && m.ignoreMerges {
@@ -152,40 +152,43 @@ func (e *bpeEncoder) word(word string) {
 func (e *bpeEncoder) start(word string) {
 	e.symbols = e.symbols[:0]
 	fuse := false // the last symbol stands for something unknown and takes in what follows
-	for i, n := 0, 0; i < len(word); i += n {
-		known := false
-		if n = 1; !e.byteLevel {
-			var char rune
-			char, n = utf8.DecodeRuneInString(word[i:])
-			known = e.pushChar(char, n)
-		}
-		if known = known || e.pushBytes(word[i:i+n]); known {
+	for len(word) > 0 {
+		id, n := e.first(word)
+		switch {
+		case id >= 0:
+			e.push(id)
 			fuse = false
-		} else if e.unknown >= 0 && !fuse {
+		case e.hasBytes(word[:n]):
+			for i := range n {
+				e.push(e.bytes[word[i]])
+			}
+			fuse = false
+		case e.unknown >= 0 && !fuse:
 			e.push(e.unknown)
 			fuse = e.fuseUnknown
 		}
+		word = word[n:]
 	}
 }
 
-// pushChar adds the symbol of a character of n bytes, if there is one. A byte that is not UTF-8 has none.
-func (e *bpeEncoder) pushChar(char rune, n int) bool {
-	id, found := e.chars[char]
-	if found = found && !(char == utf8.RuneError && n == 1); found {
-		e.push(id)
+// first returns the token of the first character of word, -1 if there is none, and the character's length. In a byte-level vocabulary, and where word is
+// not UTF-8, a byte counts as a character that has none.
+func (b *bpe) first(word string) (id int32, n int) {
+	if b.byteLevel {
+		return -1, 1
 	}
-	return found
+	char, n := utf8.DecodeRuneInString(word)
+	if id, found := b.chars[char]; found && !(char == utf8.RuneError && n == 1) {
+		return id, n
+	}
+	return -1, n
 }
 
-// pushBytes adds the symbols of the bytes of text, if there is one for each.
-func (e *bpeEncoder) pushBytes(text string) bool {
+func (b *bpe) hasBytes(text string) bool {
 	for i := range len(text) {
-		if e.bytes[text[i]] < 0 {
+		if b.bytes[text[i]] < 0 {
 			return false
 		}
-	}
-	for i := range len(text) {
-		e.push(e.bytes[text[i]])
 	}
 	return true
 }

@@ -8,15 +8,15 @@ import (
 // maxTokenID bounds token ids; no vocabulary comes near it.
 const maxTokenID = 1 << 24
 
-// maxStages bounds the parts of a sequence in the file.
-const maxStages = 64
+// maxSequence bounds the parts of a sequence in the file.
+const maxSequence = 64
 
 // parseTokenizer reads a tokenizer.json. Errors match ErrCorrupt or ErrUnsupported. What it allocates is a small multiple of len(data).
 func parseTokenizer(data []byte) (*Tokenizer, error) {
-	err := checkLFSPointer(data)
+	f, err := readTokenizerFile(data)
 	var t *Tokenizer
 	if err == nil {
-		t, err = readTokenizer(data)
+		t, err = f.tokenizer(len(data))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("photon: tokenizer.json: %w", err)
@@ -33,7 +33,6 @@ type tokenizerFile struct {
 
 // bpeModel is the file's "model".
 type bpeModel struct {
-	kind                            string
 	vocab                           map[string]int32
 	merges                          [][2]string
 	unknown, wordPrefix, wordSuffix string
@@ -42,21 +41,29 @@ type bpeModel struct {
 	ignoreMerges                    bool
 }
 
-// component is a normalizer, pre-tokenizer, post-processor or decoder; kind says which of the other fields mean anything.
+// component is a normalizer, pre-tokenizer, post-processor or decoder; kind says which of the other fields mean anything. A field is named as in the file.
 type component struct {
-	kind  string // empty: there is none
-	parts []component
+	kind  string      // "type"; empty: there is none
+	parts []component // of a "Sequence"; none is a sequence itself
 
-	pattern, regex                                  string // what to look for: one of them
-	content, prepend, replacement, scheme, behavior string
-	addPrefixSpace, useRegex, invert, split, digits bool
-	start, stop                                     int64
+	pattern, regex string // "pattern": the one or the other
+	content        string
+	prepend        string
+	replacement    string
+	prependScheme  string
+	behavior       string
+	start, stop    int64
 
-	template    []string // names of special tokens; empty where the text goes
-	templateIDs map[string][]int
+	addPrefixSpace, useRegex, individualDigits, invert, split bool
+
+	single   []string         // names of special tokens; empty where the text goes
+	specials map[string][]int // "special_tokens": the ids of each
 }
 
-func readTokenizer(data []byte) (*Tokenizer, error) {
+func readTokenizerFile(data []byte) (*tokenizerFile, error) {
+	if err := checkLFSPointer(data); err != nil {
+		return nil, err
+	}
 	r, err := newJSONReader(data)
 	if err != nil {
 		return nil, err
@@ -73,42 +80,39 @@ func readTokenizer(data []byte) (*Tokenizer, error) {
 	if err == nil {
 		err = r.end()
 	}
-	if err != nil {
-		return nil, err
-	}
-
-	return f.tokenizer(len(data))
+	return f, err
 }
 
-// into reads a value that may be null, which leaves dst as it is.
-func into[T any](r *jsonReader, dst *T, read func() (T, error)) func() error {
-	return func() error {
-		if r.null() {
-			return nil
-		}
-		value, err := read()
-		if err == nil {
-			*dst = value
-		}
+// into puts what read reads into dst.
+func into[T any](dst *T, read func() (T, error)) func() error {
+	return func() (err error) {
+		*dst, err = read()
 		return err
 	}
 }
 
-func readAddedTokens(r *jsonReader, tokens *[]addedToken) error {
-	if r.null() {
-		return nil
+// optional lets null stand for what read would read.
+func optional(r *jsonReader, read func() error) func() error {
+	return func() error {
+		if r.null() {
+			return nil
+		}
+		return read()
 	}
+}
+
+func readAddedTokens(r *jsonReader, tokens *[]addedToken) error {
 	return r.array(func(int) error {
 		var id int64
 		var token addedToken
 		err := r.fields(
-			jsonField{"id", func() (err error) { id, err = r.integer(); return err }, true},
-			jsonField{"content", func() (err error) { token.content, err = r.string(); return err }, true},
-			jsonField{"single_word", into(r, &token.singleWord, r.bool), false},
-			jsonField{"lstrip", into(r, &token.lstrip, r.bool), false},
-			jsonField{"rstrip", into(r, &token.rstrip, r.bool), false},
-			jsonField{"normalized", into(r, &token.normalized, r.bool), false},
-			jsonField{"special", into(r, &token.special, r.bool), false},
+			jsonField{"id", into(&id, r.integer), true},
+			jsonField{"content", into(&token.content, r.string), true},
+			jsonField{"single_word", into(&token.singleWord, r.bool), false},
+			jsonField{"lstrip", into(&token.lstrip, r.bool), false},
+			jsonField{"rstrip", into(&token.rstrip, r.bool), false},
+			jsonField{"normalized", into(&token.normalized, r.bool), false},
+			jsonField{"special", into(&token.special, r.bool), false},
 		)
 		if err != nil {
 			return err
@@ -132,55 +136,54 @@ func readComponent(r *jsonReader, c *component) error {
 	if r.null() {
 		return nil
 	}
-	parts := func() error { return readComponents(r, &c.parts) }
-	c.useRegex, c.split, c.scheme = true, true, "always"
+	parts := func() error { return readParts(r, &c.parts) }
+	c.useRegex, c.split, c.prependScheme = true, true, "always"
 	return r.fields(
-		jsonField{"type", func() (err error) { c.kind, err = r.string(); return err }, true},
+		jsonField{"type", into(&c.kind, r.string), true},
 		jsonField{"normalizers", parts, false},
 		jsonField{"pretokenizers", parts, false},
 		jsonField{"processors", parts, false},
 		jsonField{"decoders", parts, false},
 		jsonField{"pattern", func() error {
 			return r.fields(
-				jsonField{"String", into(r, &c.pattern, r.string), false},
-				jsonField{"Regex", into(r, &c.regex, r.string), false},
+				jsonField{"String", into(&c.pattern, r.string), false},
+				jsonField{"Regex", into(&c.regex, r.string), false},
 			)
 		}, false},
-		jsonField{"content", into(r, &c.content, r.string), false},
-		jsonField{"prepend", into(r, &c.prepend, r.string), false},
-		jsonField{"replacement", into(r, &c.replacement, r.string), false},
-		jsonField{"prepend_scheme", into(r, &c.scheme, r.string), false},
-		jsonField{"behavior", into(r, &c.behavior, r.string), false},
-		jsonField{"add_prefix_space", into(r, &c.addPrefixSpace, r.bool), false},
-		jsonField{"use_regex", into(r, &c.useRegex, r.bool), false},
-		jsonField{"invert", into(r, &c.invert, r.bool), false},
-		jsonField{"split", into(r, &c.split, r.bool), false},
-		jsonField{"individual_digits", into(r, &c.digits, r.bool), false},
-		jsonField{"start", into(r, &c.start, r.integer), false},
-		jsonField{"stop", into(r, &c.stop, r.integer), false},
-		jsonField{"single", func() error { return readTemplate(r, c) }, false},
-		jsonField{"special_tokens", func() error { return readTemplateIDs(r, c) }, false},
+		jsonField{"content", into(&c.content, r.string), false},
+		jsonField{"prepend", into(&c.prepend, r.string), false},
+		jsonField{"replacement", into(&c.replacement, r.string), false},
+		jsonField{"prepend_scheme", into(&c.prependScheme, r.string), false},
+		jsonField{"behavior", into(&c.behavior, r.string), false},
+		jsonField{"add_prefix_space", optional(r, into(&c.addPrefixSpace, r.bool)), false},
+		jsonField{"use_regex", into(&c.useRegex, r.bool), false},
+		jsonField{"invert", into(&c.invert, r.bool), false},
+		jsonField{"split", optional(r, into(&c.split, r.bool)), false},
+		jsonField{"individual_digits", into(&c.individualDigits, r.bool), false},
+		jsonField{"start", into(&c.start, r.integer), false},
+		jsonField{"stop", into(&c.stop, r.integer), false},
+		jsonField{"single", func() error { return readSingle(r, c) }, false},
+		jsonField{"special_tokens", func() error { return readSpecials(r, c) }, false},
 	)
 }
 
-func readComponents(r *jsonReader, parts *[]component) error {
-	return r.array(func(i int) error {
-		if i == maxStages {
-			return fmt.Errorf("a sequence has more than %d parts: %w", maxStages, ErrUnsupported)
-		}
+func readParts(r *jsonReader, parts *[]component) error {
+	return r.array(func(int) error {
 		var c component
 		if err := readComponent(r, &c); err != nil {
 			return err
 		}
-		*parts = append(*parts, c)
+		if *parts = append(*parts, c.list()...); len(*parts) > maxSequence {
+			return fmt.Errorf("a sequence has more than %d parts: %w", maxSequence, ErrUnsupported)
+		}
 		return nil
 	})
 }
 
-// readTemplate reads [{"SpecialToken": {"id": "<s>", …}}, {"Sequence": {"id": "A", …}}, …].
-func readTemplate(r *jsonReader, c *component) error {
+// readSingle reads [{"SpecialToken": {"id": "<s>", …}}, {"Sequence": {"id": "A", …}}, …].
+func readSingle(r *jsonReader, c *component) error {
 	id := func(dst *string) func() error {
-		return func() error { return r.fields(jsonField{"id", into(r, dst, r.string), true}) }
+		return func() error { return r.fields(jsonField{"id", into(dst, r.string), true}) }
 	}
 	return r.array(func(int) error {
 		var special, sequence string
@@ -191,14 +194,14 @@ func readTemplate(r *jsonReader, c *component) error {
 		if err == nil && (special == "") == (sequence == "") {
 			err = r.errorf("a part of a template is neither a special token nor a sequence")
 		}
-		c.template = append(c.template, special)
+		c.single = append(c.single, special)
 		return err
 	})
 }
 
-// readTemplateIDs reads {"<s>": {"ids": [1], …}, …}.
-func readTemplateIDs(r *jsonReader, c *component) error {
-	c.templateIDs = map[string][]int{}
+// readSpecials reads {"<s>": {"ids": [1], …}, …}.
+func readSpecials(r *jsonReader, c *component) error {
+	c.specials = map[string][]int{}
 	return r.object(func(name string) error {
 		var ids []int
 		err := r.fields(jsonField{"ids", func() error {
@@ -212,29 +215,29 @@ func readTemplateIDs(r *jsonReader, c *component) error {
 				return err
 			})
 		}, true})
-		c.templateIDs[name] = ids
+		c.specials[name] = ids
 		return err
 	})
 }
 
 func readBPE(r *jsonReader, m *bpeModel) error {
 	return r.fields(
-		jsonField{"type", func() (err error) {
-			m.kind, err = r.string()
-			if err == nil && m.kind != "BPE" {
-				err = fmt.Errorf("type %q is not run, only BPE: %w", m.kind, ErrUnsupported)
+		jsonField{"type", func() error {
+			kind, err := r.string()
+			if err == nil && kind != "BPE" {
+				err = fmt.Errorf("type %.80q is not run, only BPE: %w", kind, ErrUnsupported)
 			}
 			return err
 		}, false},
 		jsonField{"vocab", func() error { return readVocab(r, m) }, true},
 		jsonField{"merges", func() error { return readMerges(r, m) }, true},
-		jsonField{"unk_token", into(r, &m.unknown, r.string), false},
-		jsonField{"continuing_subword_prefix", into(r, &m.wordPrefix, r.string), false},
-		jsonField{"end_of_word_suffix", into(r, &m.wordSuffix, r.string), false},
-		jsonField{"dropout", into(r, &m.dropout, r.float), false},
-		jsonField{"fuse_unk", into(r, &m.fuseUnknown, r.bool), false},
-		jsonField{"byte_fallback", into(r, &m.byteFallback, r.bool), false},
-		jsonField{"ignore_merges", into(r, &m.ignoreMerges, r.bool), false},
+		jsonField{"unk_token", optional(r, into(&m.unknown, r.string)), false},
+		jsonField{"continuing_subword_prefix", optional(r, into(&m.wordPrefix, r.string)), false},
+		jsonField{"end_of_word_suffix", optional(r, into(&m.wordSuffix, r.string)), false},
+		jsonField{"dropout", optional(r, into(&m.dropout, r.float)), false},
+		jsonField{"fuse_unk", optional(r, into(&m.fuseUnknown, r.bool)), false},
+		jsonField{"byte_fallback", optional(r, into(&m.byteFallback, r.bool)), false},
+		jsonField{"ignore_merges", optional(r, into(&m.ignoreMerges, r.bool)), false},
 	)
 }
 

@@ -53,7 +53,7 @@ def load_directory(path):
     import tensorfile
 
     model = build(Config.from_file(os.path.join(path, "config.json")))
-    model.load_state_dict(tensorfile.load(os.path.join(path, "model.safetensors")))
+    model.load_state_dict(tensorfile.load(path))
     return model
 
 

@@ -156,7 +156,7 @@ def heldout_bits(model, documents, token_bytes, rank, world):
     return (sums[0] / sums[1] / math.log(2)).item()
 
 
-def arguments():
+def arguments(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--preset", help="a name of presets.py")
@@ -187,11 +187,11 @@ def arguments():
     parser.add_argument("--log-every", type=int, default=20, help="steps")
     parser.add_argument("--evaluate-every", type=float, default=300, help="seconds")
     parser.add_argument("--save-every", type=float, default=300, help="seconds")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main():
-    options = arguments()
+def main(argv=None):
+    options = arguments(argv)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":

@@ -1,0 +1,170 @@
+package photon
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/photon-lm/photon/models"
+)
+
+func stories(t testing.TB, opts ...LoadOption) *Model {
+	t.Helper()
+	m, err := LoadFS(models.Stories(), opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// TestTextIsWhole: texts of tokens join to the decoded text, each is UTF-8 of its own, and Complete says the same.
+func TestTextIsWhole(t *testing.T) {
+	m := stories(t)
+	opts := []Option{MaxTokens(40), Temperature(3), TopK(0), TopP(1), MinP(0), Seed(5)} // hot: broken runes come up
+	var ids []int
+	var text strings.Builder
+	for token, err := range m.Generate(background, "A cat", opts...) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !utf8.ValidString(token.Text) {
+			t.Errorf("part of a rune: %q", token.Text)
+		}
+		ids = append(ids, token.ID)
+		text.WriteString(token.Text)
+	}
+	if want := m.Tokenizer().Decode(ids); text.String() != want {
+		t.Errorf("%q, want %q", text.String(), want)
+	}
+	r, err := m.Complete(background, "A cat", opts...)
+	if err != nil || r.Text != text.String() || !slices.Equal(r.IDs, ids) || r.Reason != StopMaxTokens {
+		t.Errorf("Complete: %q, %v, %v", r.Text, r.Reason, err)
+	}
+}
+
+func TestStops(t *testing.T) {
+	m := stories(t)
+	all, err := m.Complete(background, "Once upon a time", Temperature(0), MaxTokens(40))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []int{1, 5, len(all.Text) / 2} {
+		for _, n := range []int{1, 3, 9} {
+			stop := all.Text[at:min(at+n, len(all.Text))]
+			if !utf8.ValidString(stop) {
+				continue
+			}
+			r, err := m.Complete(background, "Once upon a time", Temperature(0), MaxTokens(40), Stop("no such string", stop))
+			if want := all.Text[:strings.Index(all.Text, stop)]; err != nil || r.Reason != StopString || r.Text != want {
+				t.Errorf("stop %q: %q, %v, %v; want %q", stop, r.Text, r.Reason, err, want)
+			}
+		}
+	}
+	r, err := m.Complete(background, "Once upon a time", Temperature(0), MaxTokens(40), StopTokens(all.IDs[7]))
+	if at := slices.Index(all.IDs, all.IDs[7]); err != nil || r.Reason != StopToken || len(r.IDs) != at {
+		t.Errorf("stop token: %d tokens, %v, %v; want %d", len(r.IDs), r.Reason, err, at)
+	}
+	force := LogitsFunc(func(position int, logits []float32) {
+		if position == 9 {
+			logits[m.Config().EOSTokenIDs[0]] = 1e6
+		}
+	})
+	r, err = m.Complete(background, "Once upon a time", Temperature(0), force)
+	if n := 9 - len(m.Tokenizer().Encode("Once upon a time")); err != nil || r.Reason != StopEOS || len(r.IDs) != n {
+		t.Errorf("end of text: %d tokens, %v, %v; want %d", len(r.IDs), r.Reason, err, n)
+	}
+	r, err = m.Complete(background, "Once upon a time", MaxTokens(0))
+	if err != nil || r.Reason != StopMaxTokens || r.Text != "" {
+		t.Errorf("no tokens: %q, %v, %v", r.Text, r.Reason, err)
+	}
+}
+
+func TestGenerateRefuses(t *testing.T) {
+	m := stories(t)
+	cancelled, cancel := context.WithCancel(background)
+	cancel()
+	for name, c := range map[string]struct {
+		ctx    context.Context
+		prompt string
+		opts   []Option
+		want   error
+	}{
+		"UTF-8":     {background, "Once \xff upon", nil, ErrInvalid},
+		"option":    {background, "Once", []Option{TopP(-1)}, ErrInvalid},
+		"RecGen":    {background, "Once", []Option{Mode(RecGen)}, ErrUnsupported},
+		"cancelled": {cancelled, "Once", nil, context.Canceled},
+		"masked": {background, "Once", []Option{LogitsFunc(func(_ int, logits []float32) {
+			for i := range logits {
+				logits[i] = float32(math.Inf(-1))
+			}
+		})}, ErrInvalid},
+	} {
+		r, err := m.Complete(c.ctx, c.prompt, c.opts...)
+		if !errors.Is(err, c.want) || r.Reason != StopCaller {
+			t.Errorf("%s: %v, %v; want %v", name, r.Reason, err, c.want)
+		}
+		n := 0
+		for _, err := range m.Generate(c.ctx, c.prompt, c.opts...) {
+			if n++; !errors.Is(err, c.want) {
+				t.Errorf("%s: %v, want %v", name, err, c.want)
+			}
+		}
+		if n != 1 {
+			t.Errorf("%s: %d rounds", name, n)
+		}
+	}
+}
+
+// TestGeneratedLogProbs compares with Score.
+func TestGeneratedLogProbs(t *testing.T) {
+	m := stories(t)
+	prompt := m.Tokenizer().Encode("The sun")
+	s := m.NewSession(LogProbs(3), MaxTokens(12))
+	if err := s.Append(background, prompt...); err != nil {
+		t.Fatal(err)
+	}
+	ids := slices.Clone(prompt)
+	var got []float32
+	for token, err := range s.Generate(background) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, token.ID)
+		got = append(got, token.LogProb)
+		if len(token.Top) != 3 || token.Top[0].LogProb < token.Top[2].LogProb || token.LogProb > token.Top[0].LogProb {
+			t.Errorf("top %v, chosen %v", token.Top, token.LogProb)
+		}
+	}
+	want, err := m.Score(background, ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near(t, "log-probabilities", got, want[len(prompt):], 1e-5)
+}
+
+// TestRuneAcrossTokens: a rune of several tokens comes out once, with the last of them.
+func TestRuneAcrossTokens(t *testing.T) {
+	m := stories(t)
+	ids := m.Tokenizer().Encode("x🦊y🦊")
+	next := 0
+	spell := LogitsFunc(func(_ int, logits []float32) {
+		logits[ids[next]] = 1e9
+		next++
+	})
+	var texts []string
+	for token, err := range m.Generate(background, "A", Temperature(0), MaxTokens(len(ids)-1), spell) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token.Text != "" {
+			texts = append(texts, token.Text)
+		}
+	}
+	if want := []string{"x", "🦊", "y", "\uFFFD"}; !slices.Equal(texts, want) {
+		t.Errorf("%q, want %q", texts, want)
+	}
+}

@@ -1,0 +1,140 @@
+"""train.py and optim.py: rows of documents, resuming, the two optimisers."""
+
+import contextlib
+import io
+import json
+import os
+import tempfile
+import unittest
+
+import numpy as np
+import torch
+
+import bpe
+import data
+import golden
+import optim
+import train
+
+
+class FakePacked:
+    def __init__(self, lengths, eos):
+        self.offsets = np.cumsum([0] + lengths)
+        self.ids = np.arange(self.offsets[-1]) + 1
+        self.manifest = {"eos_token_id": eos}
+
+    def document(self, i):
+        return self.ids[self.offsets[i] : self.offsets[i + 1]]
+
+
+class Rows(unittest.TestCase):
+    def test_an_epoch_holds_every_token_once_and_documents_start_aligned(self):
+        packed = FakePacked([5, 70, 16, 33, 1, 8], eos=0)
+        starts = set(packed.ids[packed.offsets[:-1]].tolist())
+        ranks = [train.Stream(packed, 32, 16, seed=3, rank=r, world=2) for r in range(2)]
+        seen = []
+        for stream in ranks:
+            while stream.epoch < 1:
+                ids, mask = stream.row()
+                self.assertTrue((ids[~mask] == 0).all())
+                for at in np.flatnonzero(mask):
+                    if ids[at] in starts:
+                        self.assertEqual(at % 16, 0)
+                    elif at > 0:
+                        self.assertEqual(ids[at - 1] + 1, ids[at])
+                seen.extend(ids[mask].tolist())
+        # Each rank stopped in its second epoch: whatever it saw of that one it saw twice.
+        self.assertEqual(sorted(set(seen)), packed.ids.tolist())
+        self.assertLess(len(seen), 2 * len(packed.ids) + 64)
+
+    def test_skip_leaves_off_where_drawing_would(self):
+        packed = FakePacked([40, 7, 90], eos=0)
+        a, b = (train.Stream(packed, 32, 16, seed=1, rank=0, world=1) for _ in range(2))
+        rows = [a.row()[0] for _ in range(9)]
+        for _ in range(8):
+            b.row()
+        np.testing.assert_array_equal(rows[8], b.row()[0])
+
+
+class Optimisers(unittest.TestCase):
+    def test_orthogonalise_brings_singular_values_near_one(self):
+        generator = torch.Generator().manual_seed(1)
+        for shape in ((24, 24), (16, 64), (64, 16)):
+            g = torch.randn(shape, generator=generator)
+            x = optim.orthogonalise(g)
+            u, s, v = torch.linalg.svd(g, full_matrices=False)
+            got = torch.diagonal(u.t() @ x @ v.t())  # the same singular vectors, other values
+            strong = got[s > 0.1 * s[0]]
+            self.assertTrue(((strong > 0.6) & (strong < 1.3)).all(), strong)
+
+    def test_every_parameter_has_one_optimiser(self):
+        model = train.build(golden.CASES["photon-local-f32"].config).init_weights(1)
+        for muon_lr in (0, 0.02):
+            held = [p for o in optim.optimisers(model, 1e-3, muon_lr, 0.1, "cpu") for g in o.param_groups for p in g["params"]]
+            self.assertEqual(sorted(map(id, held)), sorted(map(id, model.parameters())))
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Run(unittest.TestCase):
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.path = directory.name
+        text = "".join(f"The {a} saw the {b}.\n<|endoftext|>\n" for a in ("cat", "dog", "hen", "fox") for b in ("moon", "sun", "sea"))
+        self.file("text.txt", text * 20)
+        bpe.save(self.at("tokenizer.json"), [])
+        data.pack([self.at("text.txt")], bpe.load(self.at("tokenizer.json")), self.at("text.bin"))
+        cfg = golden.CASES["photon-local-f32"].config.to_dict()
+        cfg.update(vocab_size=257, eos_token_id=256)
+        self.file("config.json", json.dumps(cfg))
+
+    def at(self, name):
+        return os.path.join(self.path, name)
+
+    def file(self, name, text):
+        with open(self.at(name), "w", encoding="utf-8") as f:
+            f.write(text)
+
+    def train(self, out, *more):
+        arguments = ["--config", self.at("config.json"), "--tokenizer", self.at("tokenizer.json"), "--data", self.at("text.bin"),
+                     "--heldout", self.at("text.bin"), "--out", self.at(out), "--rows", "2", "--tokens", "64", "--warmup", "2",
+                     "--log-every", "1", *more]
+        with contextlib.redirect_stdout(io.StringIO()):
+            train.main(arguments)
+        with open(self.at(out + "/log.jsonl"), encoding="utf-8") as f:
+            return [json.loads(line) for line in f]
+
+    def test_it_learns(self):
+        log = self.train("out", "--steps", "30")
+        losses = [line["loss"] for line in log if "loss" in line]
+        self.assertLess(losses[-1], losses[0] - 1)
+        self.assertEqual(log[-1]["step"], 30)
+        self.assertGreater(log[-1]["heldout_bits_per_byte"], 0)
+
+    def test_a_resumed_run_ends_where_an_uninterrupted_one_does(self):
+        self.train("whole", "--steps", "6")
+        step, calls = torch.optim.AdamW.step, []
+
+        def fail_once(self, closure=None):
+            calls.append(1)
+            if len(calls) == 4:
+                raise Interrupted
+            return step(self, closure)
+
+        torch.optim.AdamW.step = fail_once
+        try:
+            with self.assertRaises(Interrupted):
+                self.train("broken", "--steps", "6", "--save-every", "0")
+        finally:
+            torch.optim.AdamW.step = step
+        self.train("broken", "--steps", "6")
+        whole, broken = (torch.load(self.at(f"{name}/checkpoint.pt"))["model"] for name in ("whole", "broken"))
+        for name in whole:
+            torch.testing.assert_close(whole[name], broken[name], rtol=0, atol=1e-6)
+
+
+if __name__ == "__main__":
+    unittest.main()
