@@ -1,9 +1,21 @@
 package photon
 
 import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"maps"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -70,4 +82,175 @@ func paperPhoton(s StackConfig, embedding int) Config {
 	c := paperBlock(s, embedding)
 	c.Levels = append(c.Levels, LevelConfig{ChunkSize: 4, PrefixLength: 2, Chunker: chunkerLinear, Encoder: s, Decoder: s})
 	return c
+}
+
+// WriteRandom makes dir a model directory of random weights: model.safetensors in dtype "BF16" or "F32", and config.json; no
+// tokenizer. The same cfg, seed and dtype give the same bytes on every machine. Weights are normal with deviation 0.02, those
+// that write to the residual stream less by the square root of twice their stack's layers; norms are 1, biases 0.
+//
+// It takes constant memory, and replaces no model: where dir has one, the error matches fs.ErrExist. A bad cfg or dtype
+// matches ErrInvalid. It may be called from several goroutines, for different directories.
+func WriteRandom(dir string, cfg Config, seed uint64, dtype string) error {
+	as := dtypeBF16
+	switch dtype {
+	case "BF16":
+	case "F32":
+		as = dtypeF32
+	default:
+		return fmt.Errorf("photon: dtype %.40q, want BF16 or F32: %w", dtype, ErrInvalid)
+	}
+	if err := cfg.validate(); err != nil {
+		return fmt.Errorf("photon: config: %v: %w", err, ErrInvalid)
+	}
+	configJSON, err := json.MarshalIndent(cfg, "", "  ")
+	if err != nil {
+		return fmt.Errorf("photon: config: %w", err)
+	}
+	for _, name := range []string{configFile, weightsFile, indexFile} {
+		_, err := os.Lstat(filepath.Join(dir, name))
+		if err == nil {
+			return fmt.Errorf("photon: %s holds a model, its %s: choose another directory: %w", dir, name, fs.ErrExist)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("photon: %w", err)
+		}
+	}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return fmt.Errorf("photon: %w", err)
+	}
+	err = writeFile(filepath.Join(dir, weightsFile), func(w io.Writer) error { return writeRandomTensors(w, cfg, seed, as) })
+	if err != nil {
+		return err
+	}
+	// The config comes last: without it the directory is no model yet.
+	return writeFile(filepath.Join(dir, configFile), func(w io.Writer) error { _, err := w.Write(append(configJSON, '\n')); return err })
+}
+
+// writeFile writes beside the file and renames, so that the name never stands for half of it.
+func writeFile(name string, write func(w io.Writer) error) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*.tmp")
+	if err != nil {
+		return fmt.Errorf("photon: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+			err = fmt.Errorf("photon: %s: %w", name, err)
+		}
+	}()
+	w := bufio.NewWriterSize(f, 1<<20)
+	if err := write(w); err != nil {
+		return err
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if err := f.Chmod(0o644); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}
+
+func writeRandomTensors(w io.Writer, cfg Config, seed uint64, as dtype) error {
+	specs := cfg.tensors()
+	if _, err := w.Write(safetensorsHeader(specs, as)); err != nil {
+		return err
+	}
+	normal := normalQuantiles()
+	encoded := make([]byte, len(normal)*as.size()) // what the stream's 16-bit draws stand for
+	buf := make([]byte, 0, 1<<16)
+	for i, spec := range specs {
+		mean, deviation := cfg.initial(spec.name)
+		for q, x := range normal {
+			as.put(encoded[q*as.size():], mean+float32(deviation*x))
+		}
+		// Every tensor has a stream of its own.
+		stream := rand.NewPCG(seed, uint64(i))
+		for left := spec.elements(); left > 0; {
+			buf = buf[:0]
+			for ; left > 0 && len(buf)+4*as.size() <= cap(buf); left -= min(left, 4) {
+				bits := stream.Uint64()
+				for range min(left, 4) {
+					at := int(uint16(bits)) * as.size()
+					buf = append(buf, encoded[at:at+as.size()]...)
+					bits >>= 16
+				}
+			}
+			if _, err := w.Write(buf); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// normalQuantiles cuts the standard normal distribution into 65,536 equally likely pieces and returns the middle of each. They
+// are rounded to multiples of 2^-20, so that no machine's floating point shows.
+func normalQuantiles() []float32 {
+	q := make([]float32, 1<<16)
+	for i := range q {
+		x := math.Sqrt2 * math.Erfinv(float64(2*i+1)/float64(len(q))-1)
+		q[i] = float32(math.Round(x*(1<<20)) / (1 << 20))
+	}
+	return q
+}
+
+// initial is the mean and the deviation of a tensor's elements before training.
+func (c Config) initial(tensor string) (mean, deviation float32) {
+	switch {
+	case strings.HasSuffix(tensor, "norm.weight"):
+		return 1, 0
+	case strings.HasSuffix(tensor, ".bias"):
+		return 0, 0
+	case strings.HasSuffix(tensor, ".o_proj.weight"), strings.HasSuffix(tensor, ".down_proj.weight"):
+		return 0, float32(0.02 / math.Sqrt(2*float64(c.stackOf(tensor).Layers)))
+	}
+	return 0, 0.02
+}
+
+// stackOf returns the stack that a layer's tensor is part of.
+func (c Config) stackOf(tensor string) StackConfig {
+	if c.Flat() {
+		return c.Transformer
+	}
+	parts := strings.SplitN(tensor, ".", 4) // levels, number, encoder or decoder
+	level, _ := strconv.Atoi(parts[1])
+	if parts[2] == "encoder" {
+		return c.Levels[level].Encoder
+	}
+	return c.Levels[level].Decoder
+}
+
+// put writes one value, rounded to nearest.
+func (d dtype) put(dst []byte, x float32) {
+	switch d {
+	case dtypeF32:
+		binary.LittleEndian.PutUint32(dst, math.Float32bits(x))
+	case dtypeF16:
+		binary.LittleEndian.PutUint16(dst, f32ToF16(x))
+	case dtypeBF16:
+		binary.LittleEndian.PutUint16(dst, f32ToBF16(x))
+	}
+}
+
+// safetensorsHeader is what stands before the data of these tensors, all of one dtype.
+func safetensorsHeader(specs []tensorSpec, as dtype) []byte {
+	var b bytes.Buffer
+	b.WriteString(`{"__metadata__":{"format":"pt"}`)
+	at := int64(0)
+	for _, spec := range specs {
+		end := at + spec.elements()*int64(as.size())
+		shape := strings.ReplaceAll(strings.Trim(fmt.Sprint(spec.shape), "[]"), " ", ",")
+		fmt.Fprintf(&b, `,%q:{"dtype":%q,"shape":[%s],"data_offsets":[%d,%d]}`, spec.name, as, shape, at, end)
+		at = end
+	}
+	b.WriteByte('}')
+	for b.Len()%8 != 0 {
+		b.WriteByte(' ')
+	}
+	return append(binary.LittleEndian.AppendUint64(nil, uint64(b.Len())), b.Bytes()...)
 }
