@@ -42,10 +42,10 @@ func (r *kvRows) resize(t CacheType, heads, rows, headDim int) {
 	}
 }
 
-// grow returns s with length n; the contents are unspecified when a larger array had to be made.
+// grow returns s with length n, with room to spare when a larger array had to be made; the contents are then unspecified.
 func grow[T any](s []T, n int) []T {
 	if cap(s) < n {
-		return make([]T, n)
+		return make([]T, n, max(n, 2*cap(s)))
 	}
 	return s[:n]
 }

@@ -30,6 +30,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -104,7 +105,9 @@ func Load(dir string, opts ...LoadOption) (*Model, error) {
 func LoadFS(fsys fs.FS, opts ...LoadOption) (*Model, error) {
 	o := loadOptions{threads: runtime.GOMAXPROCS(0)}
 	for _, set := range opts {
-		set(&o)
+		if set != nil {
+			set(&o)
+		}
 	}
 	if err := o.check(); err != nil {
 		return nil, err
@@ -176,8 +179,12 @@ func (m *Model) begin() {
 	m.follow(ws, []*sequence{m.empty}, false)
 }
 
-// Config returns the model's architecture.
-func (m *Model) Config() Config { return m.cfg }
+// Config returns the model's architecture, a copy.
+func (m *Model) Config() Config {
+	c := m.cfg
+	c.EOSTokenIDs, c.Levels = slices.Clone(c.EOSTokenIDs), slices.Clone(c.Levels)
+	return c
+}
 
 // Tokenizer returns the model's tokenizer, nil if its directory has none.
 func (m *Model) Tokenizer() *Tokenizer { return m.tokenizer }

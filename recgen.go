@@ -10,11 +10,17 @@ import (
 // later meta-context: text can drift, and its quality is below that of HierGen.
 type recGen struct {
 	started bool
-	ready   []Token // the current meta-context, drawn as a whole
-	take    int     // how many of those are part of the text
-	caches  [][]*kvCache
-	conds   []float32 // X̂^(l) of every unit of the meta-context, [units × D_l]
-	unit    []Token   // scratch
+	ready   []Token      // the current meta-context, drawn as a whole
+	take    int          // how many of those are part of the text
+	caches  [][]*kvCache // of each level, one for each of its units in the meta-context
+	recGenScratch
+}
+
+type recGenScratch struct {
+	states  [2][]float32 // X̂ of every unit of two levels, [units × D_l]
+	chunk   []float32    // X̂ of the top unit's children
+	logits  []float32    // [units × vocab]
+	history []int
 }
 
 func (g *recGen) tokens() int { return g.take }
@@ -74,39 +80,39 @@ func (g *recGen) metaContext(s *Session, ws *workspace, o *options) error {
 	s.seq.n += g.take
 	s.seq.synced = s.seq.n
 	for _, t := range g.ready {
-		s.remember([]int{t.ID})
+		ws.oneID[0] = t.ID
+		s.remember(ws.oneID[:])
 	}
 	g.take, g.ready = 0, g.ready[:0]
 	if g.caches == nil {
 		g.caches = make([][]*kvCache, len(m.decoders))
 	}
 	top := len(m.encoders) - 1
-	g.conds = append(g.conds[:0], s.seq.top...)
-	var chunk []float32 // X̂^(L-1) of the top unit's children
+	conds := s.seq.top
 	for l := top; l > 0; l-- {
-		g.conds = g.decodeStates(ws, m, l)
+		conds = g.decodeStates(ws, m, l, conds)
 		if l == top {
-			chunk = slices.Clone(g.conds)
+			g.chunk = append(g.chunk[:0], conds...)
 		}
 	}
-	if err := g.decodeTokens(s, ws, o); err != nil {
+	if err := g.decodeTokens(s, ws, o, conds); err != nil {
 		return err
 	}
 	e := m.encoders[top]
-	s.seq.top = grow(s.seq.top, e.width())
-	e.units(ws, s.seq.top, chunk, 1)
-	e.stack.forward(ws, s.seq.top, []segment{{s.seq.enc[top], 1}})
+	e.units(ws, s.seq.top, g.chunk, 1)
+	ws.list = append(ws.list[:0], segment{s.seq.enc[top], 1})
+	e.stack.forward(ws, s.seq.top, ws.list)
 	return nil
 }
 
 // prefix runs the prefix rows of every unit of level l and returns the last ones [units × W]: X̂ of each first child.
-func (g *recGen) prefix(ws *workspace, m *Model, l int) []float32 {
+func (g *recGen) prefix(ws *workspace, m *Model, l int, conds []float32) []float32 {
 	d := m.decoders[l]
-	units := len(g.conds) / d.converter.in
+	units := len(conds) / d.converter.in
 	for len(g.caches[l]) < units {
 		g.caches[l] = append(g.caches[l], newKVCache(m.cacheType, d.stack.cfg))
 	}
-	rows := d.convert(ws, g.conds)
+	rows := d.convert(ws, conds)
 	ws.list = ws.list[:0]
 	for _, c := range g.caches[l][:units] {
 		c.reset(0)
@@ -121,12 +127,13 @@ func (g *recGen) prefix(ws *workspace, m *Model, l int) []float32 {
 }
 
 // decodeStates decodes the children of every unit of level l, each fed its own predictions: [units·C × D_(l-1)].
-func (g *recGen) decodeStates(ws *workspace, m *Model, l int) []float32 {
+func (g *recGen) decodeStates(ws *workspace, m *Model, l int, conds []float32) []float32 {
 	d := m.decoders[l]
 	width := d.width()
-	rows := g.prefix(ws, m, l)
+	rows := g.prefix(ws, m, l, conds)
 	units := len(rows) / width
-	out := make([]float32, units*d.chunk*width)
+	out := grow(g.states[l&1], units*d.chunk*width)
+	g.states[l&1] = out
 	for j := range d.chunk {
 		for u := range units {
 			copy(out[(u*d.chunk+j)*width:][:width], rows[u*width:])
@@ -139,27 +146,28 @@ func (g *recGen) decodeStates(ws *workspace, m *Model, l int) []float32 {
 }
 
 // decodeTokens draws the tokens of every level-1 unit, one place of all units at a time.
-func (g *recGen) decodeTokens(s *Session, ws *workspace, o *options) error {
+func (g *recGen) decodeTokens(s *Session, ws *workspace, o *options, conds []float32) error {
 	m, d := s.m, s.m.decoders[0]
 	width, vocab := d.width(), m.cfg.VocabSize
-	rows := g.prefix(ws, m, 0)
+	rows := g.prefix(ws, m, 0, conds)
 	units := len(rows) / width
 	g.ready = grow(g.ready, units*d.chunk)
-	logits := make([]float32, units*vocab)
-	history := make([]int, 0, recentTokens+d.chunk)
+	g.logits = grow(g.logits, units*vocab)
 	for j := range d.chunk {
-		m.head.mul(&ws.crew, &ws.mulTask, logits, rows, units)
+		m.head.mul(&ws.crew, &ws.mulTask, g.logits, rows, units)
 		for u := range units {
-			history = append(history[:0], s.recent[max(0, len(s.recent)-recentTokens):]...)
+			g.history = append(g.history[:0], s.recent[max(0, len(s.recent)-recentTokens):]...)
 			for _, t := range g.ready[u*d.chunk:][:j] {
-				history = append(history, t.ID)
+				g.history = append(g.history, t.ID)
 			}
-			t, err := s.choose(ws, o, logits[u*vocab:][:vocab], history, s.seq.n+u*d.chunk+j)
+			t, err := s.choose(ws, o, g.logits[u*vocab:][:vocab], g.history, s.seq.n+u*d.chunk+j)
 			if err != nil {
 				g.ready = g.ready[:0]
 				return err
 			}
-			t.Top = slices.Clone(t.Top)
+			if len(t.Top) > 0 {
+				t.Top = slices.Clone(t.Top)
+			}
 			g.ready[u*d.chunk+j] = t
 			m.decoderTable.row(rows[u*width:], t.ID)
 		}

@@ -77,6 +77,11 @@ func (s *Session) Stats() Stats {
 	t := s.stats
 	t.StateBytes = s.seq.stateBytes()
 	t.KVReadBytes, t.KVWriteBytes = s.seq.traffic()
+	for _, level := range s.rec.caches {
+		for _, c := range level {
+			t.KVReadBytes, t.KVWriteBytes = t.KVReadBytes+c.read, t.KVWriteBytes+c.written
+		}
+	}
 	return t
 }
 
