@@ -3,6 +3,7 @@ package photon
 import (
 	"encoding/json"
 	"flag"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -187,7 +188,7 @@ func TestTokenizerIDs(t *testing.T) {
 	if id, ok := tokenizer.TokenID("no such token"); ok {
 		t.Errorf("an unknown token has id %d", id)
 	}
-	if text := tokenizer.Decode([]int{-1, the, 1 << 40, tokenizer.VocabSize(), eos}); text != " the<|endoftext|>" {
+	if text := tokenizer.Decode([]int{-1, the, math.MaxInt, tokenizer.VocabSize(), eos}); text != " the<|endoftext|>" {
 		t.Errorf("ids out of range decode to %q", text)
 	}
 }
