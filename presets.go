@@ -19,7 +19,7 @@ import (
 	"strings"
 )
 
-// presets are models by name: those of the PHOTON paper (arXiv 2512.20687), and flat ones that other programs are measured with.
+// presets are models by name: those of the PHOTON paper (arXiv 2512.20687), our own, and flat ones that other programs are measured with.
 var presets = map[string]Config{
 	"photon-600m":  paperPhoton(paperStack(1664, 4096, 4), 416),
 	"photon-900m":  paperPhoton(paperStack(1792, 4608, 5), 448),
@@ -30,6 +30,9 @@ var presets = map[string]Config{
 	"vanilla-600m": vanilla(paperStack(1664, 4096, 16)),
 	"vanilla-900m": vanilla(paperStack(1792, 4608, 20)),
 	"vanilla-1.2b": vanilla(paperStack(1920, 5120, 24)),
+
+	"photon-7m": photon7M(), // the embedded model, and a flat one of its size
+	"flat-7m":   flat7M(),
 
 	"flat-20m":  flat(8192, presetStack(384, 1024, 6, 8)),
 	"flat-134m": flat(32000, presetStack(768, 2048, 12, 12)),
@@ -61,6 +64,27 @@ func paperStack(hidden, intermediate, layers int) StackConfig {
 
 func flat(vocabulary int, s StackConfig) Config {
 	return Config{ModelType: modelTypeLlama, VocabSize: vocabulary, EmbeddingSize: s.HiddenSize, RMSNormEps: 1e-5, BOSTokenID: -1, Transformer: s}
+}
+
+// photon7M has stream decoders and a windowed lower encoder, so that only the top encoder's cache grows with the text. Most of its work is at the tokens.
+func photon7M() Config {
+	stack := func(hidden, intermediate, layers, window int) StackConfig {
+		s := presetStack(hidden, intermediate, hidden/64, layers)
+		s.SlidingWindow = window
+		return s
+	}
+	return Config{ModelType: modelTypePhoton, FormatVersion: formatVersion, VocabSize: 4096, EmbeddingSize: 64, RMSNormEps: 1e-5,
+		BOSTokenID: -1, EOSTokenIDs: []int{4095},
+		Levels: []LevelConfig{
+			{ChunkSize: 4, PrefixLength: 1, Chunker: chunkerConcat, Encoder: stack(256, 512, 2, 64), Decoder: stack(192, 512, 3, 64)},
+			{ChunkSize: 4, PrefixLength: 1, Chunker: chunkerLinear, Encoder: stack(256, 704, 2, 0), Decoder: stack(256, 512, 1, 64)},
+		}}
+}
+
+func flat7M() Config {
+	c := flat(4096, presetStack(256, 768, 4, 6))
+	c.EOSTokenIDs = []int{4095}
+	return c
 }
 
 // vanilla is the paper's flat baseline, with the ids of its Llama tokenizer.

@@ -47,6 +47,19 @@ def _vanilla(hidden, ffn, heads, layers):
 PRESETS = {f"{kind}-{size}": make(*sizes)
            for kind, make in (("photon", _photon), ("block", _block), ("vanilla", _vanilla))
            for size, sizes in PAPER.items()}
+# Our own: the embedded model, whose stream decoders and windowed lower encoder leave only the top encoder's cache to grow, and
+# a flat model of its size.
+def _photon_7m():
+    def stack(hidden, ffn, layers, window):
+        return _stack(hidden, ffn, hidden // 64, layers, sliding_window=window)
+    return Config(vocab_size=4096, embedding_size=64, eos_token_id=4095, levels=[
+        LevelConfig(chunk_size=4, prefix_length=1, chunker="concat", encoder=stack(256, 512, 2, 64), decoder=stack(192, 512, 3, 64)),
+        LevelConfig(chunk_size=4, prefix_length=1, chunker="linear", encoder=stack(256, 704, 2, 0), decoder=stack(256, 512, 1, 64)),
+    ])
+
+
+PRESETS["photon-7m"] = _photon_7m()
+PRESETS["flat-7m"] = _flat(4096, 256, 6, 4, 768, eos_token_id=4095)
 PRESETS["flat-20m"] = _flat(8192, 384, 8, 6, 1024)
 PRESETS["flat-134m"] = _flat(32000, 768, 12, 12, 2048)
 PRESETS["flat-597m"] = _flat(32000, 1280, 26, 20, 3456)
