@@ -28,6 +28,7 @@ import bpe
 import data
 import evaluate
 import optim
+import tensorfile
 from model import Config, build, count_parameters
 
 
@@ -161,6 +162,7 @@ def arguments(argv):
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--preset", help="a name of presets.py")
     model.add_argument("--config", help="a config.json")
+    parser.add_argument("--init", metavar="DIR", help="start from the weights of a model directory")
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--data", action="append", required=True, metavar="FILE.bin[:WEIGHT]")
     parser.add_argument("--heldout", metavar="FILE.bin")
@@ -212,7 +214,10 @@ def main(argv=None):
     tokenizer = bpe.load(options.tokenizer)
     if tokenizer.vocab_size != cfg.vocab_size:
         sys.exit(f"{options.tokenizer} has {tokenizer.vocab_size} tokens, the model {cfg.vocab_size}: train a tokenizer of that size")
-    model = build(cfg).init_weights(options.seed).to(device)
+    model = build(cfg).init_weights(options.seed)
+    if options.init:
+        model.load_state_dict(tensorfile.load(options.init))
+    model = model.to(device)
     mixture = Mixture(options.data, tokenizer, options.tokens, cfg.meta_context, options.seed, rank, world)
     optimisers = optim.optimisers(model, options.lr, options.muon_lr, options.weight_decay, device)
     budget, step, tokens = Budget(options), 0, 0
