@@ -184,7 +184,7 @@ func (c *checkpoint) pairScales() error {
 			return fail("I8 without %s%s", t.name, scalesSuffix)
 		}
 		s := &c.tensors[j]
-		if want := []int{t.shape[0], (t.shape[1] + int8Group - 1) / int8Group}; s.dtype == dtypeI8 || !slices.Equal(s.shape, want) {
+		if want := []int{t.shape[0], (t.shape[1] + scaleGroup - 1) / scaleGroup}; s.dtype == dtypeI8 || !slices.Equal(s.shape, want) {
 			return fail("its scales are %v %v, want F32, F16 or BF16 %v", s.dtype, s.shape, want)
 		}
 		t.partner, s.partner = j, i

@@ -140,8 +140,11 @@ type part struct {
 // matrix makes one matrix of several tensors below one another.
 func (l *loader) matrix(in int, parts ...part) *matrix {
 	w := &matrix{in: in, form: l.form}
-	if l.form == AsStored {
+	switch l.form {
+	case AsStored:
 		w.form = BF16
+	case BF16:
+		w.form = bf16Rounded
 	}
 	for _, p := range parts {
 		if t, _ := l.weights.dtypeOf(p.name); l.form == AsStored && t != dtypeBF16 {

@@ -9,10 +9,14 @@ const (
 	BF16                       // 2 bytes a weight
 	Int8                       // 1.06 bytes a weight: groups of 32 along the input share a scale
 	Int4                       // 0.56 bytes a weight: groups of 32 along the input share a scale
+
+	// bf16Rounded is BF16 whose products round the activations to bfloat16 too, which is what VDPBF16PS and its like compute.
+	// BF16 as a form of matrix keeps the activations float32.
+	bf16Rounded
 )
 
 func (t WeightType) String() string {
-	return [...]string{"as stored", "f32", "bf16", "int8", "int4"}[t]
+	return [...]string{"as stored", "f32", "bf16", "int8", "int4", "bf16 rounded"}[t]
 }
 
 // panelWidth is the number of outputs that a kernel computes side by side.
@@ -20,16 +24,22 @@ const panelWidth = 32
 
 // matrix is a weight W [out×in], packed once into panels of panelWidth outputs that the kernels walk along the input:
 //
-//	f32:  panels [ceil(out/32)][in][32]
-//	bf16: panels [ceil(out/32)][ceil(in/2)][32][2]
+//	f32:  panels [ceil(out/32)][in][32] float32
+//	bf16: panels [ceil(out/32)][ceil(in/2)][32][2] bfloat16
+//	int8: panels [ceil(out/32)][ceil(in/32)] of {scale [32] bfloat16, weight [8][32][4] uint8}: weight q of input 4s+i and
+//	      output j, -127 … 127, is held as q+128 in [s][j][i]
+//	int4: panels [ceil(out/32)][ceil(in/32)] of {scale [32] bfloat16, weight [4][32][4] uint8}: weight q, -8 … 7, is held
+//	      as q+8; input 4s+i in the low half of [s][j][i], input 16+4s+i in its high half
 //
-// What is missing in the last panel or pair is zero. Every output element is accumulated over the input in one fixed order,
-// whatever the number of rows: a row's bits do not depend on its company.
+// What is missing in the last pair, group or panel is zero. Every output element is accumulated over the input in one fixed
+// order, whatever the number of rows, and what a kernel leaves in dst between two blocks of the input is float32, as its
+// registers are: a row's bits do not depend on its company.
 type matrix struct {
 	out, in int
 	form    WeightType
 	f32     []float32
 	bf16    []uint16
+	quant   []byte
 }
 
 func newMatrix(out, in int, form WeightType) *matrix {
@@ -38,34 +48,42 @@ func newMatrix(out, in int, form WeightType) *matrix {
 	return w
 }
 
-// alloc makes the arrays of a matrix whose shape and form are set, unless they are there.
+// alloc makes the array of a matrix whose shape and form are set, unless it is there.
 func (w *matrix) alloc() {
-	if w.f32 != nil || w.bf16 != nil {
+	if w.f32 != nil || w.bf16 != nil || w.quant != nil {
 		return
 	}
 	switch w.form {
 	case F32:
-		w.f32 = make([]float32, w.panels()*w.in*panelWidth)
-	case BF16:
-		w.bf16 = make([]uint16, w.panels()*w.pairs()*2*panelWidth)
+		w.f32 = make([]float32, w.bytes()/4)
+	case BF16, bf16Rounded:
+		w.bf16 = make([]uint16, w.bytes()/2)
 	default:
-		panic("photon: no such matrix form: " + w.form.String())
+		w.quant = make([]byte, w.bytes())
 	}
 }
 
-// bytes is what the arrays take.
+// bytes is what the array takes.
 func (w *matrix) bytes() int64 {
-	size := int64(4)
-	if w.form == BF16 {
-		size = 2
+	panels := int64(w.panels())
+	switch w.form {
+	case F32:
+		return panels * int64(w.in) * panelWidth * 4
+	case BF16, bf16Rounded:
+		return panels * int64(w.pairs()) * panelWidth * 4
+	case Int8:
+		return panels * int64(w.groups()) * int8Group
+	case Int4:
+		return panels * int64(w.groups()) * int4Group
 	}
-	return size * int64(w.panels()) * int64(w.in) * panelWidth
+	panic("photon: no such matrix form: " + w.form.String())
 }
 
 func (w *matrix) panels() int { return (w.out + panelWidth - 1) / panelWidth }
 func (w *matrix) pairs() int  { return (w.in + 1) / 2 }
+func (w *matrix) groups() int { return (w.in + groupSize - 1) / groupSize }
 
-// setRows packs rows first, first+1, … of W from values [n×in].
+// setRows packs rows first, first+1, … of W from values [n×in]. Calls for different rows may run at the same time.
 func (w *matrix) setRows(first int, values []float32) {
 	for i := range len(values) / w.in {
 		row := values[i*w.in:][:w.in]
@@ -76,56 +94,221 @@ func (w *matrix) setRows(first int, values []float32) {
 			for k, v := range row {
 				p[k*panelWidth+lane] = v
 			}
-		case BF16:
+		case BF16, bf16Rounded:
 			p := w.bf16[panel*w.pairs()*2*panelWidth:]
 			for k, v := range row {
 				p[(k/2*panelWidth+lane)*2+k%2] = f32ToBF16(v)
 			}
+		case Int8:
+			for g := range w.groups() {
+				packInt8(w.quant[(panel*w.groups()+g)*int8Group:][:int8Group], lane, row[g*groupSize:min((g+1)*groupSize, w.in)])
+			}
+		case Int4:
+			for g := range w.groups() {
+				packInt4(w.quant[(panel*w.groups()+g)*int4Group:][:int4Group], lane, row[g*groupSize:min((g+1)*groupSize, w.in)])
+			}
 		}
 	}
 }
+
+// mulTask is one product. It belongs to the caller, who reuses it: once its scratch has grown, a product allocates nothing.
+type mulTask struct {
+	w         *matrix
+	dst, x    []float32
+	xStride   int
+	rows      int
+	preparing bool // the parts convert rows of x; otherwise they compute
+
+	rowsPerPart, panelsPerPart, panelParts int
+	outerK                                 int // inputs after which a part goes on to its next panel
+	blockK                                 int // inputs of a panel that stay in the first-level cache while all rows use them
+
+	source []float32    // x as the caller gave it
+	padded []float32    // x [rows×even in], rounded to bfloat16 for bf16Rounded
+	half   []uint16     // x [rows×even in] as bfloat16, for kernels that multiply pairs
+	quant  []quantGroup // x [rows×groups]
+	edge   []float32    // dst [rows×32] of the last panel when it is not full
+}
+
+const (
+	minPart  = 1 << 16 // multiply-adds that are worth handing to another thread
+	maxRows  = 240     // rows of a part; with blockK it bounds the time in a kernel, some 70 µs, for a goroutine cannot be stopped there
+	cachedX  = 1 << 16 // activations of a part that are used over and over
+	longK    = 4096    // block of the input when there is one tile of rows only, which uses the weights once
+	prepared = 1 << 14 // activations converted in one part
+)
 
 // mul computes dst [rows×out] = x [rows×in] · Wᵀ.
 func (w *matrix) mul(c *crew, t *mulTask, dst, x []float32, rows int) {
 	if len(x) < rows*w.in || len(dst) < rows*w.out {
 		panic("photon: matrix product: slice too short")
 	}
-	*t = mulTask{w: w, dst: dst, x: x, rows: rows}
-	t.panelsPerPart = max(1, w.panels()/(4*c.workers))
-	if rows*w.out*w.in < 1<<16 {
-		t.panelsPerPart = w.panels()
+	if rows == 0 || w.out == 0 {
+		return
 	}
-	parts := (w.panels() + t.panelsPerPart - 1) / t.panelsPerPart
-	c.run(t, parts)
-	*t = mulTask{}
+	t.w, t.dst, t.x, t.source, t.xStride, t.rows = w, dst, x, x, w.in, rows
+	if t.needsPreparing() {
+		t.rowsPerPart = max(1, prepared/w.in)
+		t.preparing = true
+		c.run(t, (rows+t.rowsPerPart-1)/t.rowsPerPart)
+		t.preparing = false
+	}
+	if w.out%panelWidth != 0 {
+		t.edge = grow(t.edge, rows*panelWidth)
+	}
+	c.run(t, t.split(c.workers))
+	t.w, t.dst, t.x, t.source = nil, nil, nil, nil
 }
 
-// mulTask is one product; its parts are ranges of panels.
-type mulTask struct {
-	w             *matrix
-	dst, x        []float32
-	rows          int
-	panelsPerPart int
+// split plans the product and returns the number of its parts.
+func (t *mulTask) split(workers int) int {
+	w := t.w
+	rowParts := (t.rows + maxRows - 1) / maxRows
+	t.rowsPerPart = (t.rows + rowParts - 1) / rowParts
+	perPanel := t.rowsPerPart * w.in * panelWidth
+	panelParts := max(1, (4*workers+rowParts-1)/rowParts)
+	t.panelsPerPart = max((w.panels()+panelParts-1)/panelParts, (minPart+perPanel-1)/perPanel)
+	if workers == 1 {
+		t.panelsPerPart = w.panels()
+	}
+	t.panelParts = (w.panels() + t.panelsPerPart - 1) / t.panelsPerPart
+
+	t.blockK = longK
+	if t.rowsPerPart > tileRows() {
+		switch w.form {
+		case F32:
+			t.blockK = 128
+		case BF16, bf16Rounded:
+			t.blockK = 256
+		case Int8, Int4:
+			t.blockK = 512
+		}
+	}
+	t.outerK = max(t.blockK, cachedX/t.rowsPerPart/t.blockK*t.blockK)
+	return rowParts * t.panelParts
 }
 
 func (t *mulTask) part(i int) {
-	first := i * t.panelsPerPart
-	for p := first; p < min(first+t.panelsPerPart, t.w.panels()); p++ {
-		t.w.mulPanel(t.dst, t.x, t.rows, p)
+	if t.preparing {
+		first := i * t.rowsPerPart
+		t.prepare(first, min(first+t.rowsPerPart, t.rows))
+		return
+	}
+	w := t.w
+	firstRow := i / t.panelParts * t.rowsPerPart
+	rows := min(t.rowsPerPart, t.rows-firstRow)
+	firstPanel := i % t.panelParts * t.panelsPerPart
+	lastPanel := min(firstPanel+t.panelsPerPart, w.panels())
+	for k0 := 0; k0 < w.in; k0 += t.outerK {
+		k1 := min(k0+t.outerK, w.in)
+		for p := firstPanel; p < lastPanel; p++ {
+			dst, stride := t.dst[firstRow*w.out+p*panelWidth:], w.out
+			lanes := w.out - p*panelWidth
+			if rows == 1 && p+1 < lastPanel && lanes >= 2*panelWidth && w.rowPanels() == 2 {
+				for k := k0; k < k1; k += t.blockK {
+					t.rowBlock(dst, firstRow, p, k, min(k+t.blockK, k1))
+				}
+				p++
+				continue
+			}
+			if lanes < panelWidth {
+				dst, stride = t.edge[firstRow*panelWidth:], panelWidth
+			}
+			for k := k0; k < k1; k += t.blockK {
+				t.block(dst, stride, firstRow, rows, p, k, min(k+t.blockK, k1))
+			}
+			if lanes < panelWidth && k1 == w.in {
+				for r := range rows {
+					copy(t.dst[(firstRow+r)*w.out+p*panelWidth:][:lanes], dst[r*panelWidth:])
+				}
+			}
+		}
 	}
 }
 
-// mulPanel computes the outputs of panel p for all rows.
-func (w *matrix) mulPanel(dst, x []float32, rows, p int) {
-	lanes := min(panelWidth, w.out-p*panelWidth)
+// block adds inputs k … end-1 of panel p to the outputs of rows first … first+rows-1, or begins them when k is 0.
+func (t *mulTask) block(dst []float32, stride, first, rows, p, k, end int) {
+	w := t.w
+	add := k > 0
 	switch w.form {
 	case F32:
-		mulPanelF32(dst[p*panelWidth:], w.out, x, w.in, rows, w.f32[p*w.in*panelWidth:][:w.in*panelWidth], lanes)
+		panel := w.f32[p*w.in*panelWidth:]
+		mulBlockF32(dst, stride, t.x[first*t.xStride+k:], t.xStride, rows, panel[k*panelWidth:end*panelWidth], add)
 	case BF16:
-		wide := w.pairs() * 2 * panelWidth
-		mulPanelBF16(dst[p*panelWidth:], w.out, x, w.in, rows, w.bf16[p*wide:][:wide], lanes)
+		panel := w.bf16[p*w.pairs()*2*panelWidth:]
+		mulBlockBF16(dst, stride, t.x[first*t.xStride+k:], t.xStride, rows, panel[k*panelWidth:(end+1)/2*2*panelWidth], add)
+	case bf16Rounded:
+		panel := w.bf16[p*w.pairs()*2*panelWidth:][k*panelWidth : (end+1)/2*2*panelWidth]
+		if multipliesPairs() {
+			mulBlockPairs(dst, stride, t.half[first*t.xStride+k:], t.xStride, rows, panel, add)
+		} else {
+			mulBlockBF16(dst, stride, t.x[first*t.xStride+k:], t.xStride, rows, panel, add)
+		}
+	case Int8:
+		g, n := k/groupSize, (end-k+groupSize-1)/groupSize
+		panel := w.quant[(p*w.groups()+g)*int8Group:][:n*int8Group]
+		mulBlockInt8(dst, stride, t.quant[first*w.groups()+g:], w.groups(), rows, panel, add)
+	case Int4:
+		g, n := k/groupSize, (end-k+groupSize-1)/groupSize
+		panel := w.quant[(p*w.groups()+g)*int4Group:][:n*int4Group]
+		mulBlockInt4(dst, stride, t.quant[first*w.groups()+g:], w.groups(), rows, panel, add)
 	}
 }
 
-// kernelName names the tier that was chosen.
-func kernelName() string { return "generic" }
+// rowBlock is block for one row and the two panels p and p+1 of a form whose rowPanels is 2.
+func (t *mulTask) rowBlock(dst []float32, row, p, k, end int) {
+	w := t.w
+	panel := w.pairs() * 2 * panelWidth
+	first := w.bf16[p*panel+k*panelWidth:][:(end-k+1)/2*2*panelWidth]
+	second := w.bf16[(p+1)*panel+k*panelWidth:][:len(first)]
+	if w.form == bf16Rounded && multipliesPairs() {
+		mulRowPairs(dst, t.half[row*t.xStride+k:], first, second, k > 0)
+	} else {
+		mulRowBF16(dst, t.x[row*t.xStride+k:], first, second, k > 0)
+	}
+}
+
+// needsPreparing says whether x must be converted first, and makes the room for it.
+func (t *mulTask) needsPreparing() bool {
+	w := t.w
+	switch {
+	case w.form == Int8 || w.form == Int4:
+		t.quant = grow(t.quant, t.rows*w.groups())
+	case w.form == bf16Rounded && multipliesPairs():
+		t.xStride = 2 * w.pairs()
+		t.half = grow(t.half, t.rows*t.xStride)
+	case w.form == bf16Rounded, w.form == BF16 && w.in%2 != 0:
+		t.xStride = 2 * w.pairs()
+		t.padded = grow(t.padded, t.rows*t.xStride)
+		t.x = t.padded
+	default:
+		return false
+	}
+	return true
+}
+
+// prepare converts rows first … end-1 of x.
+func (t *mulTask) prepare(first, end int) {
+	w := t.w
+	for r := first; r < end; r++ {
+		row := t.source[r*w.in:][:w.in]
+		switch {
+		case w.form == Int8:
+			quantizeRow(t.quant[r*w.groups():][:w.groups()], row, -128)
+		case w.form == Int4:
+			quantizeRow(t.quant[r*w.groups():][:w.groups()], row, -8)
+		case w.form == bf16Rounded && multipliesPairs():
+			half := t.half[r*t.xStride:][:t.xStride]
+			half[len(half)-1] = 0
+			narrowRow(half[:w.in], row)
+		default:
+			padded := t.padded[r*t.xStride:][:t.xStride]
+			padded[len(padded)-1] = 0
+			if w.form == BF16 {
+				copy(padded, row)
+			} else {
+				roundRow(padded[:w.in], row)
+			}
+		}
+	}
+}

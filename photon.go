@@ -24,6 +24,7 @@
 package photon
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -109,7 +110,7 @@ func LoadFS(fsys fs.FS, opts ...LoadOption) (*Model, error) {
 			set(&o)
 		}
 	}
-	if err := o.check(); err != nil {
+	if err := cmp.Or(errKernel, o.check()); err != nil {
 		return nil, err
 	}
 	info, weights, err := inspect(fsys)
@@ -144,8 +145,6 @@ func (o *loadOptions) check() error {
 		return fmt.Errorf("photon: WithThreads(%d): give 1 or more: %w", o.threads, ErrInvalid)
 	case o.weights < AsStored || o.weights > Int4:
 		return fmt.Errorf("photon: WithWeights(%d): no such type: %w", o.weights, ErrInvalid)
-	case o.weights == Int8 || o.weights == Int4:
-		return fmt.Errorf("photon: WithWeights(%v): use F32, BF16 or AsStored: %w", o.weights, ErrUnsupported)
 	case o.cache < CacheF32 || o.cache > CacheInt8:
 		return fmt.Errorf("photon: WithCache(%d): no such type: %w", o.cache, ErrInvalid)
 	}

@@ -19,7 +19,7 @@ const (
 	maxHeaderSize = 16 << 20
 	maxRank       = 8
 	scalesSuffix  = ".scales"
-	int8Group     = 32 // inputs that share a scale
+	scaleGroup    = 32 // inputs that share a scale
 )
 
 type dtype uint8
@@ -71,11 +71,11 @@ func (t tensorData) float32s(dst []float32, first, n int) {
 	case dtypeI8:
 		data := t.data[first:][:n]
 		in := t.shape[1]
-		groups := (in + int8Group - 1) / int8Group
+		groups := (in + scaleGroup - 1) / scaleGroup
 		for i := 0; i < n; { // group by group
 			row, column := (first+i)/in, (first+i)%in
-			scale := t.scales[row*groups+column/int8Group]
-			end := min(n, i+int8Group-column%int8Group, i+in-column)
+			scale := t.scales[row*groups+column/scaleGroup]
+			end := min(n, i+scaleGroup-column%scaleGroup, i+in-column)
 			for ; i < end; i++ {
 				dst[i] = float32(int8(data[i])) * scale
 			}

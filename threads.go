@@ -1,7 +1,6 @@
 package photon
 
 import (
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +26,10 @@ type crew struct {
 	task   task
 	done   atomic.Int32 // finished parts of this epoch
 
+	waiting atomic.Bool   // the caller sleeps until the last part is done
+	last    chan struct{} // and is told here
+	alone   time.Time     // until then the caller does without helpers
+
 	quit     atomic.Bool
 	sleeping atomic.Int32
 	wake     chan struct{}
@@ -36,12 +39,16 @@ type crew struct {
 
 const (
 	maxParts = 1<<16 - 1
-	spinTime = 30 * time.Microsecond
+	spinTime = 30 * time.Microsecond // how long a helper looks for work before it sleeps
+
+	aloneTimes = 4     // how many times what was lost to a slow helper the caller works without
+	waitSpins  = 20000 // looks at the parts that others have, some 10 µs, before the caller sleeps
 )
 
 func (c *crew) init(workers int) {
 	c.workers = max(1, workers)
 	c.wake = make(chan struct{}, c.workers)
+	c.last = make(chan struct{}, 1)
 	c.loop = c.help
 }
 
@@ -78,7 +85,11 @@ func (c *crew) end() {
 
 // run does parts 0 … parts-1 of t and returns when all are done.
 func (c *crew) run(t task, parts int) {
-	if c.workers == 1 || c.depth == 0 || parts <= 1 {
+	var start time.Time
+	if c.workers > 1 && c.depth > 0 && parts > 1 {
+		start = time.Now()
+	}
+	if !start.After(c.alone) {
 		for i := range parts {
 			t.part(i)
 		}
@@ -99,12 +110,27 @@ func (c *crew) run(t task, parts int) {
 	}
 	for c.work() {
 	}
-	for spins := 0; int(c.done.Load()) < parts; spins++ {
-		if spins > 1000 {
-			runtime.Gosched()
+	c.wait(parts, start)
+	c.task = nil
+}
+
+// wait returns when all parts are done. If the last takes long, the operating system may have taken the core of the helper that
+// has it: the caller sleeps, so that the helper can go on here. If that took longer than the work, which began at start, the
+// caller works alone for some time, so that a machine with other things to do costs the helpers' share and little more.
+func (c *crew) wait(parts int, start time.Time) {
+	for range waitSpins {
+		if int(c.done.Load()) == parts {
+			return
 		}
 	}
-	c.task = nil
+	began := time.Now()
+	c.waiting.Store(true)
+	if int(c.done.Load()) < parts || !c.waiting.CompareAndSwap(true, false) {
+		<-c.last
+	}
+	if lost := time.Since(began); lost > max(began.Sub(start), spinTime) {
+		c.alone = time.Now().Add(aloneTimes * lost)
+	}
 }
 
 // work claims and does one part; false when none is left to claim.
@@ -117,7 +143,9 @@ func (c *crew) work() bool {
 		}
 		if c.ticket.CompareAndSwap(t, t+1) {
 			c.task.part(next)
-			c.done.Add(1)
+			if int(c.done.Add(1)) == parts && c.waiting.CompareAndSwap(true, false) {
+				c.last <- struct{}{}
+			}
 			return true
 		}
 	}

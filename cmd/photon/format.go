@@ -43,11 +43,14 @@ func rate(n int, seconds float64) string {
 	if seconds <= 0 {
 		return "-"
 	}
-	perSecond := float64(n) / seconds
-	if perSecond < 100 {
-		return fmt.Sprintf("%.1f", perSecond)
+	return perSecond(float64(n) / seconds)
+}
+
+func perSecond(x float64) string {
+	if x < 100 {
+		return fmt.Sprintf("%.1f", x)
 	}
-	return count(int64(perSecond + 0.5))
+	return count(int64(x + 0.5))
 }
 
 func writeJSON(w io.Writer, v any) error {

@@ -1,4 +1,4 @@
-// Command photon runs PHOTON language models: it writes, scores, shows, checks and makes them.
+// Command photon runs PHOTON language models: it writes, scores, shows, checks, measures and makes them.
 //
 //	photon run "Once upon a time"
 //	photon help
@@ -42,6 +42,7 @@ var verbs = []verb{
 	{"show", "[flags]", "describe a model: architecture, parameters, bytes", setupShow},
 	{"score", "[flags] FILE | -", "measure how well a model predicts a text", setupScore},
 	{"verify", "[flags] DIR", "check a model's files, weights and arithmetic", setupVerify},
+	{"bench", "[flags]", "measure how fast a model reads and writes", setupBench},
 	{"init", "-preset NAME [flags] DIR", "write a model with random weights, for benchmarks", setupInit},
 }
 
@@ -128,7 +129,7 @@ func (c *console) help(w io.Writer) {
 	}
 	fmt.Fprintf(w, "  photon %-34s %s\n", "version", "print the version")
 	fmt.Fprintf(w, "  photon %-34s %s\n", "help [verb]", "print this, or a verb's flags")
-	fmt.Fprint(w, "\nWithout -model, run, show and score use the model that is part of this program.\n",
+	fmt.Fprint(w, "\nWithout -model, run, show, score and bench use the model that is part of this program.\n",
 		"Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 model not found, 4 model invalid, 130 interrupted.\n")
 }
 

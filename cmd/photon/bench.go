@@ -1,0 +1,386 @@
+package main
+
+import (
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/photon-lm/photon"
+)
+
+// bench is what to measure.
+type bench struct {
+	model       modelFlags
+	preset      string
+	prompt      int   // tokens of a prefill
+	tokens      int   // tokens to decode
+	depths      []int // tokens before those
+	texts       int   // decoded together
+	repetitions int
+}
+
+// benchRow is one measurement.
+type benchRow struct {
+	Test            string  `json:"test"` // pp512, tg128; tb128x8: the same of 8 texts together
+	Depth           int     `json:"depth"`
+	TokensPerSecond float64 `json:"tokens_per_second"` // the median
+	Min             float64 `json:"min"`
+	Max             float64 `json:"max"`
+	Repetitions     int     `json:"repetitions"`
+	StateBytes      int64   `json:"state_bytes"`   // keys and values held at the end, of all texts
+	KVReadBytes     int64   `json:"kv_read_bytes"` // keys and values that attention reads, a token
+	Model           string  `json:"model"`
+	Kernel          string  `json:"kernel"`
+	Threads         int     `json:"threads"`
+	Weights         string  `json:"weights"`
+	Cache           string  `json:"cache"`
+
+	tokens  int
+	seconds []float64 // of each repetition
+}
+
+func setupBench(f *flag.FlagSet) func(c *console, args []string) error {
+	b := bench{depths: []int{0}}
+	b.model.declare(f)
+	f.StringVar(&b.preset, "preset", "", "measure random weights of an architecture that init knows, by `name`")
+	f.IntVar(&b.prompt, "p", 512, "prefill this many tokens; 0: none")
+	f.IntVar(&b.tokens, "n", 128, "decode this many tokens; 0: none")
+	f.Func("d", "measure behind texts of so many `tokens`, as in 0,2048,8192 (default 0)", b.parseDepths)
+	f.IntVar(&b.texts, "b", 1, "decode so many texts together too")
+	f.IntVar(&b.repetitions, "r", 3, "repetitions after a warm-up, 3 or more: their median, minimum and maximum are told")
+	formats := []struct {
+		chosen *bool
+		rows   rowPrinter
+	}{
+		{f.Bool("json", false, "print one JSON object a row"), jsonRows},
+		{f.Bool("csv", false, "print comma-separated values"), csvRows},
+		{f.Bool("bench", false, "print lines for benchstat, one a repetition"), benchstatRows},
+	}
+	return func(c *console, args []string) error {
+		if len(args) > 0 {
+			return usageError{fmt.Errorf("does not know what to do with %q: give a model with -model", args[0])}
+		}
+		if b.preset != "" && b.model.dir != "" {
+			return usageError{fmt.Errorf("-model and -preset exclude each other")}
+		}
+		rows, chosen := rowPrinter(tableRows), 0
+		for _, format := range formats {
+			if *format.chosen {
+				rows, chosen = format.rows, chosen+1
+			}
+		}
+		if chosen > 1 {
+			return usageError{fmt.Errorf("-json, -csv and -bench exclude each other")}
+		}
+		if err := b.check(); err != nil {
+			return usageError{err}
+		}
+		ctx := interruptible()
+		m, err := b.load()
+		if err != nil {
+			return err
+		}
+		defer m.Close()
+		return b.run(ctx, m, rows(c.stdout))
+	}
+}
+
+// parseDepths reads numbers with commas between them. They are measured in ascending order, each once.
+func (b *bench) parseDepths(list string) error {
+	b.depths = nil
+	for _, text := range strings.Split(list, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 0 {
+			return fmt.Errorf("want numbers of tokens with commas between them, as in 0,2048")
+		}
+		b.depths = append(b.depths, n)
+	}
+	slices.Sort(b.depths)
+	b.depths = slices.Compact(b.depths)
+	return nil
+}
+
+func (b *bench) check() error {
+	switch {
+	case b.prompt < 0:
+		return fmt.Errorf("-p %d: want 0 or more", b.prompt)
+	case b.tokens < 0:
+		return fmt.Errorf("-n %d: want 0 or more", b.tokens)
+	case b.prompt == 0 && b.tokens == 0:
+		return fmt.Errorf("-p 0 -n 0 leaves nothing to measure")
+	case b.texts < 1:
+		return fmt.Errorf("-b %d: want 1 or more", b.texts)
+	case b.texts > 1 && b.tokens == 0:
+		return fmt.Errorf("-b %d decodes nothing with -n 0", b.texts)
+	case b.repetitions < 3:
+		return fmt.Errorf("-r %d: want 3 or more, for a median", b.repetitions)
+	}
+	return nil
+}
+
+func (b *bench) load() (*photon.Model, error) {
+	if b.preset == "" {
+		return b.model.load()
+	}
+	cfg, err := photon.Preset(b.preset)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	dir, err := os.MkdirTemp("", "photon-bench-*")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	if err := photon.WriteRandom(dir, cfg, 0, "BF16"); err != nil {
+		return nil, err
+	}
+	files := b.model
+	files.dir = dir
+	return files.load()
+}
+
+// speedTest is what a row measures: do takes or makes n tokens of each text.
+type speedTest struct {
+	name    string
+	n, warm int // tokens, and those of the warm-up
+	texts   int
+	after   int // tokens that a text must have: a flat model predicts nothing before its first
+	do      func(ctx context.Context, texts []*photon.Session, n int) error
+}
+
+func (b *bench) tests(m *photon.Model) (list []speedTest) {
+	if b.prompt > 0 {
+		list = append(list, speedTest{fmt.Sprintf("pp%d", b.prompt), b.prompt, b.prompt, 1, 0, prefill(m)})
+	}
+	after := 0
+	if m.Config().Flat() {
+		after = 1
+	}
+	if warm := min(b.tokens, 16); warm > 0 {
+		list = append(list, speedTest{fmt.Sprintf("tg%d", b.tokens), b.tokens, warm, 1, after, decode})
+		if b.texts > 1 {
+			list = append(list, speedTest{fmt.Sprintf("tb%dx%d", b.tokens, b.texts), b.tokens, warm, b.texts, after, decodeTogether(m)})
+		}
+	}
+	return list
+}
+
+// run measures every test at every depth. The text before is prefilled once; what is measured are forks of it.
+func (b *bench) run(ctx context.Context, m *photon.Model, print func(benchRow) error) error {
+	base := m.NewSession(photon.Temperature(0))
+	for _, depth := range b.depths {
+		for base.Len() < depth-1 {
+			if err := base.Append(ctx, randomIDs(m, base.Len(), min(depth-1-base.Len(), 1<<12))...); err != nil {
+				return err
+			}
+		}
+		base = base.Fork() // the copy holds no room to grow
+		for _, test := range b.tests(m) {
+			row, err := b.measure(ctx, m, base, depth, test)
+			if err != nil {
+				return err
+			}
+			if err := print(row); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// measure repeats a test at a depth, of whose tokens base has all but the last.
+func (b *bench) measure(ctx context.Context, m *photon.Model, base *photon.Session, depth int, test speedTest) (benchRow, error) {
+	r := benchRow{Test: test.name, Depth: depth, Repetitions: b.repetitions, Model: b.model.name(), Kernel: m.Kernel(),
+		Threads: b.model.threads, Weights: b.model.weights.String(), Cache: b.model.cache.String(), tokens: test.n * test.texts}
+	if b.preset != "" {
+		r.Model = b.preset
+	}
+	if r.Threads == 0 {
+		r.Threads = runtime.GOMAXPROCS(0)
+	}
+	for i := range b.repetitions + 1 {
+		runtime.GC() // the forks of the last repetition make room for these
+		texts := make([]*photon.Session, test.texts)
+		var before photon.Stats
+		for j := range texts {
+			texts[j] = base.Fork()
+			// The last token comes before the clock starts, so that the fork's caches have grown.
+			if at := max(depth, test.after); at > 0 {
+				if err := texts[j].Append(ctx, randomIDs(m, at-1+j, 1)...); err != nil {
+					return r, err
+				}
+			}
+			before.KVReadBytes += texts[j].Stats().KVReadBytes
+		}
+		n := test.n
+		if i == 0 {
+			n = test.warm
+		}
+		begin := time.Now()
+		if err := test.do(ctx, texts, n); err != nil {
+			return r, err
+		}
+		seconds := time.Since(begin).Seconds()
+		if i == 0 {
+			continue
+		}
+		r.seconds = append(r.seconds, seconds)
+		r.StateBytes, r.KVReadBytes = 0, -before.KVReadBytes
+		for _, s := range texts {
+			r.StateBytes += s.Stats().StateBytes
+			r.KVReadBytes += s.Stats().KVReadBytes
+		}
+		r.KVReadBytes /= int64(r.tokens)
+	}
+	sorted := slices.Sorted(slices.Values(r.seconds))
+	median := (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
+	r.TokensPerSecond = float64(r.tokens) / median
+	r.Min, r.Max = float64(r.tokens)/sorted[len(sorted)-1], float64(r.tokens)/sorted[0]
+	return r, nil
+}
+
+// randomIDs are tokens first … first+n-1 of one and the same pseudo-random text.
+func randomIDs(m *photon.Model, first, n int) []int {
+	ids, vocab := make([]int, n), uint64(m.Config().VocabSize)
+	for i := range ids {
+		ids[i] = int(rand.NewPCG(1, uint64(first+i)).Uint64() % vocab)
+	}
+	return ids
+}
+
+func prefill(m *photon.Model) func(ctx context.Context, texts []*photon.Session, n int) error {
+	return func(ctx context.Context, texts []*photon.Session, n int) error {
+		return texts[0].Append(ctx, randomIDs(m, texts[0].Len(), n)...)
+	}
+}
+
+// decode makes n tokens with Generate, always the most likely one. It does not end with the text: the token that would end it is appended like
+// any other.
+func decode(ctx context.Context, texts []*photon.Session, n int) error {
+	s := texts[0]
+	for n > 0 {
+		for _, err := range s.Generate(ctx, photon.MaxTokens(n)) {
+			if err != nil {
+				return err
+			}
+			n--
+		}
+		if n > 0 {
+			if err := s.Append(ctx, mostLikely(s.Logits())); err != nil {
+				return err
+			}
+			n--
+		}
+	}
+	return nil
+}
+
+func mostLikely(logits []float32) int {
+	best := 0
+	for i, v := range logits {
+		if v > logits[best] {
+			best = i
+		}
+	}
+	return best
+}
+
+// decodeTogether makes n tokens of each text with GenerateBatch. The tokens that end a text are forbidden, or else the batch would shrink.
+func decodeTogether(m *photon.Model) func(ctx context.Context, texts []*photon.Session, n int) error {
+	var opts []photon.Option
+	if ends := m.Config().EOSTokenIDs; len(ends) > 0 {
+		opts = append(opts, photon.LogitsFunc(func(_ int, logits []float32) {
+			for _, id := range ends {
+				logits[id] = float32(math.Inf(-1))
+			}
+		}))
+	}
+	return func(ctx context.Context, texts []*photon.Session, n int) error {
+		requests := make([]photon.Request, len(texts))
+		for i, s := range texts {
+			requests[i] = photon.Request{Session: s}
+		}
+		for _, err := range m.GenerateBatch(ctx, requests, append(opts, photon.MaxTokens(n))...) {
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// A rowPrinter prints rows as they come.
+type rowPrinter func(w io.Writer) func(r benchRow) error
+
+func jsonRows(w io.Writer) func(r benchRow) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return func(r benchRow) error { return e.Encode(r) }
+}
+
+// tableRows is for people.
+func tableRows(w io.Writer) func(r benchRow) error {
+	begun := false
+	line := func(cells ...any) error {
+		_, err := fmt.Fprintf(w, "%-12s %9s %11s %11s %11s %11s %15s\n", cells...)
+		return err
+	}
+	return func(r benchRow) error {
+		if !begun {
+			begun = true
+			fmt.Fprintf(w, "%s: kernel %s, threads %d, weights %s, cache %s; tokens/s are medians of %d repetitions\n\n",
+				r.Model, r.Kernel, r.Threads, r.Weights, r.Cache, r.Repetitions)
+			line("test", "depth", "tokens/s", "min", "max", "state", "kv read/token")
+		}
+		return line(r.Test, count(r.Depth), perSecond(r.TokensPerSecond), perSecond(r.Min), perSecond(r.Max), size(r.StateBytes), size(r.KVReadBytes))
+	}
+}
+
+// csvRows prints the fields of -json, under their names.
+func csvRows(w io.Writer) func(r benchRow) error {
+	begun := false
+	return func(r benchRow) error {
+		out := csv.NewWriter(w)
+		if !begun {
+			begun = true
+			out.Write([]string{"test", "depth", "tokens_per_second", "min", "max", "repetitions", "state_bytes", "kv_read_bytes",
+				"model", "kernel", "threads", "weights", "cache"})
+		}
+		number := func(x float64) string { return strconv.FormatFloat(x, 'f', 3, 64) }
+		out.Write([]string{r.Test, strconv.Itoa(r.Depth), number(r.TokensPerSecond), number(r.Min), number(r.Max), strconv.Itoa(r.Repetitions),
+			strconv.FormatInt(r.StateBytes, 10), strconv.FormatInt(r.KVReadBytes, 10), r.Model, r.Kernel, strconv.Itoa(r.Threads), r.Weights, r.Cache})
+		out.Flush()
+		return out.Error()
+	}
+}
+
+// benchstatRows prints every repetition in the format of go test -bench.
+func benchstatRows(w io.Writer) func(r benchRow) error {
+	begun := false
+	return func(r benchRow) error {
+		if !begun {
+			begun = true
+			fmt.Fprintf(w, "goos: %s\ngoarch: %s\nmodel: %s\nkernel: %s\nthreads: %d\nweights: %s\ncache: %s\n",
+				runtime.GOOS, runtime.GOARCH, r.Model, r.Kernel, r.Threads, r.Weights, r.Cache)
+		}
+		for _, seconds := range r.seconds {
+			_, err := fmt.Fprintf(w, "BenchmarkPhoton/%s/d%d 1 %.0f ns/op %.3f tok/s %d state-bytes %d kv-bytes/tok\n",
+				r.Test, r.Depth, seconds*1e9, float64(r.tokens)/seconds, r.StateBytes, r.KVReadBytes)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}

@@ -1,0 +1,233 @@
+//go:build !purego
+
+#include "textflag.h"
+#include "tile512_amd64.h"
+
+// Blocks of f32 and bf16 panels on AVX-512.
+
+// One input of a row: Z12, Z13 are w.
+#define F32ROW(x, a, b) \
+	VBROADCASTSS x, Z14      \
+	VFMADD231PS  Z12, Z14, a \
+	VFMADD231PS  Z13, Z14, b
+
+// func mulBlockF32AVX512(dst *float32, stride int, x *float32, xStride, rows int, w *float32, k int, add bool)
+// Reference: mulBlockF32Generic, up to the rounding of fused products.
+TEXT ·mulBlockF32AVX512(SB), NOSPLIT, $0-57
+	MOVQ    dst+0(FP), DI
+	MOVQ    stride+8(FP), R8
+	SHLQ    $2, R8
+	MOVQ    x+16(FP), SI
+	MOVQ    xStride+24(FP), R9
+	SHLQ    $2, R9
+	MOVQ    rows+32(FP), CX
+	MOVQ    w+40(FP), DX
+	MOVQ    k+48(FP), BX
+	MOVBLZX add+56(FP), AX
+
+f32x:
+	TILE(f32x6, f32x3, f32x2, f32x1)
+
+f32x6:
+	ROWS3UP
+	DST6(ZERO)
+	TESTL AX, AX
+	JEQ   f32x6K
+	DST6(LOAD)
+
+f32x6K:
+	VMOVUPS 0(R10), Z12
+	VMOVUPS 64(R10), Z13
+	X6(F32ROW)
+	ADDQ  $4, R12
+	ADDQ  $4, R13
+	ADDQ  $128, R10
+	DECQ  R11
+	JNE   f32x6K
+	DST6(STORE)
+	AFTER6(f32x)
+
+f32x3:
+	DST3(ZERO)
+	TESTL AX, AX
+	JEQ   f32x3K
+	DST3(LOAD)
+
+f32x3K:
+	VMOVUPS 0(R10), Z12
+	VMOVUPS 64(R10), Z13
+	X3(F32ROW)
+	ADDQ  $4, R12
+	ADDQ  $128, R10
+	DECQ  R11
+	JNE   f32x3K
+	DST3(STORE)
+	AFTER3(f32x)
+
+f32x2:
+	DST2(ZERO)
+	TESTL AX, AX
+	JEQ   f32x2K
+	DST2(LOAD)
+
+f32x2K:
+	VMOVUPS 0(R10), Z12
+	VMOVUPS 64(R10), Z13
+	X2(F32ROW)
+	ADDQ  $4, R12
+	ADDQ  $128, R10
+	DECQ  R11
+	JNE   f32x2K
+	DST2(STORE)
+	AFTER2(f32x)
+
+f32x1:
+	DST1(ZERO)
+	TESTL AX, AX
+	JEQ   f32x1K
+	DST1(LOAD)
+
+f32x1K:
+	VMOVUPS 0(R10), Z12
+	VMOVUPS 64(R10), Z13
+	X1(F32ROW)
+	ADDQ  $4, R12
+	ADDQ  $128, R10
+	DECQ  R11
+	JNE   f32x1K
+	DST1(STORE)
+	VZEROUPPER
+	RET
+
+// w of a pair of inputs at p: Z12, Z13 the even one, Z14, Z15 the odd one. Z18 keeps the upper halves.
+#define BF16W(p) \
+	VPSLLD $16, 0 p, Z12   \
+	VPSLLD $16, 64 p, Z13  \
+	VPANDD 0 p, Z18, Z14   \
+	VPANDD 64 p, Z18, Z15
+
+// A pair of inputs of a row.
+#define BF16ROW(x, a, b) \
+	VBROADCASTSS 0 x, Z16    \
+	VBROADCASTSS 4 x, Z17    \
+	VFMADD231PS  Z12, Z16, a \
+	VFMADD231PS  Z13, Z16, b \
+	VFMADD231PS  Z14, Z17, a \
+	VFMADD231PS  Z15, Z17, b
+
+// func mulBlockBF16AVX512(dst *float32, stride int, x *float32, xStride, rows int, w *uint16, pairs int, add bool)
+// Reference: mulBlockBF16Generic, up to the rounding of fused products.
+TEXT ·mulBlockBF16AVX512(SB), NOSPLIT, $0-57
+	MOVQ       dst+0(FP), DI
+	MOVQ       stride+8(FP), R8
+	SHLQ       $2, R8
+	MOVQ       x+16(FP), SI
+	MOVQ       xStride+24(FP), R9
+	SHLQ       $2, R9
+	MOVQ       rows+32(FP), CX
+	MOVQ       w+40(FP), DX
+	MOVQ       pairs+48(FP), BX
+	MOVBLZX    add+56(FP), AX
+	VPTERNLOGD $0xff, Z18, Z18, Z18
+	VPSLLD     $16, Z18, Z18
+
+bf16x:
+	TILE(bf16x6, bf16x3, bf16x2, bf16x1)
+
+bf16x6:
+	ROWS3UP
+	DST6(ZERO)
+	TESTL AX, AX
+	JEQ   bf16x6K
+	DST6(LOAD)
+
+bf16x6K:
+	BF16W((R10))
+	X6(BF16ROW)
+	ADDQ  $8, R12
+	ADDQ  $8, R13
+	ADDQ  $128, R10
+	DECQ  R11
+	JNE   bf16x6K
+	DST6(STORE)
+	AFTER6(bf16x)
+
+bf16x3:
+	DST3(ZERO)
+	TESTL AX, AX
+	JEQ   bf16x3K
+	DST3(LOAD)
+
+bf16x3K:
+	BF16W((R10))
+	X3(BF16ROW)
+	ADDQ  $8, R12
+	ADDQ  $128, R10
+	DECQ  R11
+	JNE   bf16x3K
+	DST3(STORE)
+	AFTER3(bf16x)
+
+bf16x2:
+	DST2(ZERO)
+	TESTL AX, AX
+	JEQ   bf16x2K
+	DST2(LOAD)
+
+bf16x2K:
+	BF16W((R10))
+	X2(BF16ROW)
+	ADDQ  $8, R12
+	ADDQ  $128, R10
+	DECQ  R11
+	JNE   bf16x2K
+	DST2(STORE)
+	AFTER2(bf16x)
+
+bf16x1:
+	DST1(ZERO)
+	TESTL AX, AX
+	JEQ   bf16x1K
+	DST1(LOAD)
+
+bf16x1K:
+	BF16W((R10))
+	X1(BF16ROW)
+	ADDQ  $8, R12
+	ADDQ  $128, R10
+	DECQ  R11
+	JNE   bf16x1K
+	DST1(STORE)
+	VZEROUPPER
+	RET
+
+// func mulRowBF16AVX512(dst, x *float32, w, v *uint16, pairs int, add bool)
+// Reference: mulBlockBF16Generic for one row and two panels, w (Z0, Z1) and v (Z2, Z3), so that sums need not wait for one another.
+TEXT ·mulRowBF16AVX512(SB), NOSPLIT, $0-41
+	MOVQ       dst+0(FP), DI
+	MOVQ       x+8(FP), R12
+	MOVQ       w+16(FP), R10
+	MOVQ       v+24(FP), DX
+	MOVQ       pairs+32(FP), R11
+	MOVBLZX    add+40(FP), AX
+	MOVQ       $128, R8
+	VPTERNLOGD $0xff, Z18, Z18, Z18
+	VPSLLD     $16, Z18, Z18
+	DST2(ZERO)
+	TESTL AX, AX
+	JEQ   bf16rowK
+	DST2(LOAD)
+
+bf16rowK:
+	BF16W((R10))
+	BF16ROW((R12), Z0, Z1)
+	BF16W((DX))
+	BF16ROW((R12), Z2, Z3)
+	ADDQ  $8, R12
+	ADDQ  $128, R10
+	ADDQ  $128, DX
+	DECQ  R11
+	JNE   bf16rowK
+	DST2(STORE)
+	VZEROUPPER
+	RET

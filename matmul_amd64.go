@@ -1,0 +1,242 @@
+//go:build !purego
+
+package photon
+
+import "golang.org/x/sys/cpu"
+
+// What the processor has: every bit that a family of kernels uses.
+var (
+	cpuAVX2   = cpu.X86.HasAVX && cpu.X86.HasAVX2 && cpu.X86.HasFMA
+	cpuAVX512 = cpuAVX2 && cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL
+	cpuVNNI   = cpuAVX512 && cpu.X86.HasAVX512VNNI
+	cpuBF16   = cpuAVX512 && cpu.X86.HasAVX512BF16
+)
+
+// What the kernels may use: the processor's, or less.
+var useAVX2, useAVX512, useVNNI, useBF16 bool
+
+// kernelTiers are the names that setKernel takes here, best first.
+func kernelTiers() []string {
+	var names []string
+	if cpuAVX512 {
+		names = append(names, "avx512")
+	}
+	if cpuVNNI || cpuBF16 {
+		names = append(names, "avx512f") // avx512 without VNNI and BF16
+	}
+	if cpuAVX2 {
+		names = append(names, "avx2")
+	}
+	return append(names, "generic")
+}
+
+func useKernel(name string) {
+	useAVX512 = name == "avx512" || name == "avx512f"
+	useAVX2 = useAVX512 || name == "avx2"
+	useVNNI = cpuVNNI && name == "avx512"
+	useBF16 = cpuBF16 && name == "avx512"
+}
+
+// kernelName names the kernels in use.
+func kernelName() string {
+	switch {
+	case useAVX512:
+		return "avx512"
+	case useAVX2:
+		return "avx2"
+	}
+	return "generic"
+}
+
+// tileRows is the number of rows up to which the kernels read the weights once, from wherever they are.
+func tileRows() int {
+	switch {
+	case useAVX512:
+		return 3
+	case useAVX2:
+		return 2
+	}
+	return 1
+}
+
+// multipliesPairs says whether mulBlockPairs has a kernel.
+func multipliesPairs() bool { return useBF16 }
+
+func mulBlockF32(dst []float32, stride int, x []float32, xStride, rows int, w []float32, add bool) {
+	k := len(w) / panelWidth
+	if !useAVX2 || k == 0 {
+		mulBlockF32Generic(dst, stride, x, xStride, rows, w, add)
+		return
+	}
+	checkBlock(len(dst), stride, len(x), xStride, rows, k)
+	if useAVX512 {
+		mulBlockF32AVX512(&dst[0], stride, &x[0], xStride, rows, &w[0], k, add)
+	} else {
+		mulBlockF32AVX2(&dst[0], stride, &x[0], xStride, rows, &w[0], k, add)
+	}
+}
+
+func mulBlockBF16(dst []float32, stride int, x []float32, xStride, rows int, w []uint16, add bool) {
+	pairs := len(w) / (2 * panelWidth)
+	if !useAVX2 || pairs == 0 {
+		mulBlockBF16Generic(dst, stride, x, xStride, rows, w, add)
+		return
+	}
+	checkBlock(len(dst), stride, len(x), xStride, rows, 2*pairs)
+	if useAVX512 {
+		mulBlockBF16AVX512(&dst[0], stride, &x[0], xStride, rows, &w[0], pairs, add)
+	} else {
+		mulBlockBF16AVX2(&dst[0], stride, &x[0], xStride, rows, &w[0], pairs, add)
+	}
+}
+
+// mulBlockPairs is mulBlockBF16 for activations in bfloat16.
+func mulBlockPairs(dst []float32, stride int, x []uint16, xStride, rows int, w []uint16, add bool) {
+	pairs := len(w) / (2 * panelWidth)
+	checkBlock(len(dst), stride, len(x), xStride, rows, 2*pairs)
+	mulBlockPairsAVX512(&dst[0], stride, &x[0], xStride, rows, &w[0], pairs, add)
+}
+
+func mulBlockInt8(dst []float32, stride int, x []quantGroup, xStride, rows int, w []byte, add bool) {
+	groups := len(w) / int8Group
+	if !useAVX2 || groups == 0 {
+		mulBlockInt8Generic(dst, stride, x, xStride, rows, w, add)
+		return
+	}
+	checkBlock(len(dst), stride, len(x), xStride, rows, groups)
+	if useVNNI {
+		mulBlockInt8AVX512(&dst[0], stride, &x[0], xStride, rows, &w[0], groups, add)
+	} else {
+		mulBlockInt8AVX2(&dst[0], stride, &x[0], xStride, rows, &w[0], groups, add)
+	}
+}
+
+func mulBlockInt4(dst []float32, stride int, x []quantGroup, xStride, rows int, w []byte, add bool) {
+	groups := len(w) / int4Group
+	if !useAVX2 || groups == 0 {
+		mulBlockInt4Generic(dst, stride, x, xStride, rows, w, add)
+		return
+	}
+	checkBlock(len(dst), stride, len(x), xStride, rows, groups)
+	if useVNNI {
+		mulBlockInt4AVX512(&dst[0], stride, &x[0], xStride, rows, &w[0], groups, add)
+	} else {
+		mulBlockInt4AVX2(&dst[0], stride, &x[0], xStride, rows, &w[0], groups, add)
+	}
+}
+
+// rowPanels is the number of panels that a product of one row takes at once.
+func (w *matrix) rowPanels() int {
+	if useAVX2 && (w.form == BF16 || w.form == bf16Rounded) {
+		return 2
+	}
+	return 1
+}
+
+// mulRowBF16 is mulBlockBF16 for one row and two panels w and v, whose outputs stand side by side.
+func mulRowBF16(dst, x []float32, w, v []uint16, add bool) {
+	pairs := len(w) / (2 * panelWidth)
+	checkRow(len(dst), len(x), len(w), len(v), pairs)
+	if useAVX512 {
+		mulRowBF16AVX512(&dst[0], &x[0], &w[0], &v[0], pairs, add)
+	} else {
+		mulRowBF16AVX2(&dst[0], &x[0], &w[0], &v[0], pairs, add)
+	}
+}
+
+// mulRowPairs is mulRowBF16 for activations in bfloat16.
+func mulRowPairs(dst []float32, x, w, v []uint16, add bool) {
+	pairs := len(w) / (2 * panelWidth)
+	checkRow(len(dst), len(x), len(w), len(v), pairs)
+	mulRowPairsAVX512(&dst[0], &x[0], &w[0], &v[0], pairs, add)
+}
+
+func checkRow(dst, x, w, v, pairs int) {
+	if pairs < 1 || w != v || dst < 2*panelWidth || x < 2*pairs {
+		panic("photon: matrix kernel: slice too short")
+	}
+}
+
+// checkBlock panics unless dst and x hold what a kernel will touch: at least one row, k steps of x in each.
+func checkBlock(dst, stride, x, xStride, rows, k int) {
+	if rows < 1 || stride < panelWidth || xStride < k || dst < (rows-1)*stride+panelWidth || x < (rows-1)*xStride+k {
+		panic("photon: matrix kernel: slice too short")
+	}
+}
+
+// quantizeRow fills dst [ceil(len(x)/32)] from x.
+func quantizeRow(dst []quantGroup, x []float32, offset int32) {
+	whole := len(x) / groupSize
+	if !useAVX2 || whole == 0 {
+		quantizeRowGeneric(dst, x, offset)
+		return
+	}
+	_ = dst[whole-1]
+	quantizeGroupsAVX2(&dst[0], &x[0], whole, offset)
+	quantizeRowGeneric(dst[whole:], x[whole*groupSize:], offset)
+}
+
+// roundRow rounds x to bfloat16, in float32.
+func roundRow(dst, x []float32) {
+	if n := len(x) &^ 7; useAVX2 && n > 0 {
+		_ = dst[n-1]
+		roundAVX2(&dst[0], &x[0], n)
+		dst, x = dst[n:], x[n:]
+	}
+	roundRowGeneric(dst, x)
+}
+
+// narrowRow rounds x to bfloat16.
+func narrowRow(dst []uint16, x []float32) {
+	if n := len(x) &^ 15; useAVX512 && n > 0 {
+		_ = dst[n-1]
+		narrowAVX512(&dst[0], &x[0], n)
+		dst, x = dst[n:], x[n:]
+	}
+	narrowRowGeneric(dst, x)
+}
+
+//go:noescape
+func mulBlockF32AVX2(dst *float32, stride int, x *float32, xStride, rows int, w *float32, k int, add bool)
+
+//go:noescape
+func mulBlockBF16AVX2(dst *float32, stride int, x *float32, xStride, rows int, w *uint16, pairs int, add bool)
+
+//go:noescape
+func mulBlockInt8AVX2(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
+
+//go:noescape
+func mulBlockInt4AVX2(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
+
+//go:noescape
+func mulRowBF16AVX2(dst, x *float32, w, v *uint16, pairs int, add bool)
+
+//go:noescape
+func quantizeGroupsAVX2(dst *quantGroup, x *float32, groups int, offset int32)
+
+//go:noescape
+func roundAVX2(dst, x *float32, n int)
+
+//go:noescape
+func mulBlockF32AVX512(dst *float32, stride int, x *float32, xStride, rows int, w *float32, k int, add bool)
+
+//go:noescape
+func mulBlockBF16AVX512(dst *float32, stride int, x *float32, xStride, rows int, w *uint16, pairs int, add bool)
+
+//go:noescape
+func mulBlockPairsAVX512(dst *float32, stride int, x *uint16, xStride, rows int, w *uint16, pairs int, add bool)
+
+//go:noescape
+func mulBlockInt8AVX512(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
+
+//go:noescape
+func mulBlockInt4AVX512(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
+
+//go:noescape
+func mulRowBF16AVX512(dst, x *float32, w, v *uint16, pairs int, add bool)
+
+//go:noescape
+func mulRowPairsAVX512(dst *float32, x, w, v *uint16, pairs int, add bool)
+
+//go:noescape
+func narrowAVX512(dst *uint16, x *float32, n int)

@@ -1,0 +1,68 @@
+//go:build (!amd64 && !arm64) || purego
+
+package photon
+
+func mulBlockF32(dst []float32, stride int, x []float32, xStride, rows int, w []float32, add bool) {
+	mulBlockF32Generic(dst, stride, x, xStride, rows, w, add)
+}
+func mulBlockBF16(dst []float32, stride int, x []float32, xStride, rows int, w []uint16, add bool) {
+	mulBlockBF16Generic(dst, stride, x, xStride, rows, w, add)
+}
+func mulBlockPairs(dst []float32, stride int, x []uint16, xStride, rows int, w []uint16, add bool) {
+	panic("photon: no kernel multiplies pairs here")
+}
+func mulBlockInt8(dst []float32, stride int, x []quantGroup, xStride, rows int, w []byte, add bool) {
+	mulBlockInt8Generic(dst, stride, x, xStride, rows, w, add)
+}
+func mulBlockInt4(dst []float32, stride int, x []quantGroup, xStride, rows int, w []byte, add bool) {
+	mulBlockInt4Generic(dst, stride, x, xStride, rows, w, add)
+}
+
+// rowPanels is the number of panels that a product of one row takes at once. Only a kernel that takes two needs mulRow….
+func (w *matrix) rowPanels() int { return 1 }
+
+func mulRowBF16(dst, x []float32, w, v []uint16, add bool) {
+	panic("photon: no kernel takes two panels here")
+}
+func mulRowPairs(dst []float32, x, w, v []uint16, add bool) {
+	panic("photon: no kernel takes two panels here")
+}
+
+func quantizeRow(dst []quantGroup, x []float32, offset int32) { quantizeRowGeneric(dst, x, offset) }
+func roundRow(dst, x []float32)                               { roundRowGeneric(dst, x) }
+func narrowRow(dst []uint16, x []float32)                     { narrowRowGeneric(dst, x) }
+
+func multipliesPairs() bool { return false }
+
+// tileRows is the number of rows up to which the kernels read the weights once, from wherever they are.
+func tileRows() int { return 1 }
+
+// kernelTiers are the names that setKernel takes here, best first.
+func kernelTiers() []string { return []string{"generic"} }
+func useKernel(name string) {}
+func kernelName() string    { return "generic" }
+
+func sumSquares(x []float32, s *lanes)                  { sumSquaresGeneric(x, s) }
+func mulScaled(dst, x, weight []float32, scale float32) { mulScaledGeneric(dst, x, weight, scale) }
+func mulSilu(dst, gate, up []float32)                   { mulSiluGeneric(dst, gate, up) }
+func addTo(dst, x []float32)                            { addToGeneric(dst, x) }
+func mulBy(dst, x []float32)                            { mulByGeneric(dst, x) }
+func scale(dst, x []float32, a float32)                 { scaleGeneric(dst, x, a) }
+func rotatePairs(a, b, cos, sin []float32)              { rotatePairsGeneric(a, b, cos, sin) }
+func maximum(x []float32) float32                       { return maximumGeneric(x) }
+func expSum(x []float32, top float32, s *lanes)         { expSumGeneric(x, top, s) }
+
+func scoreF32(dst []float32, stride int, q, k []float32, dim int) {
+	scoreF32Generic(dst, stride, q, k, dim)
+}
+func mixF32(dst, p []float32, stride int, v []float32, dim int) {
+	mixF32Generic(dst, p, stride, v, dim)
+}
+func scoreF16(dst []float32, stride int, q []float32, k []uint16, dim int) {
+	scoreF16Generic(dst, stride, q, k, dim)
+}
+func mixF16(dst, p []float32, stride int, v []uint16, dim int) { mixF16Generic(dst, p, stride, v, dim) }
+func scoreInt8(dst []float32, stride int, q []float32, k []int8, dim int) {
+	scoreInt8Generic(dst, stride, q, k, dim)
+}
+func mixInt8(dst, p []float32, stride int, v []int8, dim int) { mixInt8Generic(dst, p, stride, v, dim) }

@@ -1,0 +1,185 @@
+//go:build !purego
+
+#include "textflag.h"
+#include "tile512_amd64.h"
+
+// Blocks of bf16 panels with activations in bfloat16, on AVX512_BF16.
+
+// The assembler has no VDPBF16PS: Zd += the two products of Zw's and Z14's bfloat16 pairs.
+#define DOT_Z0 BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xc6 // VDPBF16PS Z14, Z12, Z0
+#define DOT_Z1 BYTE $0x62; BYTE $0xd2; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xce // VDPBF16PS Z14, Z13, Z1
+#define DOT_Z2 BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xd6 // VDPBF16PS Z14, Z12, Z2
+#define DOT_Z3 BYTE $0x62; BYTE $0xd2; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xde // VDPBF16PS Z14, Z13, Z3
+#define DOT_Z4 BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xe6 // VDPBF16PS Z14, Z12, Z4
+#define DOT_Z5 BYTE $0x62; BYTE $0xd2; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xee // VDPBF16PS Z14, Z13, Z5
+#define DOT_Z6 BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xf6 // VDPBF16PS Z14, Z12, Z6
+#define DOT_Z7 BYTE $0x62; BYTE $0xd2; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xfe // VDPBF16PS Z14, Z13, Z7
+#define DOT_Z8 BYTE $0x62; BYTE $0x52; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xc6 // VDPBF16PS Z14, Z12, Z8
+#define DOT_Z9 BYTE $0x62; BYTE $0x52; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xce // VDPBF16PS Z14, Z13, Z9
+#define DOT_Z10 BYTE $0x62; BYTE $0x52; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xd6 // VDPBF16PS Z14, Z12, Z10
+#define DOT_Z11 BYTE $0x62; BYTE $0x52; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xde // VDPBF16PS Z14, Z13, Z11
+
+// w of a pair of inputs at p.
+#define PAIRSW(p) \
+	VMOVDQU32 0 p, Z12  \
+	VMOVDQU32 64 p, Z13
+
+// The pairs of rows of x, one, two, three or six.
+#define PAIRS1 \
+	VPBROADCASTD (R12), Z14; DOT_Z0; DOT_Z1
+
+#define PAIRS2 \
+	PAIRS1                         \
+	VPBROADCASTD (R12)(R9*1), Z14; DOT_Z2; DOT_Z3
+
+#define PAIRS3 \
+	PAIRS2                         \
+	VPBROADCASTD (R12)(R9*2), Z14; DOT_Z4; DOT_Z5
+
+#define PAIRS6 \
+	PAIRS3                         \
+	VPBROADCASTD (R13), Z14; DOT_Z6; DOT_Z7 \
+	VPBROADCASTD (R13)(R9*1), Z14; DOT_Z8; DOT_Z9 \
+	VPBROADCASTD (R13)(R9*2), Z14; DOT_Z10; DOT_Z11
+
+// func mulBlockPairsAVX512(dst *float32, stride int, x *uint16, xStride, rows int, w *uint16, pairs int, add bool)
+// Reference: mulBlockBF16Generic, but for the rounding within a pair and for denormals, which count as zero.
+TEXT ·mulBlockPairsAVX512(SB), NOSPLIT, $0-57
+	MOVQ    dst+0(FP), DI
+	MOVQ    stride+8(FP), R8
+	SHLQ    $2, R8
+	MOVQ    x+16(FP), SI
+	MOVQ    xStride+24(FP), R9
+	SHLQ    $1, R9
+	MOVQ    rows+32(FP), CX
+	MOVQ    w+40(FP), DX
+	MOVQ    pairs+48(FP), BX
+	MOVBLZX add+56(FP), AX
+
+pairsx:
+	TILE(pairsx6, pairsx3, pairsx2, pairsx1)
+
+pairsx6:
+	ROWS3UP
+	DST6(ZERO)
+	TESTL AX, AX
+	JEQ   pairsx6K
+	DST6(LOAD)
+
+pairsx6K:
+	PAIRSW((R10))
+	PAIRS6
+	ADDQ  $4, R12
+	ADDQ  $4, R13
+	ADDQ  $128, R10
+	DECQ  R11
+	JNE   pairsx6K
+	DST6(STORE)
+	AFTER6(pairsx)
+
+pairsx3:
+	DST3(ZERO)
+	TESTL AX, AX
+	JEQ   pairsx3K
+	DST3(LOAD)
+
+pairsx3K:
+	PAIRSW((R10))
+	PAIRS3
+	ADDQ  $4, R12
+	ADDQ  $128, R10
+	DECQ  R11
+	JNE   pairsx3K
+	DST3(STORE)
+	AFTER3(pairsx)
+
+pairsx2:
+	DST2(ZERO)
+	TESTL AX, AX
+	JEQ   pairsx2K
+	DST2(LOAD)
+
+pairsx2K:
+	PAIRSW((R10))
+	PAIRS2
+	ADDQ  $4, R12
+	ADDQ  $128, R10
+	DECQ  R11
+	JNE   pairsx2K
+	DST2(STORE)
+	AFTER2(pairsx)
+
+pairsx1:
+	DST1(ZERO)
+	TESTL AX, AX
+	JEQ   pairsx1K
+	DST1(LOAD)
+
+pairsx1K:
+	PAIRSW((R10))
+	PAIRS1
+	ADDQ  $4, R12
+	ADDQ  $128, R10
+	DECQ  R11
+	JNE   pairsx1K
+	DST1(STORE)
+	VZEROUPPER
+	RET
+
+// func mulRowPairsAVX512(dst *float32, x, w, v *uint16, pairs int, add bool)
+// Reference: that of mulBlockPairsAVX512, for one row and two panels, w (Z0, Z1) and v (Z2, Z3).
+TEXT ·mulRowPairsAVX512(SB), NOSPLIT, $0-41
+	MOVQ    dst+0(FP), DI
+	MOVQ    x+8(FP), R12
+	MOVQ    w+16(FP), R10
+	MOVQ    v+24(FP), DX
+	MOVQ    pairs+32(FP), R11
+	MOVBLZX add+40(FP), AX
+	MOVQ    $128, R8
+	DST2(ZERO)
+	TESTL AX, AX
+	JEQ   pairsrowK
+	DST2(LOAD)
+
+pairsrowK:
+	PAIRSW((R10))
+	PAIRS1
+	PAIRSW((DX))
+	DOT_Z2
+	DOT_Z3
+	ADDQ  $4, R12
+	ADDQ  $128, R10
+	ADDQ  $128, DX
+	DECQ  R11
+	JNE   pairsrowK
+	DST2(STORE)
+	VZEROUPPER
+	RET
+
+// func narrowAVX512(dst *uint16, x *float32, n int)
+// Reference: narrowRowGeneric. n is a multiple of 16, more than 0.
+TEXT ·narrowAVX512(SB), NOSPLIT, $0-24
+	MOVQ       dst+0(FP), DI
+	MOVQ       x+8(FP), SI
+	MOVQ       n+16(FP), CX
+	VPTERNLOGD $0xff, Z15, Z15, Z15
+	VPSRLD     $31, Z15, Z12         // 1
+	VPSRLD     $17, Z15, Z13         // 0x7fff
+	VPSLLD     $22, Z12, Z11         // the quiet bit
+
+narrow16:
+	VMOVUPS (SI), Z0
+	VPSRLD  $16, Z0, Z1
+	VPANDD  Z12, Z1, Z1
+	VPADDD  Z13, Z1, Z1
+	VPADDD  Z0, Z1, Z1               // + 0x7fff + the last bit that stays
+	VCMPPS  $3, Z0, Z0, K1           // NaN
+	VPORD   Z11, Z0, K1, Z1
+	VPSRLD  $16, Z1, Z1
+	VPMOVDW Z1, (DI)
+	ADDQ    $64, SI
+	ADDQ    $32, DI
+	SUBQ    $16, CX
+	JNE     narrow16
+	VZEROUPPER
+	RET

@@ -1,0 +1,113 @@
+package photon
+
+import (
+	"encoding/binary"
+	"math"
+)
+
+const (
+	groupSize = 32 // inputs that share a scale
+
+	int8Group = 2*panelWidth + groupSize*panelWidth   // bytes of a group of a panel: scales, then weights
+	int4Group = 2*panelWidth + groupSize/2*panelWidth // likewise
+
+	tinyAmax = 0x1p-100 // groups of activations below this are zero: 127/amax must not overflow
+)
+
+// quantGroup is a group of activations, x ≈ q·scale. The kernels know its layout.
+type quantGroup struct {
+	q     [groupSize]int8
+	scale float32
+	bias  int32 // Σq times the offset that the weights are held with: -128 or -8
+}
+
+// packInt8 quantises the values [≤32] of one output into lane of an int8 group: scale = amax/127 in bfloat16, q = value/scale.
+// Values that came out of it give the same weights again. A value that is not finite makes the scale NaN or infinite, and so
+// the output NaN.
+func packInt8(group []byte, lane int, values []float32) {
+	bits := f32ToBF16(absMax(values) / 127)
+	scale := bf16ToF32(bits)
+	if scale < leastScale {
+		bits, values = 0, nil
+	}
+	binary.LittleEndian.PutUint16(group[2*lane:], bits)
+	q := group[2*panelWidth:]
+	for k := range groupSize {
+		n := int32(0)
+		if k < len(values) {
+			n = min(max(roundToInt(values[k]/scale), -127), 127)
+		}
+		q[(k/4*panelWidth+lane)*4+k%4] = byte(n + 128)
+	}
+}
+
+// packInt4 quantises the values [≤32] of one output into lane of an int4 group.
+func packInt4(group []byte, lane int, values []float32) {
+	var q [groupSize]int8
+	bits := quantizeInt4(&q, values)
+	binary.LittleEndian.PutUint16(group[2*lane:], bits)
+	packed := group[2*panelWidth:]
+	for k := range groupSize / 2 {
+		packed[(k/4*panelWidth+lane)*4+k%4] = byte(q[k]+8) | byte(q[k+groupSize/2]+8)<<4
+	}
+}
+
+// quantizeInt4 finds q [-8, 7] and a bfloat16 scale that leave a small squared error: it tries a few scales, for each the best q,
+// and for that q the best scale.
+func quantizeInt4(best *[groupSize]int8, values []float32) (scaleBits uint16) {
+	*best = [groupSize]int8{}
+	extreme := absMax(values) // with its sign, below
+	if !(extreme <= math.MaxFloat32) {
+		return f32ToBF16(float32(math.NaN()))
+	}
+	for _, v := range values {
+		if v == -extreme {
+			extreme = v
+			break
+		}
+	}
+	least := math.Inf(1)
+	for _, steps := range [...]float32{-8, -8.5, -7.5, 7.5} { // where on the grid the largest value comes to lie
+		scale := bf16ToF32(f32ToBF16(extreme / steps))
+		if max(scale, -scale) < leastScale {
+			continue
+		}
+		inverse := 1 / scale
+		var q [groupSize]int8
+		var products, squares float64 // Σ value·q, Σ q²
+		for k, v := range values {
+			n := min(max(roundToInt(float32(v*inverse)), -8), 7)
+			q[k] = int8(n)
+			products += float64(v) * float64(n)
+			squares += float64(n * n)
+		}
+		bits := f32ToBF16(float32(products / squares))
+		scale = bf16ToF32(bits)
+		sum := 0.0
+		for k, v := range values {
+			e := float64(v) - float64(scale)*float64(q[k])
+			sum += float64(e * e)
+		}
+		if sum < least {
+			least, scaleBits, *best = sum, bits, q
+		}
+	}
+	return scaleBits
+}
+
+// leastScale is the least scale to divide by: its inverse is finite.
+const leastScale = 0x1p-126
+
+// absMax is the largest magnitude; NaN beats infinity.
+func absMax(values []float32) float32 {
+	most := uint32(0)
+	for _, v := range values {
+		most = max(most, math.Float32bits(v)&^(1<<31))
+	}
+	return math.Float32frombits(most)
+}
+
+// roundToInt rounds |v| < 2^22 to nearest, ties to even: adding 1.5·2^23 leaves the integer in the last bits.
+func roundToInt(v float32) int32 {
+	return int32(math.Float32bits(v+0x1.8p23)) - 0x4b400000
+}

@@ -1,0 +1,378 @@
+//go:build !purego
+
+#include "textflag.h"
+#include "tile512_amd64.h"
+
+// Blocks of int8 and int4 groups on AVX-512 with VNNI.
+//
+//	Z0 … Z11   integer sums of a group, which begin with the activations' bias
+//	Z12 … Z23  float sums
+//	Z24, Z25 (Z26, Z27) w   Z28 x   Z29, Z30 scales, or the mask of int4   Z31 scratch
+
+// DO(row of dst, its float sums) for each row of a tile.
+#define FDST1(DO) \
+	DO((DI), Z12, Z13)
+
+#define FDST2(DO) \
+	DO((DI), Z12, Z13)       \
+	DO((DI)(R8*1), Z14, Z15)
+
+#define FDST3(DO) \
+	DO((DI), Z12, Z13)       \
+	DO((DI)(R8*1), Z14, Z15) \
+	DO((DI)(R8*2), Z16, Z17)
+
+#define FDST6(DO) \
+	FDST3(DO)                 \
+	DO((R15), Z18, Z19)       \
+	DO((R15)(R8*1), Z20, Z21) \
+	DO((R15)(R8*2), Z22, Z23)
+
+// Begin the integer sums of a row with its bias.
+#define BIAS(x, a, b) \
+	VPBROADCASTD 36 x, a \
+	VMOVDQA32    a, b
+
+// The panel's scales as float32.
+#define SCALES(lo, hi) \
+	VPMOVZXWD lo, Z29       \
+	VPMOVZXWD hi, Z30       \
+	VPSLLD    $16, Z29, Z29 \
+	VPSLLD    $16, Z30, Z30
+
+// Float sums c, d += float32(integer sums a, b) · (scales · scale p of the activations), each operation rounded.
+#define SCALE(p, a, b, c, d) \
+	VBROADCASTSS p, Z28        \
+	VMULPS       Z28, Z29, Z31 \
+	VCVTDQ2PS    a, a          \
+	VMULPS       Z31, a, a     \
+	VADDPS       a, c, c       \
+	VMULPS       Z28, Z30, Z31 \
+	VCVTDQ2PS    b, b          \
+	VMULPS       Z31, b, b     \
+	VADDPS       b, d, d
+
+// The same for the rows of a tile; the activations' scales are at from R12 and R13.
+#define SCALE1(at) \
+	SCALE(at(R12), Z0, Z1, Z12, Z13)
+
+#define SCALE2(at) \
+	SCALE1(at)                              \
+	SCALE(at(R12)(R9*1), Z2, Z3, Z14, Z15)
+
+#define SCALE3(at) \
+	SCALE2(at)                              \
+	SCALE(at(R12)(R9*2), Z4, Z5, Z16, Z17)
+
+#define SCALE6(at) \
+	SCALE3(at)                               \
+	SCALE(at(R13), Z6, Z7, Z18, Z19)         \
+	SCALE(at(R13)(R9*1), Z8, Z9, Z20, Z21)   \
+	SCALE(at(R13)(R9*2), Z10, Z11, Z22, Z23)
+
+// Four inputs of a row: Z24, Z25 are w, unsigned; x is signed.
+#define INT8ROW(x, a, b) \
+	VPBROADCASTD x, Z28      \
+	VPDPBUSD     Z28, Z24, a \
+	VPDPBUSD     Z28, Z25, b
+
+// Four inputs in the lower halves of w's bytes, Z24 and Z25, and four in the upper, Z26 and Z27.
+#define INT4ROW(x, a, b) \
+	VPBROADCASTD 0 x, Z28    \
+	VPDPBUSD     Z28, Z24, a \
+	VPDPBUSD     Z28, Z25, b \
+	VPBROADCASTD 16 x, Z31   \
+	VPDPBUSD     Z31, Z26, a \
+	VPDPBUSD     Z31, Z27, b
+
+// The same for a row by itself, with sums of their own for the upper halves, so that none waits for another.
+#define INT4ROWALONE(x, a, b, c, d) \
+	VPBROADCASTD 0 x, Z28    \
+	VPDPBUSD     Z28, Z24, a \
+	VPDPBUSD     Z28, Z25, b \
+	VPBROADCASTD 16 x, Z31   \
+	VPDPBUSD     Z31, Z26, c \
+	VPDPBUSD     Z31, Z27, d
+
+// w of a step of int4; Z30 is 15 in every byte.
+#define INT4W \
+	VMOVDQU32 64(R10), Z26  \
+	VMOVDQU32 128(R10), Z27 \
+	VPANDD    Z26, Z30, Z24 \
+	VPANDD    Z27, Z30, Z25 \
+	VPSRLD    $4, Z26, Z26  \
+	VPSRLD    $4, Z27, Z27  \
+	VPANDD    Z26, Z30, Z26 \
+	VPANDD    Z27, Z30, Z27
+
+// func mulBlockInt8AVX512(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
+// Reference: mulBlockInt8Generic, the same bits.
+TEXT ·mulBlockInt8AVX512(SB), NOSPLIT, $0-57
+	MOVQ    dst+0(FP), DI
+	MOVQ    stride+8(FP), R8
+	SHLQ    $2, R8
+	MOVQ    x+16(FP), SI
+	MOVQ    xStride+24(FP), R9
+	IMUL3Q  $40, R9, R9
+	MOVQ    rows+32(FP), CX
+	MOVQ    w+40(FP), DX
+	MOVQ    groups+48(FP), BX
+	MOVBLZX add+56(FP), AX
+
+int8x:
+	TILE(int8x6, int8x3, int8x2, int8x1)
+
+int8x6:
+	ROWS3UP
+	FDST6(ZERO)
+	TESTL AX, AX
+	JEQ   int8x6Group
+	FDST6(LOAD)
+
+int8x6Group:
+	X6(BIAS)
+	MOVQ  $8, BX
+
+int8x6K:
+	VMOVDQU32 64(R10), Z24
+	VMOVDQU32 128(R10), Z25
+	X6(INT8ROW)
+	ADDQ  $4, R12
+	ADDQ  $4, R13
+	ADDQ  $128, R10
+	DECQ  BX
+	JNE   int8x6K
+	SCALES(-1024(R10), -992(R10))
+	SCALE6(0)
+	ADDQ  $8, R12
+	ADDQ  $8, R13
+	ADDQ  $64, R10
+	DECQ  R11
+	JNE   int8x6Group
+	FDST6(STORE)
+	MOVQ  groups+48(FP), BX
+	AFTER6(int8x)
+
+int8x3:
+	FDST3(ZERO)
+	TESTL AX, AX
+	JEQ   int8x3Group
+	FDST3(LOAD)
+
+int8x3Group:
+	X3(BIAS)
+	MOVQ  $8, BX
+
+int8x3K:
+	VMOVDQU32 64(R10), Z24
+	VMOVDQU32 128(R10), Z25
+	X3(INT8ROW)
+	ADDQ  $4, R12
+	ADDQ  $128, R10
+	DECQ  BX
+	JNE   int8x3K
+	SCALES(-1024(R10), -992(R10))
+	SCALE3(0)
+	ADDQ  $8, R12
+	ADDQ  $64, R10
+	DECQ  R11
+	JNE   int8x3Group
+	FDST3(STORE)
+	MOVQ  groups+48(FP), BX
+	AFTER3(int8x)
+
+int8x2:
+	FDST2(ZERO)
+	TESTL AX, AX
+	JEQ   int8x2Group
+	FDST2(LOAD)
+
+int8x2Group:
+	X2(BIAS)
+	MOVQ  $8, BX
+
+int8x2K:
+	VMOVDQU32 64(R10), Z24
+	VMOVDQU32 128(R10), Z25
+	X2(INT8ROW)
+	ADDQ  $4, R12
+	ADDQ  $128, R10
+	DECQ  BX
+	JNE   int8x2K
+	SCALES(-1024(R10), -992(R10))
+	SCALE2(0)
+	ADDQ  $8, R12
+	ADDQ  $64, R10
+	DECQ  R11
+	JNE   int8x2Group
+	FDST2(STORE)
+	MOVQ  groups+48(FP), BX
+	AFTER2(int8x)
+
+int8x1:
+	FDST1(ZERO)
+	TESTL AX, AX
+	JEQ   int8x1Group
+	FDST1(LOAD)
+
+int8x1Group:
+	X1(BIAS)
+	MOVQ  $8, BX
+
+int8x1K:
+	VMOVDQU32 64(R10), Z24
+	VMOVDQU32 128(R10), Z25
+	X1(INT8ROW)
+	ADDQ  $4, R12
+	ADDQ  $128, R10
+	DECQ  BX
+	JNE   int8x1K
+	SCALES(-1024(R10), -992(R10))
+	SCALE1(0)
+	ADDQ  $8, R12
+	ADDQ  $64, R10
+	DECQ  R11
+	JNE   int8x1Group
+	FDST1(STORE)
+	VZEROUPPER
+	RET
+
+// func mulBlockInt4AVX512(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
+// Reference: mulBlockInt4Generic, the same bits.
+TEXT ·mulBlockInt4AVX512(SB), NOSPLIT, $0-57
+	MOVQ    dst+0(FP), DI
+	MOVQ    stride+8(FP), R8
+	SHLQ    $2, R8
+	MOVQ    x+16(FP), SI
+	MOVQ    xStride+24(FP), R9
+	IMUL3Q  $40, R9, R9
+	MOVQ    rows+32(FP), CX
+	MOVQ    w+40(FP), DX
+	MOVQ    groups+48(FP), BX
+	MOVBLZX add+56(FP), AX
+
+int4x:
+	TILE(int4x6, int4x3, int4x2, int4x1)
+
+int4x6:
+	ROWS3UP
+	FDST6(ZERO)
+	TESTL AX, AX
+	JEQ   int4x6Group
+	FDST6(LOAD)
+
+int4x6Group:
+	X6(BIAS)
+	MOVL  $0x0f0f0f0f, BX
+	VPBROADCASTD BX, Z30
+	MOVQ  $4, BX
+
+int4x6K:
+	INT4W
+	X6(INT4ROW)
+	ADDQ  $4, R12
+	ADDQ  $4, R13
+	ADDQ  $128, R10
+	DECQ  BX
+	JNE   int4x6K
+	SCALES(-512(R10), -480(R10))
+	SCALE6(16)
+	ADDQ  $24, R12
+	ADDQ  $24, R13
+	ADDQ  $64, R10
+	DECQ  R11
+	JNE   int4x6Group
+	FDST6(STORE)
+	MOVQ  groups+48(FP), BX
+	AFTER6(int4x)
+
+int4x3:
+	FDST3(ZERO)
+	TESTL AX, AX
+	JEQ   int4x3Group
+	FDST3(LOAD)
+
+int4x3Group:
+	X3(BIAS)
+	MOVL  $0x0f0f0f0f, BX
+	VPBROADCASTD BX, Z30
+	MOVQ  $4, BX
+
+int4x3K:
+	INT4W
+	X3(INT4ROW)
+	ADDQ  $4, R12
+	ADDQ  $128, R10
+	DECQ  BX
+	JNE   int4x3K
+	SCALES(-512(R10), -480(R10))
+	SCALE3(16)
+	ADDQ  $24, R12
+	ADDQ  $64, R10
+	DECQ  R11
+	JNE   int4x3Group
+	FDST3(STORE)
+	MOVQ  groups+48(FP), BX
+	AFTER3(int4x)
+
+int4x2:
+	FDST2(ZERO)
+	TESTL AX, AX
+	JEQ   int4x2Group
+	FDST2(LOAD)
+
+int4x2Group:
+	X2(BIAS)
+	MOVL  $0x0f0f0f0f, BX
+	VPBROADCASTD BX, Z30
+	MOVQ  $4, BX
+
+int4x2K:
+	INT4W
+	X2(INT4ROW)
+	ADDQ  $4, R12
+	ADDQ  $128, R10
+	DECQ  BX
+	JNE   int4x2K
+	SCALES(-512(R10), -480(R10))
+	SCALE2(16)
+	ADDQ  $24, R12
+	ADDQ  $64, R10
+	DECQ  R11
+	JNE   int4x2Group
+	FDST2(STORE)
+	MOVQ  groups+48(FP), BX
+	AFTER2(int4x)
+
+int4x1:
+	FDST1(ZERO)
+	TESTL AX, AX
+	JEQ   int4x1Group
+	FDST1(LOAD)
+
+int4x1Group:
+	X1(BIAS)
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	MOVL  $0x0f0f0f0f, BX
+	VPBROADCASTD BX, Z30
+	MOVQ  $4, BX
+
+int4x1K:
+	INT4W
+	INT4ROWALONE((R12), Z0, Z1, Z2, Z3)
+	ADDQ  $4, R12
+	ADDQ  $128, R10
+	DECQ  BX
+	JNE   int4x1K
+	VPADDD Z2, Z0, Z0
+	VPADDD Z3, Z1, Z1
+	SCALES(-512(R10), -480(R10))
+	SCALE1(16)
+	ADDQ  $24, R12
+	ADDQ  $64, R10
+	DECQ  R11
+	JNE   int4x1Group
+	FDST1(STORE)
+	VZEROUPPER
+	RET

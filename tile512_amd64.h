@@ -1,0 +1,117 @@
+// What the AVX-512 kernels of matrices share. All use one frame:
+//
+//	DI dst, R8 its stride in bytes   SI x, R9 its stride in bytes   CX rows left
+//	DX w, BX its length in steps     AX add
+//	R10 w, R12 x (R13: its rows 3 …), R15 dst's rows 3 …, R11 steps left, while a tile walks the panel
+//
+// A tile is 1, 2, 3 or 6 rows × 32 outputs; an accumulator holds 16 outputs of a row:
+//
+//	         w[k, 0…15]  w[k, 16…31]
+//	x[0, k]     Z0          Z1
+//	x[1, k]     Z2          Z3
+//	 ⋮
+//	x[5, k]     Z10         Z11
+//
+// The kernels of integers have float sums in Z12 … Z23 besides, in the same order.
+//
+// The slices are as long as the wrapper promises; nothing is checked here.
+
+// Choose a tile: six rows at a time, a rest of four two by two, of five or seven three first.
+#define TILE(six, three, two, one) \
+	MOVQ DX, R10 \
+	MOVQ SI, R12 \
+	MOVQ BX, R11 \
+	CMPQ CX, $8  \
+	JGE  six     \
+	CMPQ CX, $6  \
+	JEQ  six     \
+	CMPQ CX, $4  \
+	JEQ  two     \
+	CMPQ CX, $3  \
+	JGE  three   \
+	CMPQ CX, $2  \
+	JEQ  two     \
+	CMPQ CX, $1  \
+	JEQ  one     \
+	VZEROUPPER   \
+	RET
+
+// The addresses of rows 3 … of x and dst.
+#define ROWS3UP \
+	LEAQ (SI)(R9*2), R13 \
+	ADDQ R9, R13         \
+	LEAQ (DI)(R8*2), R15 \
+	ADDQ R8, R15
+
+// Go on to the rows after a tile.
+#define AFTER6(tile) \
+	LEAQ (R15)(R8*2), DI \
+	ADDQ R8, DI          \
+	LEAQ (SI)(R9*4), SI  \
+	LEAQ (SI)(R9*2), SI  \
+	SUBQ $6, CX          \
+	JMP  tile
+
+#define AFTER3(tile) \
+	LEAQ (DI)(R8*2), DI \
+	ADDQ R8, DI         \
+	LEAQ (SI)(R9*2), SI \
+	ADDQ R9, SI         \
+	SUBQ $3, CX         \
+	JMP  tile
+
+#define AFTER2(tile) \
+	LEAQ (DI)(R8*2), DI \
+	LEAQ (SI)(R9*2), SI \
+	SUBQ $2, CX         \
+	JMP  tile
+
+// DO(row of x, its accumulators) for each row of a tile.
+#define X1(DO) \
+	DO((R12), Z0, Z1)
+
+#define X2(DO) \
+	DO((R12), Z0, Z1)       \
+	DO((R12)(R9*1), Z2, Z3)
+
+#define X3(DO) \
+	DO((R12), Z0, Z1)       \
+	DO((R12)(R9*1), Z2, Z3) \
+	DO((R12)(R9*2), Z4, Z5)
+
+#define X6(DO) \
+	X3(DO)                    \
+	DO((R13), Z6, Z7)         \
+	DO((R13)(R9*1), Z8, Z9)   \
+	DO((R13)(R9*2), Z10, Z11)
+
+// DO(row of dst, its accumulators) for each row of a tile.
+#define DST1(DO) \
+	DO((DI), Z0, Z1)
+
+#define DST2(DO) \
+	DO((DI), Z0, Z1)       \
+	DO((DI)(R8*1), Z2, Z3)
+
+#define DST3(DO) \
+	DO((DI), Z0, Z1)       \
+	DO((DI)(R8*1), Z2, Z3) \
+	DO((DI)(R8*2), Z4, Z5)
+
+#define DST6(DO) \
+	DST3(DO)                  \
+	DO((R15), Z6, Z7)         \
+	DO((R15)(R8*1), Z8, Z9)   \
+	DO((R15)(R8*2), Z10, Z11)
+
+#define ZERO(p, a, b) \
+	VPXORD a, a, a \
+	VPXORD b, b, b
+
+#define LOAD(p, a, b) \
+	VMOVUPS 0 p, a  \
+	VMOVUPS 64 p, b
+
+#define STORE(p, a, b) \
+	VMOVUPS a, 0 p  \
+	VMOVUPS b, 64 p
