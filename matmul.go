@@ -4,11 +4,11 @@ package photon
 type WeightType int
 
 const (
-	AsStored WeightType = iota // as the file has them: F32, F16 (held as F32), BF16, Int8 (held as F32, exact)
+	AsStored WeightType = iota // as the file has them, activations float32: F32, F16 (held as F32), BF16, int8 (held as F32, exact)
 	F32                        // 4 bytes a weight
-	BF16                       // 2 bytes a weight
-	Int8                       // 1.06 bytes a weight: groups of 32 along the input share a scale
-	Int4                       // 0.56 bytes a weight: groups of 32 along the input share a scale
+	BF16                       // 2 bytes a weight; activations are rounded to bfloat16 too
+	Int8                       // 1.06 bytes a weight: groups of 32 along the input share a scale; activations are rounded to int8 likewise
+	Int4                       // 0.56 bytes a weight: as Int8, with weights from -8 to 7
 
 	// bf16Rounded is BF16 whose products round the activations to bfloat16 too, which is what VDPBF16PS and its like compute.
 	// BF16 as a form of matrix keeps the activations float32.
