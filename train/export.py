@@ -4,7 +4,7 @@
 
 config.json             model.py's configuration
 model.safetensors       weights as F32, F16, BF16, or the int8 form of tensorfile.py; or shards and an index
-tokenizer.json          copied
+tokenizer.json          copied, without white space
 generation_config.json  sampling defaults
 README.md               the model card; `--notes` adds what only its trainer knows: data, licences, figures
 golden.json             logits for `photon verify`: of each of `rows`, the values at 16 `indices` and the logsumexp over the
@@ -15,7 +15,6 @@ golden.json             logits for `photon verify`: of each of `rows`, the value
 import argparse
 import json
 import os
-import shutil
 import sys
 
 import numpy as np
@@ -58,7 +57,8 @@ def export(cfg, weights, directory, tokenizer_path, form, keep="F32", shards=1, 
     os.makedirs(directory, exist_ok=True)
     stored = tensorfile.store(weights, form, keep)
     tensorfile.write_model(directory, stored, shards)
-    shutil.copyfile(tokenizer_path, os.path.join(directory, "tokenizer.json"))
+    with open(tokenizer_path, encoding="utf-8") as source, open(os.path.join(directory, "tokenizer.json"), "w", encoding="utf-8") as copy:
+        json.dump(json.load(source), copy, ensure_ascii=False, separators=(",", ":"))
     _write_json(directory, "config.json", cfg.to_dict())
     _write_json(directory, "generation_config.json", {
         "eos_token_id": cfg.eos_token_id, "do_sample": True,

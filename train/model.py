@@ -269,10 +269,11 @@ class Layer(nn.Module):
         self.self_attn = Attention(s)
         self.post_attention_layernorm = RMSNorm(s.hidden_size, eps)
         self.mlp = MLP(s)
+        self.dropout = nn.Dropout(0.0)  # train.py sets its rate; nothing outside training knows of it
 
     def forward(self, x):
-        x = x + self.self_attn(self.input_layernorm(x))
-        return x + self.mlp(self.post_attention_layernorm(x))
+        x = x + self.dropout(self.self_attn(self.input_layernorm(x)))
+        return x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
 
 
 class Stack(nn.Module):

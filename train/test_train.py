@@ -38,14 +38,13 @@ class Rows(unittest.TestCase):
                 ids, mask = stream.row()
                 self.assertTrue((ids[~mask] == 0).all())
                 for at in np.flatnonzero(mask):
-                    if ids[at] in starts:
-                        self.assertEqual(at % 16, 0)
-                    elif at > 0:
+                    if at % 16:  # elsewhere a document may begin, from the second epoch on inside it
+                        self.assertNotIn(ids[at], starts)
                         self.assertEqual(ids[at - 1] + 1, ids[at])
                 seen.extend(ids[mask].tolist())
-        # Each rank stopped in its second epoch: whatever it saw of that one it saw twice.
+        # Each rank stopped at its first row of the second epoch, so nothing was seen more than twice.
         self.assertEqual(sorted(set(seen)), packed.ids.tolist())
-        self.assertLess(len(seen), 2 * len(packed.ids) + 64)
+        self.assertLessEqual(max(seen.count(i) for i in seen), 2)
 
     def test_skip_leaves_off_where_drawing_would(self):
         packed = FakePacked([40, 7, 90], eos=0)

@@ -49,7 +49,12 @@ class Stream:
             self.epoch += 1
             order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.packed.offsets) - 1)
             self.queue = list(order[self.rank :: self.world])
-        return np.asarray(self.packed.document(self.queue.pop()), np.int64)
+        i = self.queue.pop()
+        ids = np.asarray(self.packed.document(i), np.int64)
+        # A document that comes again mostly starts some tokens later, so that its chunks are others than before.
+        random = np.random.default_rng((self.seed, self.epoch, i))
+        skip = random.integers(self.align) if self.epoch > 0 and random.random() < 0.75 else 0
+        return ids[min(skip, len(ids) - 1) :]
 
     def row(self):
         """ids [T] and mask [T], true where a token counts."""
@@ -178,6 +183,7 @@ def arguments(argv):
     parser.add_argument("--lr", type=float, default=3e-3, help="AdamW")
     parser.add_argument("--muon-lr", type=float, default=0.02, help="0: AdamW for all")
     parser.add_argument("--weight-decay", type=float, default=0.05)
+    parser.add_argument("--dropout", type=float, default=0.0, help="of what each layer adds to its stream")
     parser.add_argument("--warmup", type=int, default=50, help="steps")
     parser.add_argument("--decay", choices=("linear", "cosine"), default="linear")
     parser.add_argument("--decay-from", type=float, default=0.3, help="share of the budget")
@@ -217,6 +223,9 @@ def main(argv=None):
     model = build(cfg).init_weights(options.seed)
     if options.init:
         model.load_state_dict(tensorfile.load(options.init))
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = options.dropout
     model = model.to(device)
     mixture = Mixture(options.data, tokenizer, options.tokens, cfg.meta_context, options.seed, rank, world)
     optimisers = optim.optimisers(model, options.lr, options.muon_lr, options.weight_decay, device)
