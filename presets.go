@@ -31,8 +31,8 @@ var presets = map[string]Config{
 	"vanilla-900m": vanilla(paperStack(1792, 4608, 20)),
 	"vanilla-1.2b": vanilla(paperStack(1920, 5120, 24)),
 
-	"photon-7m": photon7M(), // the embedded model, and a flat one of its size
-	"flat-7m":   flat7M(),
+	"photon-15m": photon15M(), // the embedded model, and a flat one of its size
+	"flat-15m":   flat15M(),
 
 	"flat-20m":  flat(8192, presetStack(384, 1024, 6, 8)),
 	"flat-134m": flat(32000, presetStack(768, 2048, 12, 12)),
@@ -66,23 +66,23 @@ func flat(vocabulary int, s StackConfig) Config {
 	return Config{ModelType: modelTypeLlama, VocabSize: vocabulary, EmbeddingSize: s.HiddenSize, RMSNormEps: 1e-5, BOSTokenID: -1, Transformer: s}
 }
 
-// photon7M has stream decoders and a windowed lower encoder, so that only the top encoder's cache grows with the text. Most of its work is at the tokens.
-func photon7M() Config {
-	stack := func(hidden, intermediate, layers, window int) StackConfig {
-		s := presetStack(hidden, intermediate, hidden/64, layers)
+// photon15M has stream decoders and a windowed lower encoder, so that only the top encoder's cache grows with the text. Most of its work is at the tokens.
+func photon15M() Config {
+	stack := func(intermediate, layers, window int) StackConfig {
+		s := presetStack(320, intermediate, 5, layers)
 		s.SlidingWindow = window
 		return s
 	}
-	return Config{ModelType: modelTypePhoton, FormatVersion: formatVersion, VocabSize: 4096, EmbeddingSize: 64, RMSNormEps: 1e-5,
+	return Config{ModelType: modelTypePhoton, FormatVersion: formatVersion, VocabSize: 4096, EmbeddingSize: 80, RMSNormEps: 1e-5,
 		BOSTokenID: -1, EOSTokenIDs: []int{4095},
 		Levels: []LevelConfig{
-			{ChunkSize: 4, PrefixLength: 1, Chunker: chunkerConcat, Encoder: stack(256, 512, 2, 64), Decoder: stack(192, 512, 3, 64)},
-			{ChunkSize: 4, PrefixLength: 1, Chunker: chunkerLinear, Encoder: stack(256, 704, 2, 0), Decoder: stack(256, 512, 1, 64)},
+			{ChunkSize: 4, PrefixLength: 1, Chunker: chunkerConcat, Encoder: stack(768, 2, 128), Decoder: stack(896, 5, 256)},
+			{ChunkSize: 4, PrefixLength: 1, Chunker: chunkerLinear, Encoder: stack(768, 2, 0), Decoder: stack(768, 1, 128)},
 		}}
 }
 
-func flat7M() Config {
-	c := flat(4096, presetStack(256, 768, 4, 6))
+func flat15M() Config {
+	c := flat(4096, presetStack(384, 1024, 6, 7))
 	c.EOSTokenIDs = []int{4095}
 	return c
 }

@@ -49,17 +49,17 @@ PRESETS = {f"{kind}-{size}": make(*sizes)
            for size, sizes in PAPER.items()}
 # Our own: the embedded model, whose stream decoders and windowed lower encoder leave only the top encoder's cache to grow, and
 # a flat model of its size.
-def _photon_7m():
-    def stack(hidden, ffn, layers, window):
-        return _stack(hidden, ffn, hidden // 64, layers, sliding_window=window)
-    return Config(vocab_size=4096, embedding_size=64, eos_token_id=4095, levels=[
-        LevelConfig(chunk_size=4, prefix_length=1, chunker="concat", encoder=stack(256, 512, 2, 64), decoder=stack(192, 512, 3, 64)),
-        LevelConfig(chunk_size=4, prefix_length=1, chunker="linear", encoder=stack(256, 704, 2, 0), decoder=stack(256, 512, 1, 64)),
+def _photon_15m():
+    def stack(ffn, layers, window):
+        return _stack(320, ffn, 5, layers, sliding_window=window)
+    return Config(vocab_size=4096, embedding_size=80, eos_token_id=4095, levels=[
+        LevelConfig(chunk_size=4, prefix_length=1, chunker="concat", encoder=stack(768, 2, 128), decoder=stack(896, 5, 256)),
+        LevelConfig(chunk_size=4, prefix_length=1, chunker="linear", encoder=stack(768, 2, 0), decoder=stack(768, 1, 128)),
     ])
 
 
-PRESETS["photon-7m"] = _photon_7m()
-PRESETS["flat-7m"] = _flat(4096, 256, 6, 4, 768, eos_token_id=4095)
+PRESETS["photon-15m"] = _photon_15m()
+PRESETS["flat-15m"] = _flat(4096, 384, 7, 6, 1024, eos_token_id=4095)
 PRESETS["flat-20m"] = _flat(8192, 384, 8, 6, 1024)
 PRESETS["flat-134m"] = _flat(32000, 768, 12, 12, 2048)
 PRESETS["flat-597m"] = _flat(32000, 1280, 26, 20, 3456)
