@@ -5,16 +5,16 @@ import torch.distributed as dist
 
 
 def orthogonalise(g, steps=5):
-    """The orthogonal matrix nearest to g [m, n], roughly: Newton-Schulz on g g^T."""
+    """The orthogonal matrices nearest to those of g [..., m, n], roughly: Newton-Schulz on g g^T."""
     x = g.bfloat16() if g.is_cuda else g
-    tall = x.shape[0] > x.shape[1]
+    tall = x.shape[-2] > x.shape[-1]
     if tall:
-        x = x.t()
-    x = x / (x.norm() + 1e-7)
+        x = x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
-        s = x @ x.t()
+        s = x @ x.mT
         x = 3.4445 * x + (-4.7750 * s + 2.0315 * (s @ s)) @ x
-    return (x.t() if tall else x).to(g.dtype)
+    return (x.mT if tall else x).to(g.dtype)
 
 
 class Muon(torch.optim.Optimizer):
@@ -31,14 +31,19 @@ class Muon(torch.optim.Optimizer):
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
-            steps = [torch.zeros_like(p) for p in params]
-            for i, (p, step) in enumerate(zip(params, steps)):
+            shapes = {}  # matrices of one shape are orthogonalised together
+            for i, p in enumerate(params):
                 state = self.state[p]
                 if not state:
                     state["momentum"] = torch.zeros_like(p)
                 state["momentum"].mul_(group["momentum"]).add_(p.grad)
                 if i % world == rank:
-                    step.copy_(orthogonalise(p.grad.add(state["momentum"], alpha=group["momentum"])))
+                    shapes.setdefault(p.shape, []).append(i)
+            steps = [None if world == 1 else torch.zeros_like(p) for p in params]
+            for members in shapes.values():
+                ahead = [params[i].grad.add(self.state[params[i]]["momentum"], alpha=group["momentum"]) for i in members]
+                for i, step in zip(members, orthogonalise(torch.stack(ahead))):
+                    steps[i] = step
             if world > 1:
                 flat = torch.cat([s.flatten() for s in steps])
                 dist.all_reduce(flat)

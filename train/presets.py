@@ -48,13 +48,16 @@ PRESETS = {f"{kind}-{size}": make(*sizes)
            for kind, make in (("photon", _photon), ("block", _block), ("vanilla", _vanilla))
            for size, sizes in PAPER.items()}
 # Our own: the embedded model, whose stream decoders and windowed lower encoder leave only the top encoder's cache to grow, and
-# a flat model of its size.
+# a flat model of its size. Most of its layers are at the tokens.
 def _photon_15m():
-    def stack(ffn, layers, window):
-        return _stack(320, ffn, 5, layers, sliding_window=window)
-    return Config(vocab_size=4096, embedding_size=80, eos_token_id=4095, levels=[
-        LevelConfig(chunk_size=4, prefix_length=1, chunker="concat", encoder=stack(768, 2, 128), decoder=stack(896, 5, 256)),
-        LevelConfig(chunk_size=4, prefix_length=1, chunker="linear", encoder=stack(768, 2, 0), decoder=stack(768, 1, 128)),
+    def stack(hidden, ffn, layers, window):
+        return StackConfig(hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=hidden // 64, num_key_value_heads=2,
+                           head_dim=64, intermediate_size=ffn, sliding_window=window)
+    return Config(vocab_size=4096, embedding_size=96, tie_word_embeddings=True, eos_token_id=4095, levels=[
+        LevelConfig(chunk_size=4, prefix_length=1, chunker="concat",
+                    encoder=stack(384, 384, 1, 128), decoder=stack(384, 832, 8, 1024)),
+        LevelConfig(chunk_size=4, prefix_length=1, chunker="linear",
+                    encoder=stack(256, 512, 1, 0), decoder=stack(384, 256, 1, 128)),
     ])
 
 

@@ -192,6 +192,8 @@ def arguments(argv):
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 on a GPU, float32 on a CPU")
     parser.add_argument("--threads", type=int, default=1, help="a process, on a CPU")
+    parser.add_argument("--compile", action="store_true", help="fused attention and compiled code, on a GPU: three times as fast")
+    parser.add_argument("--pause", type=float, metavar="SECONDS", help="stop so long after the start, to be resumed")
     parser.add_argument("--log-every", type=int, default=20, help="steps")
     parser.add_argument("--evaluate-every", type=float, default=300, help="seconds")
     parser.add_argument("--save-every", type=float, default=300, help="seconds")
@@ -200,6 +202,7 @@ def arguments(argv):
 
 def main(argv=None):
     options = arguments(argv)
+    began = time.time()
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
@@ -227,6 +230,7 @@ def main(argv=None):
         if isinstance(module, nn.Dropout):
             module.p = options.dropout
     model = model.to(device)
+    drawn_from = [options.seed, *options.data]
     mixture = Mixture(options.data, tokenizer, options.tokens, cfg.meta_context, options.seed, rank, world)
     optimisers = optim.optimisers(model, options.lr, options.muon_lr, options.weight_decay, device)
     budget, step, tokens = Budget(options), 0, 0
@@ -247,8 +251,14 @@ def main(argv=None):
             optimiser.load_state_dict(saved)
         step, tokens = state["step"], state["tokens"]
         budget.resume(state["budget"])
-        mixture.skip(state["rows"])
+        if state["drawn_from"] == drawn_from:  # from other data it draws anew
+            mixture.skip(state["rows"])
     loss_of = Loss(model, options.alpha)
+    if options.compile:
+        import fast
+
+        fast.install(model, options.tokens)
+        loss_of = torch.compile(loss_of, dynamic=False)
     if world > 1:
         loss_of = nn.parallel.DistributedDataParallel(loss_of, gradient_as_bucket_view=True)
 
@@ -268,7 +278,7 @@ def main(argv=None):
         if world > 1:
             dist.broadcast(now, 0)
         clock, share = now.tolist()
-        done = share >= 1.0
+        done = share >= 1.0 or options.pause is not None and clock - began > options.pause
 
         if heldout and (done or clock - evaluated > options.evaluate_every):
             bits = heldout_bits(model, heldout, token_bytes, rank, world)
@@ -277,7 +287,8 @@ def main(argv=None):
         if rank == 0 and (done or clock - saved > options.save_every):
             save(checkpoint, {
                 "config": cfg.to_dict(), "model": model.state_dict(), "optimisers": [o.state_dict() for o in optimisers],
-                "step": step, "tokens": tokens, "rows": mixture.drawn, "budget": budget.state(),
+                "step": step, "tokens": tokens, "rows": mixture.drawn, "drawn_from": drawn_from,
+                "budget": budget.state(),
             })
         if done or clock - saved > options.save_every:
             saved = clock

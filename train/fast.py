@@ -1,0 +1,69 @@
+"""The arithmetic of model.py as a GPU likes it: fused attention, rotations from tables made once, layers compiled.
+
+    fast.install(model, rows)    # after model.to("cuda"); the model then runs rows of the stated lengths fast
+
+Only bfloat16 on a GPU takes these paths; everything else, evaluation in float32 above all, stays with model.py.
+"""
+
+import torch
+import torch.nn.functional as F
+
+import model as reference
+
+_tables = {}
+_plain_rotate, _plain_attention = reference.rotate, reference.attention
+
+
+def rotate(x, theta):
+    """RoPE, half-split, on x [B, H, n, head_dim]."""
+    table = _tables.get((x.shape[2], theta)) if x.is_cuda and x.dtype == torch.bfloat16 else None
+    if table is None:
+        return _plain_rotate(x, theta)
+    cos, sin = table
+    a, b = x.float().chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+
+
+def attention(q, k, v, window):
+    """Causal attention of q, k, v [B, H, n, d]; a row sees the last `window` rows (0: all)."""
+    if not (q.is_cuda and q.dtype == torch.bfloat16):
+        return _plain_attention(q, k, v, window)
+    if window == 0 or window >= q.shape[2]:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    n = q.shape[2]
+    out = torch.ops.aten._flash_attention_forward(
+        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), None, None, n, n, 0.0, True, False,
+        window_size_left=window - 1, window_size_right=0)[0]
+    return out.transpose(1, 2)
+
+
+def check(device):
+    """Raises where the fused attention is not the reference's: an operator's argument may have changed its meaning."""
+    g = torch.Generator(device).manual_seed(1)
+    for n, window in ((256, 0), (256, 64), (300, 7)):
+        q, k, v = (torch.randn(2, 3, n, 64, device=device, dtype=torch.bfloat16, generator=g).requires_grad_() for _ in range(3))
+        weight = torch.randn(2, 3, n, 64, device=device, generator=g)
+        results = []
+        for attend, cast in ((attention, lambda x: x), (_plain_attention, lambda x: x.float())):
+            out = attend(cast(q), cast(k), cast(v), window)
+            results.append((out.float(), *torch.autograd.grad((out.float() * weight).sum(), (q, k, v))))
+        for got, want in zip(*results):
+            if (got.float() - want.float()).abs().max() > 0.05 * want.float().abs().max():
+                raise RuntimeError(f"fused attention of {n} rows, window {window}, differs from model.py's")
+
+
+def install(model, tokens, device="cuda"):
+    """Makes model run rows of `tokens` tokens with fused attention, and compiles its loss's parts."""
+    check(device)
+    below = tokens
+    sizes = []
+    for level in model.cfg.levels:
+        units = below // level.chunk_size
+        sizes += [(units, level.encoder), (units * (level.prefix_length + level.chunk_size), level.decoder)]
+        below = units
+    if model.cfg.flat:
+        sizes = [(tokens, model.cfg.stack)]
+    for n, stack in sizes:
+        if stack.rope_theta:
+            _tables[n, stack.rope_theta] = reference.rope_table(n, stack.head_dim, stack.rope_theta, torch.float32, device)
+    reference.rotate, reference.attention = rotate, attention
