@@ -59,6 +59,15 @@ func tileRows() int {
 	return 1
 }
 
+// floatBlock is the number of inputs of an f32 panel that stay in the cache while all rows use them: the first-level one, or
+// the second-level one under tiles so high that they read little of it.
+func floatBlock() int {
+	if useAVX512 {
+		return 384
+	}
+	return 128
+}
+
 // multipliesPairs says whether mulBlockPairs has a kernel.
 func multipliesPairs() bool { return useBF16 }
 
