@@ -133,7 +133,7 @@ type mulTask struct {
 const (
 	minPart  = 1 << 16 // multiply-adds that are worth handing to another thread
 	mostRows = 12      // rows of the highest tile of a kernel
-	maxRows  = 240     // rows of a part; with blockK it bounds the time in a kernel, some 70 µs, for a goroutine cannot be stopped there
+	maxRows  = 96      // rows of a part; with blockK it bounds the time in a kernel, some 35 µs, for a goroutine cannot be stopped there
 	cachedX  = 1 << 18 // activations of a part that are used over and over, from the second-level cache
 	longK    = 4096    // block of the input when there is one tile of rows only, which uses the weights once
 	prepared = 1 << 14 // activations converted in one part
@@ -178,9 +178,9 @@ func (t *mulTask) split(workers int) int {
 	if t.rowsPerPart > tileRows() {
 		switch w.form {
 		case F32:
-			t.blockK = floatBlock()
+			t.blockK = floatBlock(t.rowsPerPart)
 		case BF16, bf16Rounded:
-			t.blockK = max(256, floatBlock())
+			t.blockK = max(256, floatBlock(t.rowsPerPart))
 		case Int8, Int4:
 			t.blockK = 512
 		}
