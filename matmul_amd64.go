@@ -11,8 +11,9 @@ var (
 	cpuVNNI   = cpuAVX512 && cpu.X86.HasAVX512VNNI
 	cpuBF16   = cpuAVX512 && cpu.X86.HasAVX512BF16
 
-	// quickPairs says whether VDPBF16PS does more than VFMADD231PS in the same time. Intel's processors take two cycles for it,
-	// so that the kernels of float32 with the same weights are the faster ones.
+	// quickPairs says whether VDPBF16PS does more than VFMADD231PS in the same time. It does on Zen 4; Emerald Rapids takes two
+	// cycles for it, so that the kernels of float32 with the same weights are the faster ones, and other processors of Intel's,
+	// not measured, are taken to be like it.
 	quickPairs = cpuBF16 && !isIntel()
 )
 
