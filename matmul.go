@@ -121,7 +121,7 @@ type mulTask struct {
 
 	rowsPerPart, panelsPerPart, panelParts int
 	outerK                                 int // inputs after which a part goes on to its next panel
-	blockK                                 int // inputs of a panel that stay in the first-level cache while all rows use them
+	blockK                                 int // inputs of a panel that stay in the cache that the kernel wants them in while all rows use them
 
 	source []float32    // x as the caller gave it
 	padded []float32    // x [rows×even in], rounded to bfloat16 for bf16Rounded
@@ -132,8 +132,9 @@ type mulTask struct {
 
 const (
 	minPart  = 1 << 16 // multiply-adds that are worth handing to another thread
-	maxRows  = 240     // rows of a part; with blockK it bounds the time in a kernel, some 70 µs, for a goroutine cannot be stopped there
-	cachedX  = 1 << 16 // activations of a part that are used over and over
+	mostRows = 12      // rows of the highest tile of a kernel
+	maxRows  = 96      // rows of a part; with blockK it bounds the time in a kernel, some 35 µs, for a goroutine cannot be stopped there
+	cachedX  = 1 << 18 // activations of a part that are used over and over, from the second-level cache
 	longK    = 4096    // block of the input when there is one tile of rows only, which uses the weights once
 	prepared = 1 << 14 // activations converted in one part
 )
@@ -164,7 +165,7 @@ func (w *matrix) mul(c *crew, t *mulTask, dst, x []float32, rows int) {
 func (t *mulTask) split(workers int) int {
 	w := t.w
 	rowParts := (t.rows + maxRows - 1) / maxRows
-	t.rowsPerPart = (t.rows + rowParts - 1) / rowParts
+	t.rowsPerPart = ((t.rows+rowParts-1)/rowParts + mostRows - 1) / mostRows * mostRows
 	perPanel := t.rowsPerPart * w.in * panelWidth
 	panelParts := max(1, (4*workers+rowParts-1)/rowParts)
 	t.panelsPerPart = max((w.panels()+panelParts-1)/panelParts, (minPart+perPanel-1)/perPanel)
@@ -177,9 +178,9 @@ func (t *mulTask) split(workers int) int {
 	if t.rowsPerPart > tileRows() {
 		switch w.form {
 		case F32:
-			t.blockK = 128
+			t.blockK = floatBlock(t.rowsPerPart)
 		case BF16, bf16Rounded:
-			t.blockK = 256
+			t.blockK = max(256, floatBlock(t.rowsPerPart))
 		case Int8, Int4:
 			t.blockK = 512
 		}

@@ -5,15 +5,15 @@
 
 // Blocks of f32 and bf16 panels on AVX-512.
 
-// One input of a row: Z12, Z13 are w.
+// One input of a row: Z24, Z25 are w.
 #define F32ROW(x, a, b) \
-	VBROADCASTSS x, Z14      \
-	VFMADD231PS  Z12, Z14, a \
-	VFMADD231PS  Z13, Z14, b
+	VBROADCASTSS x, Z26      \
+	VFMADD231PS  Z24, Z26, a \
+	VFMADD231PS  Z25, Z26, b
 
 // func mulBlockF32AVX512(dst *float32, stride int, x *float32, xStride, rows int, w *float32, k int, add bool)
 // Reference: mulBlockF32Generic, up to the rounding of fused products.
-TEXT ·mulBlockF32AVX512(SB), NOSPLIT, $0-57
+TEXT ·mulBlockF32AVX512(SB), NOSPLIT, $8-57
 	MOVQ    dst+0(FP), DI
 	MOVQ    stride+8(FP), R8
 	SHLQ    $2, R8
@@ -23,10 +23,39 @@ TEXT ·mulBlockF32AVX512(SB), NOSPLIT, $0-57
 	MOVQ    rows+32(FP), CX
 	MOVQ    w+40(FP), DX
 	MOVQ    k+48(FP), BX
+	AHEAD(step-8(SP))
+	MOVQ    w+40(FP), DX
 	MOVBLZX add+56(FP), AX
 
 f32x:
-	TILE(f32x6, f32x3, f32x2, f32x1)
+	TILE12(f32x12, f32x6, f32x3, f32x2, f32x1)
+
+f32x12:
+	ROWS12UP
+	DST12(ZERO)
+	CMPB  add+56(FP), $0
+	JEQ   f32x12Begin
+	DST12(LOAD)
+
+f32x12Begin:
+	MOVQ k+48(FP), R11
+	MOVQ step-8(SP), BX
+
+f32x12K:
+	VMOVUPS 0(R10), Z24
+	VMOVUPS 64(R10), Z25
+	X12(F32ROW)
+	ADDQ  $4, R12
+	ADDQ  $4, R13
+	ADDQ  $4, R14
+	ADDQ  $4, AX
+	ADDQ  $128, R10
+	PREFETCHT1 (R15)
+	ADDQ  BX, R15
+	DECQ  R11
+	JNE   f32x12K
+	DST12(STORE)
+	AFTER12(f32x, k+48(FP))
 
 f32x6:
 	ROWS3UP
@@ -36,8 +65,8 @@ f32x6:
 	DST6(LOAD)
 
 f32x6K:
-	VMOVUPS 0(R10), Z12
-	VMOVUPS 64(R10), Z13
+	VMOVUPS 0(R10), Z24
+	VMOVUPS 64(R10), Z25
 	X6(F32ROW)
 	ADDQ  $4, R12
 	ADDQ  $4, R13
@@ -54,8 +83,9 @@ f32x3:
 	DST3(LOAD)
 
 f32x3K:
-	VMOVUPS 0(R10), Z12
-	VMOVUPS 64(R10), Z13
+	FETCH((R10))
+	VMOVUPS 0(R10), Z24
+	VMOVUPS 64(R10), Z25
 	X3(F32ROW)
 	ADDQ  $4, R12
 	ADDQ  $128, R10
@@ -71,8 +101,9 @@ f32x2:
 	DST2(LOAD)
 
 f32x2K:
-	VMOVUPS 0(R10), Z12
-	VMOVUPS 64(R10), Z13
+	FETCH((R10))
+	VMOVUPS 0(R10), Z24
+	VMOVUPS 64(R10), Z25
 	X2(F32ROW)
 	ADDQ  $4, R12
 	ADDQ  $128, R10
@@ -88,8 +119,9 @@ f32x1:
 	DST1(LOAD)
 
 f32x1K:
-	VMOVUPS 0(R10), Z12
-	VMOVUPS 64(R10), Z13
+	FETCH((R10))
+	VMOVUPS 0(R10), Z24
+	VMOVUPS 64(R10), Z25
 	X1(F32ROW)
 	ADDQ  $4, R12
 	ADDQ  $128, R10
@@ -99,25 +131,25 @@ f32x1K:
 	VZEROUPPER
 	RET
 
-// w of a pair of inputs at p: Z12, Z13 the even one, Z14, Z15 the odd one. Z18 keeps the upper halves.
+// w of a pair of inputs at p: Z24, Z25 the even one, Z26, Z27 the odd one. Z30 keeps the upper halves.
 #define BF16W(p) \
-	VPSLLD $16, 0 p, Z12   \
-	VPSLLD $16, 64 p, Z13  \
-	VPANDD 0 p, Z18, Z14   \
-	VPANDD 64 p, Z18, Z15
+	VPSLLD $16, 0 p, Z24   \
+	VPSLLD $16, 64 p, Z25  \
+	VPANDD 0 p, Z30, Z26   \
+	VPANDD 64 p, Z30, Z27
 
 // A pair of inputs of a row.
 #define BF16ROW(x, a, b) \
-	VBROADCASTSS 0 x, Z16    \
-	VBROADCASTSS 4 x, Z17    \
-	VFMADD231PS  Z12, Z16, a \
-	VFMADD231PS  Z13, Z16, b \
-	VFMADD231PS  Z14, Z17, a \
-	VFMADD231PS  Z15, Z17, b
+	VBROADCASTSS 0 x, Z28    \
+	VBROADCASTSS 4 x, Z29    \
+	VFMADD231PS  Z24, Z28, a \
+	VFMADD231PS  Z25, Z28, b \
+	VFMADD231PS  Z26, Z29, a \
+	VFMADD231PS  Z27, Z29, b
 
 // func mulBlockBF16AVX512(dst *float32, stride int, x *float32, xStride, rows int, w *uint16, pairs int, add bool)
 // Reference: mulBlockBF16Generic, up to the rounding of fused products.
-TEXT ·mulBlockBF16AVX512(SB), NOSPLIT, $0-57
+TEXT ·mulBlockBF16AVX512(SB), NOSPLIT, $8-57
 	MOVQ       dst+0(FP), DI
 	MOVQ       stride+8(FP), R8
 	SHLQ       $2, R8
@@ -127,12 +159,40 @@ TEXT ·mulBlockBF16AVX512(SB), NOSPLIT, $0-57
 	MOVQ       rows+32(FP), CX
 	MOVQ       w+40(FP), DX
 	MOVQ       pairs+48(FP), BX
+	AHEAD(step-8(SP))
+	MOVQ       w+40(FP), DX
 	MOVBLZX    add+56(FP), AX
-	VPTERNLOGD $0xff, Z18, Z18, Z18
-	VPSLLD     $16, Z18, Z18
+	VPTERNLOGD $0xff, Z30, Z30, Z30
+	VPSLLD     $16, Z30, Z30
 
 bf16x:
-	TILE(bf16x6, bf16x3, bf16x2, bf16x1)
+	TILE12(bf16x12, bf16x6, bf16x3, bf16x2, bf16x1)
+
+bf16x12:
+	ROWS12UP
+	DST12(ZERO)
+	CMPB  add+56(FP), $0
+	JEQ   bf16x12Begin
+	DST12(LOAD)
+
+bf16x12Begin:
+	MOVQ pairs+48(FP), R11
+	MOVQ step-8(SP), BX
+
+bf16x12K:
+	BF16W((R10))
+	X12(BF16ROW)
+	ADDQ  $8, R12
+	ADDQ  $8, R13
+	ADDQ  $8, R14
+	ADDQ  $8, AX
+	ADDQ  $128, R10
+	PREFETCHT1 (R15)
+	ADDQ  BX, R15
+	DECQ  R11
+	JNE   bf16x12K
+	DST12(STORE)
+	AFTER12(bf16x, pairs+48(FP))
 
 bf16x6:
 	ROWS3UP
@@ -159,6 +219,7 @@ bf16x3:
 	DST3(LOAD)
 
 bf16x3K:
+	FETCH((R10))
 	BF16W((R10))
 	X3(BF16ROW)
 	ADDQ  $8, R12
@@ -175,6 +236,7 @@ bf16x2:
 	DST2(LOAD)
 
 bf16x2K:
+	FETCH((R10))
 	BF16W((R10))
 	X2(BF16ROW)
 	ADDQ  $8, R12
@@ -191,6 +253,7 @@ bf16x1:
 	DST1(LOAD)
 
 bf16x1K:
+	FETCH((R10))
 	BF16W((R10))
 	X1(BF16ROW)
 	ADDQ  $8, R12
@@ -211,14 +274,16 @@ TEXT ·mulRowBF16AVX512(SB), NOSPLIT, $0-41
 	MOVQ       pairs+32(FP), R11
 	MOVBLZX    add+40(FP), AX
 	MOVQ       $128, R8
-	VPTERNLOGD $0xff, Z18, Z18, Z18
-	VPSLLD     $16, Z18, Z18
+	VPTERNLOGD $0xff, Z30, Z30, Z30
+	VPSLLD     $16, Z30, Z30
 	DST2(ZERO)
 	TESTL AX, AX
 	JEQ   bf16rowK
 	DST2(LOAD)
 
 bf16rowK:
+	FETCH((R10))
+	FETCH((DX))
 	BF16W((R10))
 	BF16ROW((R12), Z0, Z1)
 	BF16W((DX))

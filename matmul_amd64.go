@@ -10,6 +10,11 @@ var (
 	cpuAVX512 = cpuAVX2 && cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL
 	cpuVNNI   = cpuAVX512 && cpu.X86.HasAVX512VNNI
 	cpuBF16   = cpuAVX512 && cpu.X86.HasAVX512BF16
+
+	// quickPairs says whether VDPBF16PS does more than VFMADD231PS in the same time. It does on Zen 4; Emerald Rapids takes two
+	// cycles for it, so that the kernels of float32 with the same weights are the faster ones, and other processors of Intel's,
+	// not measured, are taken to be like it.
+	quickPairs = cpuBF16 && !isIntel()
 )
 
 // What the kernels may use: the processor's, or less.
@@ -21,6 +26,9 @@ func kernelTiers() []string {
 	if cpuAVX512 {
 		names = append(names, "avx512")
 	}
+	if cpuBF16 && !quickPairs {
+		names = append(names, "avx512bf16") // avx512 with VDPBF16PS although it is slow
+	}
 	if cpuVNNI || cpuBF16 {
 		names = append(names, "avx512f") // avx512 without VNNI and BF16
 	}
@@ -31,10 +39,10 @@ func kernelTiers() []string {
 }
 
 func useKernel(name string) {
-	useAVX512 = name == "avx512" || name == "avx512f"
+	useAVX512 = name == "avx512" || name == "avx512bf16" || name == "avx512f"
 	useAVX2 = useAVX512 || name == "avx2"
-	useVNNI = cpuVNNI && name == "avx512"
-	useBF16 = cpuBF16 && name == "avx512"
+	useVNNI = cpuVNNI && name != "avx512f" && useAVX512
+	useBF16 = quickPairs && name == "avx512" || cpuBF16 && name == "avx512bf16"
 }
 
 // kernelName names the kernels in use.
@@ -59,7 +67,16 @@ func tileRows() int {
 	return 1
 }
 
-// multipliesPairs says whether mulBlockPairs has a kernel.
+// floatBlock is the number of inputs of an f32 panel that stay in the cache while so many rows use them: the first-level one,
+// or the second-level one under tiles so high that they read little of it.
+func floatBlock(rows int) int {
+	if useAVX512 && rows >= 2*mostRows {
+		return 384
+	}
+	return 128
+}
+
+// multipliesPairs says whether mulBlockPairs has a kernel to use.
 func multipliesPairs() bool { return useBF16 }
 
 func mulBlockF32(dst []float32, stride int, x []float32, xStride, rows int, w []float32, add bool) {
@@ -195,6 +212,9 @@ func narrowRow(dst []uint16, x []float32) {
 	}
 	narrowRowGeneric(dst, x)
 }
+
+// isIntel says whether the processor is Intel's.
+func isIntel() bool
 
 //go:noescape
 func mulBlockF32AVX2(dst *float32, stride int, x *float32, xStride, rows int, w *float32, k int, add bool)

@@ -312,3 +312,19 @@ bf16rowK:
 	STORE4(R13, Y4, Y5, Y6, Y7)
 	VZEROUPPER
 	RET
+
+// func isIntel() bool
+// CPUID leaf 0 gives the vendor: "Genu" "ineI" "ntel" in BX, DX, CX.
+TEXT ·isIntel(SB), NOSPLIT, $0-1
+	XORL  AX, AX
+	CPUID
+	CMPL  BX, $0x756e6547
+	SETEQ R8
+	CMPL  DX, $0x49656e69
+	SETEQ R9
+	ANDL  R9, R8
+	CMPL  CX, $0x6c65746e
+	SETEQ R9
+	ANDL  R9, R8
+	MOVB  R8, ret+0(FP)
+	RET

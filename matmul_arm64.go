@@ -48,6 +48,9 @@ func kernelName() string {
 // tileRows is the number of rows up to which the kernels read the weights once, from wherever they are.
 func tileRows() int { return 1 }
 
+// floatBlock is the number of inputs of an f32 panel that stay in the cache while so many rows use them.
+func floatBlock(rows int) int { return 128 }
+
 // multipliesPairs says whether mulBlockPairs has a kernel.
 func multipliesPairs() bool { return useBF16 }
 

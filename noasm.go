@@ -37,6 +37,9 @@ func multipliesPairs() bool { return false }
 // tileRows is the number of rows up to which the kernels read the weights once, from wherever they are.
 func tileRows() int { return 1 }
 
+// floatBlock is the number of inputs of an f32 panel that stay in the cache while so many rows use them.
+func floatBlock(rows int) int { return 128 }
+
 // kernelTiers are the names that setKernel takes here, best first.
 func kernelTiers() []string { return []string{"generic"} }
 func useKernel(name string) {}

@@ -84,6 +84,7 @@ pairsx3:
 	DST3(LOAD)
 
 pairsx3K:
+	FETCH((R10))
 	PAIRSW((R10))
 	PAIRS3
 	ADDQ  $4, R12
@@ -100,6 +101,7 @@ pairsx2:
 	DST2(LOAD)
 
 pairsx2K:
+	FETCH((R10))
 	PAIRSW((R10))
 	PAIRS2
 	ADDQ  $4, R12
@@ -116,6 +118,7 @@ pairsx1:
 	DST1(LOAD)
 
 pairsx1K:
+	FETCH((R10))
 	PAIRSW((R10))
 	PAIRS1
 	ADDQ  $4, R12
@@ -142,6 +145,8 @@ TEXT ·mulRowPairsAVX512(SB), NOSPLIT, $0-41
 	DST2(LOAD)
 
 pairsrowK:
+	FETCH((R10))
+	FETCH((DX))
 	PAIRSW((R10))
 	PAIRS1
 	PAIRSW((DX))

@@ -164,6 +164,7 @@ int8x3Group:
 	MOVQ  $8, BX
 
 int8x3K:
+	FETCH((R10))
 	VMOVDQU32 64(R10), Z24
 	VMOVDQU32 128(R10), Z25
 	X3(INT8ROW)
@@ -192,6 +193,7 @@ int8x2Group:
 	MOVQ  $8, BX
 
 int8x2K:
+	FETCH((R10))
 	VMOVDQU32 64(R10), Z24
 	VMOVDQU32 128(R10), Z25
 	X2(INT8ROW)
@@ -220,6 +222,7 @@ int8x1Group:
 	MOVQ  $8, BX
 
 int8x1K:
+	FETCH((R10))
 	VMOVDQU32 64(R10), Z24
 	VMOVDQU32 128(R10), Z25
 	X1(INT8ROW)
@@ -299,6 +302,7 @@ int4x3Group:
 	MOVQ  $4, BX
 
 int4x3K:
+	FETCH((R10))
 	INT4W
 	X3(INT4ROW)
 	ADDQ  $4, R12
@@ -328,6 +332,7 @@ int4x2Group:
 	MOVQ  $4, BX
 
 int4x2K:
+	FETCH((R10))
 	INT4W
 	X2(INT4ROW)
 	ADDQ  $4, R12
@@ -359,6 +364,7 @@ int4x1Group:
 	MOVQ  $4, BX
 
 int4x1K:
+	FETCH((R10))
 	INT4W
 	INT4ROWALONE((R12), Z0, Z1, Z2, Z3)
 	ADDQ  $4, R12

@@ -3,16 +3,18 @@
 //	DI dst, R8 its stride in bytes   SI x, R9 its stride in bytes   CX rows left
 //	DX w, BX its length in steps     AX add
 //	R10 w, R12 x (R13: its rows 3 …), R15 dst's rows 3 …, R11 steps left, while a tile walks the panel
+//	R14, AX x's rows 6 … and 9 …, R15 where to prefetch and BX how much further in a step, in a tile of twelve
 //
-// A tile is 1, 2, 3 or 6 rows × 32 outputs; an accumulator holds 16 outputs of a row:
+// A tile is 1, 2, 3, 6 or 12 rows × 32 outputs; an accumulator holds 16 outputs of a row:
 //
-//	         w[k, 0…15]  w[k, 16…31]
-//	x[0, k]     Z0          Z1
-//	x[1, k]     Z2          Z3
+//	          w[k, 0…15]  w[k, 16…31]
+//	x[0, k]      Z0          Z1
+//	x[1, k]      Z2          Z3
 //	 ⋮
-//	x[5, k]     Z10         Z11
+//	x[11, k]     Z22         Z23
 //
-// The kernels of integers have float sums in Z12 … Z23 besides, in the same order.
+// Twelve rows are for the kernels of floats, which keep w and x in Z24 …; the kernels of integers have float sums in
+// Z12 … Z23 instead, in the same order, and those of pairs w and x in Z12 ….
 //
 // The slices are as long as the wrapper promises; nothing is checked here.
 
@@ -35,6 +37,44 @@
 	JEQ  one     \
 	VZEROUPPER   \
 	RET
+
+// What the tiles of twelve prefetch between them, evenly, is as much as the panel's BX steps of 128 bytes, from its end on: the
+// next block, for blocks follow one another. R15 is where, step how much further with each step.
+#define AHEAD(step) \
+	MOVQ BX, R15       \
+	SHLQ $7, R15       \
+	ADDQ DX, R15       \
+	MOVL $(12*128), AX \
+	XORL DX, DX        \
+	DIVL CX            \
+	MOVQ AX, step
+
+// The same with twelve rows at a time first.
+#define TILE12(twelve, six, three, two, one) \
+	MOVQ DX, R10                     \
+	MOVQ SI, R12                     \
+	CMPQ CX, $12                     \
+	JGE  twelve                      \
+	TILE(six, three, two, one)
+
+// The addresses of rows 3 … of x; 6 …; 9 ….
+#define ROWS12UP \
+	LEAQ (SI)(R9*2), R13  \
+	ADDQ R9, R13          \
+	LEAQ (SI)(R9*4), R14  \
+	LEAQ (R14)(R9*2), R14 \
+	LEAQ (SI)(R9*8), AX   \
+	ADDQ R9, AX
+
+// Go on to the rows after a tile of twelve.
+#define AFTER12(tile, steps) \
+	MOVQ    BX, DI            \
+	MOVQ    steps, BX         \
+	LEAQ    (SI)(R9*8), SI    \
+	LEAQ    (SI)(R9*4), SI    \
+	MOVBLZX add+56(FP), AX    \
+	SUBQ    $12, CX           \
+	JMP     tile
 
 // The addresses of rows 3 … of x and dst.
 #define ROWS3UP \
@@ -66,6 +106,12 @@
 	SUBQ $2, CX         \
 	JMP  tile
 
+// Prefetch the next bytes of weights, 128 at a time, for the tiles of few rows: they take them as fast as they come, and the
+// processor's own prefetching ends with a page.
+#define FETCH(w) \
+	PREFETCHT0 4096 w \
+	PREFETCHT0 4160 w
+
 // DO(row of x, its accumulators) for each row of a tile.
 #define X1(DO) \
 	DO((R12), Z0, Z1)
@@ -85,6 +131,15 @@
 	DO((R13)(R9*1), Z8, Z9)   \
 	DO((R13)(R9*2), Z10, Z11)
 
+#define X12(DO) \
+	X6(DO)                     \
+	DO((R14), Z12, Z13)        \
+	DO((R14)(R9*1), Z14, Z15)  \
+	DO((R14)(R9*2), Z16, Z17)  \
+	DO((AX), Z18, Z19)         \
+	DO((AX)(R9*1), Z20, Z21)   \
+	DO((AX)(R9*2), Z22, Z23)
+
 // DO(row of dst, its accumulators) for each row of a tile.
 #define DST1(DO) \
 	DO((DI), Z0, Z1)
@@ -103,6 +158,29 @@
 	DO((R15), Z6, Z7)         \
 	DO((R15)(R8*1), Z8, Z9)   \
 	DO((R15)(R8*2), Z10, Z11)
+
+#define DST12(DO) \
+	MOVQ DI, BX                \
+	DO((BX), Z0, Z1)           \
+	DO((BX)(R8*1), Z2, Z3)     \
+	DO((BX)(R8*2), Z4, Z5)     \
+	DO((BX)(R8*4), Z8, Z9)     \
+	DO((BX)(R8*8), Z16, Z17)   \
+	LEAQ (BX)(R8*2), BX       \
+	ADDQ R8, BX                \
+	DO((BX), Z6, Z7)           \
+	DO((BX)(R8*2), Z10, Z11)   \
+	DO((BX)(R8*4), Z14, Z15)   \
+	DO((BX)(R8*8), Z22, Z23)   \
+	LEAQ (BX)(R8*2), BX       \
+	ADDQ R8, BX                \
+	DO((BX), Z12, Z13)         \
+	DO((BX)(R8*4), Z20, Z21)   \
+	LEAQ (BX)(R8*2), BX       \
+	ADDQ R8, BX                \
+	DO((BX), Z18, Z19)         \
+	LEAQ (BX)(R8*2), BX       \
+	ADDQ R8, BX
 
 #define ZERO(p, a, b) \
 	VPXORD a, a, a \
