@@ -94,6 +94,16 @@ func scoreF32(dst []float32, stride int, q, k []float32, dim int) {
 		return
 	}
 	_ = dst[(queries-1)*stride+keys-1]
+	if even, eights := queries&^1, keys&^7; useAVX512 && even >= 4 && eights > 0 && dim%8 == 0 {
+		scoreF32AVX512(&dst[0], stride, &q[0], even, &k[0], eights, dim)
+		if eights < keys {
+			scoreF32AVX2(&dst[eights], stride, &q[0], even, &k[eights*dim], keys-eights, dim)
+		}
+		if even == queries {
+			return
+		}
+		dst, q, queries = dst[even*stride:], q[even*dim:], 1
+	}
 	scoreF32AVX2(&dst[0], stride, &q[0], queries, &k[0], keys, dim)
 }
 
@@ -104,6 +114,13 @@ func mixF32(dst, p []float32, stride int, v []float32, dim int) {
 		return
 	}
 	_ = p[(queries-1)*stride+keys-1]
+	if even := queries &^ 1; useAVX512 && even >= 4 {
+		mixF32AVX512(&dst[0], even, &p[0], stride, &v[0], keys, dim)
+		if even == queries {
+			return
+		}
+		dst, p, queries = dst[even*dim:], p[even*stride:], 1
+	}
 	mixF32AVX2(&dst[0], queries, &p[0], stride, &v[0], keys, dim)
 }
 
@@ -114,6 +131,16 @@ func scoreF16(dst []float32, stride int, q []float32, k []uint16, dim int) {
 		return
 	}
 	_ = dst[(queries-1)*stride+keys-1]
+	if even, eights := queries&^1, keys&^7; useAVX512 && even >= 4 && eights > 0 && dim%8 == 0 {
+		scoreF16AVX512(&dst[0], stride, &q[0], even, &k[0], eights, dim)
+		if eights < keys {
+			scoreF16AVX2(&dst[eights], stride, &q[0], even, &k[eights*dim], keys-eights, dim)
+		}
+		if even == queries {
+			return
+		}
+		dst, q, queries = dst[even*stride:], q[even*dim:], 1
+	}
 	scoreF16AVX2(&dst[0], stride, &q[0], queries, &k[0], keys, dim)
 }
 
@@ -124,6 +151,13 @@ func mixF16(dst, p []float32, stride int, v []uint16, dim int) {
 		return
 	}
 	_ = p[(queries-1)*stride+keys-1]
+	if even := queries &^ 1; useAVX512 && even >= 4 {
+		mixF16AVX512(&dst[0], even, &p[0], stride, &v[0], keys, dim)
+		if even == queries {
+			return
+		}
+		dst, p, queries = dst[even*dim:], p[even*stride:], 1
+	}
 	mixF16AVX2(&dst[0], queries, &p[0], stride, &v[0], keys, dim)
 }
 
@@ -134,6 +168,16 @@ func scoreInt8(dst []float32, stride int, q []float32, k []int8, dim int) {
 		return
 	}
 	_ = dst[(queries-1)*stride+keys-1]
+	if even, eights := queries&^1, keys&^7; useAVX512 && even >= 4 && eights > 0 && dim%8 == 0 {
+		scoreInt8AVX512(&dst[0], stride, &q[0], even, &k[0], eights, dim)
+		if eights < keys {
+			scoreInt8AVX2(&dst[eights], stride, &q[0], even, &k[eights*dim], keys-eights, dim)
+		}
+		if even == queries {
+			return
+		}
+		dst, q, queries = dst[even*stride:], q[even*dim:], 1
+	}
 	scoreInt8AVX2(&dst[0], stride, &q[0], queries, &k[0], keys, dim)
 }
 
@@ -144,6 +188,13 @@ func mixInt8(dst, p []float32, stride int, v []int8, dim int) {
 		return
 	}
 	_ = p[(queries-1)*stride+keys-1]
+	if even := queries &^ 1; useAVX512 && even >= 4 {
+		mixInt8AVX512(&dst[0], even, &p[0], stride, &v[0], keys, dim)
+		if even == queries {
+			return
+		}
+		dst, p, queries = dst[even*dim:], p[even*stride:], 1
+	}
 	mixInt8AVX2(&dst[0], queries, &p[0], stride, &v[0], keys, dim)
 }
 
@@ -185,3 +236,21 @@ func mixF16AVX2(dst *float32, queries int, p *float32, stride int, v *uint16, ke
 
 //go:noescape
 func mixInt8AVX2(dst *float32, queries int, p *float32, stride int, v *int8, keys, dim int)
+
+//go:noescape
+func scoreF32AVX512(dst *float32, stride int, q *float32, queries int, k *float32, keys, dim int)
+
+//go:noescape
+func scoreF16AVX512(dst *float32, stride int, q *float32, queries int, k *uint16, keys, dim int)
+
+//go:noescape
+func scoreInt8AVX512(dst *float32, stride int, q *float32, queries int, k *int8, keys, dim int)
+
+//go:noescape
+func mixF32AVX512(dst *float32, queries int, p *float32, stride int, v *float32, keys, dim int)
+
+//go:noescape
+func mixF16AVX512(dst *float32, queries int, p *float32, stride int, v *uint16, keys, dim int)
+
+//go:noescape
+func mixInt8AVX512(dst *float32, queries int, p *float32, stride int, v *int8, keys, dim int)
