@@ -75,7 +75,9 @@
 	SUM8(Z5, Z11, Z21, Z27, (AX)(R8*2))
 
 // Eight keys with the queries of a turn. Accumulators are Z(6·pair + query), the third and fourth pair from Z16 on.
-#define KEYS8(eight, eightDims, Q, DOT, SUMS, PAIR, SIZE) \
+#define KEYS8(turn, eight, eightDims, Q, DOT, SUMS, PAIR, SIZE) \
+turn: \
+	MOVQ   R11, CX       \
 eight: \
 	VPXORD Z0, Z0, Z0    \
 	VMOVAPS Z0, Z1       \
@@ -108,7 +110,9 @@ eight: \
 	MOVQ   dim+48(FP), BX       \
 	PCALIGN $32 \
 eightDims: \
-	PREFETCHT1 4096(R11)(R14*2) \
+	PREFETCHT1 4096(CX)         \
+	PREFETCHT1 (4096+32*SIZE)(CX) \
+	ADDQ   $(64*SIZE), CX       \
 	Q                           \
 	PAIR((R11), (R11)(R10*4))   \
 	DOT(Z0, Z1, Z2, Z3, Z4, Z5) \
@@ -133,6 +137,7 @@ eightDims: \
 
 // DI dst, R8 its stride in bytes     SI q, R9 its row in bytes, CX queries left; AX, DX the first and the fourth of the turn
 // R11 key 0, R10 its row in bytes, R14 three of them, R15 key 3     R12 keys left, R13 their scores     BX elements left
+// CX walks along the keys of a turn, for the fetches
 #define SCORE(PAIR, SIZE) \
 	MOVQ    dst+0(FP), DI       \
 	MOVQ    stride+8(FP), R8    \
@@ -148,15 +153,17 @@ turn: \
 	MOVQ    k+32(FP), R11       \
 	MOVQ    keys+40(FP), R12    \
 	MOVQ    DI, R13             \
+	MOVQ    CX, left-16(SP)     \
 	MOVQ    $4, turn-8(SP)      \
 	CMPQ    CX, $4              \
 	JEQ     four                \
 	CMPQ    CX, $8              \
 	JEQ     four                \
 	MOVQ    $6, turn-8(SP)      \
-	KEYS8(six, sixDims, Q6, DOT6, SUMS6, PAIR, SIZE) \
-	KEYS8(four, fourDims, Q4, DOT4, SUMS4, PAIR, SIZE) \
+	KEYS8(six, sixKeys, sixDims, Q6, DOT6, SUMS6, PAIR, SIZE) \
+	KEYS8(four, fourKeys, fourDims, Q4, DOT4, SUMS4, PAIR, SIZE) \
 next: \
+	MOVQ    left-16(SP), CX     \
 	MOVQ    turn-8(SP), AX      \
 	SUBQ    AX, CX              \
 	JEQ     done                \
@@ -348,17 +355,17 @@ done: \
 
 // func scoreF32AVX512(dst *float32, stride int, q *float32, queries int, k *float32, keys, dim int)
 // Reference: scoreF32Generic, up to rounding; keys and dim are multiples of eight.
-TEXT ·scoreF32AVX512(SB), NOSPLIT, $8-56
+TEXT ·scoreF32AVX512(SB), NOSPLIT, $16-56
 	SCORE(PAIRF32, 4)
 
 // func scoreF16AVX512(dst *float32, stride int, q *float32, queries int, k *uint16, keys, dim int)
 // Reference: scoreF16Generic, up to rounding; keys and dim are multiples of eight.
-TEXT ·scoreF16AVX512(SB), NOSPLIT, $8-56
+TEXT ·scoreF16AVX512(SB), NOSPLIT, $16-56
 	SCORE(PAIRF16, 2)
 
 // func scoreInt8AVX512(dst *float32, stride int, q *float32, queries int, k *int8, keys, dim int)
 // Reference: scoreInt8Generic, up to rounding; keys and dim are multiples of eight.
-TEXT ·scoreInt8AVX512(SB), NOSPLIT, $8-56
+TEXT ·scoreInt8AVX512(SB), NOSPLIT, $16-56
 	SCORE(PAIRINT8, 1)
 
 // func mixF32AVX512(dst *float32, queries int, p *float32, stride int, v *float32, keys, dim int)
