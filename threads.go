@@ -45,8 +45,8 @@ const (
 	spinTime = 30 * time.Microsecond // how long a helper looks for work before it sleeps
 
 	aloneTimes = 4                      // how many times what was lost to a slow helper the caller works without, at first
-	mostTimes  = 64                     // and at most: it doubles with every loss that follows soon on the last
-	mostWakes  = 4                      // how many times in a row helpers may be woken for nothing: they share the caller's core, or others do theirs
+	mostTimes  = 16                     // and at most: it doubles with every loss that follows soon on the last
+	mostWakes  = 24                     // how many times in a row helpers may be woken for nothing: they share the caller's core, or others do theirs
 	endTime    = 200 * time.Microsecond // what the end of the helpers may take
 	waitSpins  = 20000                  // looks at the parts that others have, some 10 µs, before the caller sleeps
 )
