@@ -10,7 +10,7 @@ import (
 // workers nor the order of the parts can change a result.
 type task interface{ part(i int) }
 
-// crew shares the parts of a task between the calling goroutine and helpers that live from the first task for them to end.
+// crew shares the parts of a task between the calling goroutine and helpers that live from begin to end.
 //
 // The caller never waits for a helper that has not claimed a part: if the operating system takes a core away, the caller
 // does the work itself. A helper that finds nothing to do looks for spinTime and then sleeps.
@@ -29,9 +29,6 @@ type crew struct {
 	waiting atomic.Bool   // the caller sleeps until the last part is done
 	last    chan struct{} // and is told here
 	alone   time.Time     // until then the caller does without helpers
-	times   time.Duration // aloneTimes, or more while helpers are slow again and again
-	started bool          // there are helpers
-	useless int           // how many times in a row helpers were woken and came too late
 
 	quit     atomic.Bool
 	sleeping atomic.Int32
@@ -44,11 +41,8 @@ const (
 	maxParts = 1<<16 - 1
 	spinTime = 30 * time.Microsecond // how long a helper looks for work before it sleeps
 
-	aloneTimes = 4                      // how many times what was lost to a slow helper the caller works without, at first
-	mostTimes  = 16                     // and at most: it doubles with every loss that follows soon on the last
-	mostWakes  = 24                     // how many times in a row helpers may be woken for nothing: they share the caller's core, or others do theirs
-	endTime    = 200 * time.Microsecond // what the end of the helpers may take
-	waitSpins  = 20000                  // looks at the parts that others have, some 10 µs, before the caller sleeps
+	aloneTimes = 4     // how many times what was lost to a slow helper the caller works without
+	waitSpins  = 20000 // looks at the parts that others have, some 10 µs, before the caller sleeps
 )
 
 func (c *crew) init(workers int) {
@@ -58,11 +52,12 @@ func (c *crew) init(workers int) {
 	c.loop = c.help
 }
 
-// begin allows helpers; end stops those that were needed and returns when the last is gone.
-func (c *crew) begin() { c.depth++ }
-
-func (c *crew) start() {
-	c.started = true
+// begin starts the helpers; end stops them and returns when the last is gone.
+func (c *crew) begin() {
+	c.depth++
+	if c.depth > 1 || c.workers == 1 {
+		return
+	}
 	c.quit.Store(false)
 	c.finished.Add(c.workers - 1)
 	for range c.workers - 1 {
@@ -72,10 +67,9 @@ func (c *crew) start() {
 
 func (c *crew) end() {
 	c.depth--
-	if c.depth > 0 || !c.started {
+	if c.depth > 0 || c.workers == 1 {
 		return
 	}
-	c.started = false
 	c.quit.Store(true)
 	for range c.workers - 1 {
 		select {
@@ -83,27 +77,10 @@ func (c *crew) end() {
 		default:
 		}
 	}
-	began := time.Now()
 	c.finished.Wait()
-	if lost := time.Since(began); lost > endTime {
-		c.lose(lost)
-	}
 	for len(c.wake) > 0 {
 		<-c.wake
 	}
-}
-
-// lose makes the caller work alone for some time after it lost some to helpers without a core, so that a machine with other things
-// to do costs the helpers' share and little more.
-func (c *crew) lose(lost time.Duration) {
-	now := time.Now()
-	c.useless = 0
-	if c.times == 0 || now.Sub(c.alone) > c.times*lost {
-		c.times = aloneTimes
-	} else {
-		c.times = min(2*c.times, mostTimes)
-	}
-	c.alone = now.Add(c.times * lost)
 }
 
 // run does parts 0 … parts-1 of t and returns when all are done.
@@ -121,38 +98,25 @@ func (c *crew) run(t task, parts int) {
 	if parts > maxParts {
 		panic("photon: too many parts in one task")
 	}
-	if !c.started {
-		c.start()
-	}
 	c.task = t
 	c.done.Store(0)
 	epoch := c.ticket.Load()>>32 + 1
 	c.ticket.Store(epoch<<32 | uint64(parts)<<16)
-	asleep := min(int(c.sleeping.Load()), parts-1)
-	for range asleep {
+	for range min(int(c.sleeping.Load()), parts-1) {
 		select {
 		case c.wake <- struct{}{}:
 		default:
 		}
 	}
-	own := 0
 	for c.work() {
-		own++
 	}
 	c.wait(parts, start)
-	switch {
-	case own < parts:
-		c.useless = 0
-	case asleep > 0:
-		if c.useless++; c.useless >= mostWakes {
-			c.lose(time.Duration(c.useless) * time.Since(start))
-		}
-	}
 	c.task = nil
 }
 
 // wait returns when all parts are done. If the last takes long, the operating system may have taken the core of the helper that
-// has it: the caller sleeps, so that the helper can go on here. If that took longer than the work, which began at start, it is lost.
+// has it: the caller sleeps, so that the helper can go on here. If that took longer than the work, which began at start, the
+// caller works alone for some time, so that a machine with other things to do costs the helpers' share and little more.
 func (c *crew) wait(parts int, start time.Time) {
 	for range waitSpins {
 		if int(c.done.Load()) == parts {
@@ -165,7 +129,7 @@ func (c *crew) wait(parts int, start time.Time) {
 		<-c.last
 	}
 	if lost := time.Since(began); lost > max(began.Sub(start), spinTime) {
-		c.lose(lost)
+		c.alone = time.Now().Add(aloneTimes * lost)
 	}
 }
 

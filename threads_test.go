@@ -73,30 +73,3 @@ func TestCrewLeavesNothing(t *testing.T) {
 		}
 	}
 }
-
-// A crew that loses time to its helpers again and again does without them for longer and longer, up to a bound; then it tries again.
-func TestCrewAlone(t *testing.T) {
-	c := newTestCrew(2)
-	for n, times := 0, time.Duration(aloneTimes); n < 8; n, times = n+1, min(2*times, mostTimes) {
-		c.lose(time.Second)
-		if alone := time.Until(c.alone); alone > times*time.Second || alone < times*time.Second-time.Second/2 {
-			t.Fatalf("loss %d: alone for %v, want %v", n, alone, times*time.Second)
-		}
-	}
-	c.begin()
-	task := &counted{parts: make([]atomic.Int32, 10), slow: -1}
-	c.run(task, 10)
-	if c.started {
-		t.Error("helpers, though the caller should be alone")
-	}
-	c.alone = time.Now().Add(-2 * mostTimes * time.Second)
-	c.run(task, 10)
-	if !c.started {
-		t.Error("no helpers, though the time is over")
-	}
-	c.lose(time.Second)
-	if c.times != aloneTimes {
-		t.Errorf("after a good time: %d times", c.times)
-	}
-	c.end()
-}
