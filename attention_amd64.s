@@ -6,6 +6,10 @@
 // (into a Y register) or four (into an X register, zeros above) as float32, and SIZE, the bytes of an element. Queries go three by
 // three, a rest of four two by two. dim is a multiple of four; neither queries nor keys are zero.
 
+// Keys and values are fetched AHEAD into the second-level cache, for every 32 elements a line or (f32) the pair of lines that comes
+// with it: the hardware alone stops at every page. A fetch of what is not there is nothing.
+#define AHEAD 4096
+
 #define WIDENF32(m, y) \
 	VMOVUPS m, y
 
@@ -78,7 +82,7 @@
 //	key 2  Y6  Y7  Y8
 //	key 3  Y9  Y10 Y11
 //
-// R12 keys are left; fewer than four go to rest.
+// R12 keys are left; fewer than four go to rest. BX walks along the keys, for the fetches.
 #define KEYS4(four, eight, tail, sums, Q, FMA, SUMS, WIDEN, SIZE) \
 four: \
 	CMPQ   R12, $4             \
@@ -103,6 +107,8 @@ four: \
 	JEQ    tail                \
 	PCALIGN $32 \
 eight: \
+	PREFETCHT1 AHEAD(BX)       \
+	ADDQ   $(32*SIZE), BX      \
 	Q(Y12, Y13, Y14)           \
 	WIDEN((R11), Y15)          \
 	FMA(Y0, Y1, Y2)            \
@@ -153,6 +159,7 @@ turn: \
 	MOVQ         DX, R11            \
 	MOVQ         keys+40(FP), R12   \
 	MOVQ         DI, R13            \
+	MOVQ         DX, BX             \
 	MOVQ         $2, turn-8(SP)     \
 	CMPQ         CX, $4             \
 	JEQ          two                \
@@ -287,6 +294,7 @@ b32: \
 	GET(96, Y9, Y10, Y11)    \
 	PCALIGN $32 \
 k32: \
+	PREFETCHT1 AHEAD(R11)    \
 	P                        \
 	WIDEN((R11), Y15)        \
 	FMA(Y0, Y1, Y2)          \
@@ -311,6 +319,7 @@ b16: \
 	GET(32, Y3, Y4, Y5)      \
 	PCALIGN $32 \
 k16: \
+	PREFETCHT1 AHEAD(R11)    \
 	P                        \
 	WIDEN((R11), Y15)        \
 	FMA(Y0, Y1, Y2)          \
@@ -387,6 +396,8 @@ one: \ // a band of 64 keeps enough sums in flight for a query alone
 	VMOVUPS 224(DI), Y7     \
 	PCALIGN $32 \
 one64: \
+	PREFETCHT1 AHEAD(R11)   \
+	PREFETCHT1 (AHEAD+32*SIZE)(R11) \
 	P1                      \
 	WIDEN((R11), Y15)       \
 	FMA1(Y0, Y0, Y0)        \

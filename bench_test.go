@@ -208,7 +208,8 @@ func BenchmarkMatmul(b *testing.B) {
 	}
 }
 
-// BenchmarkAttention/decode/FORM/ROWSxHEADSxDIM/TIER: one row that sees ROWS, the layers in turn. Bytes are those of the keys and values.
+// BenchmarkAttention/decode/FORM/ROWSxHEADSxDIM/TIER: one row that sees ROWS, the layers in turn; HEADS is 8k2 for eight of queries
+// over two of keys. Bytes are those of the keys and values.
 // BenchmarkAttention/prefill/…: the last 256 of ROWS.
 func BenchmarkAttention(b *testing.B) {
 	for _, kind := range []struct {
@@ -218,17 +219,26 @@ func BenchmarkAttention(b *testing.B) {
 	}{{"decode", 1, []int{512, 8192}}, {"prefill", 256, []int{512, 4096}}} {
 		for _, form := range []CacheType{CacheF32, CacheF16, CacheInt8} {
 			for _, rows := range kind.rows {
-				c := StackConfig{Heads: 6, KVHeads: 6, HeadDim: 64, Layers: 1}
-				b.Run(fmt.Sprintf("%s/%v/%dx%dx%d", kind.name, form, rows, c.Heads, c.HeadDim), func(b *testing.B) {
-					size := int64(rows) * 2 * int64(c.KVHeads) * form.headBytes(c.HeadDim)
-					if testing.Short() && rows > 512 {
-						b.Skip("large, and -short")
+				for _, c := range []StackConfig{
+					{Heads: 6, KVHeads: 6, HeadDim: 64, Layers: 1},
+					{Heads: 8, KVHeads: 2, HeadDim: 128, Layers: 1},
+					{Heads: 8, KVHeads: 1, HeadDim: 64, Layers: 1},
+				} {
+					heads := fmt.Sprint(c.Heads)
+					if c.KVHeads < c.Heads {
+						heads = fmt.Sprintf("%dk%d", c.Heads, c.KVHeads)
 					}
-					if rows == 8192 {
-						c.Layers = int(beyondCaches / size)
-					}
-					benchmarkAttention(b, c, form, rows-kind.fresh, kind.fresh, size)
-				})
+					b.Run(fmt.Sprintf("%s/%v/%dx%sx%d", kind.name, form, rows, heads, c.HeadDim), func(b *testing.B) {
+						size := int64(rows) * 2 * int64(c.KVHeads) * form.headBytes(c.HeadDim)
+						if testing.Short() && rows > 512 {
+							b.Skip("large, and -short")
+						}
+						if rows == 8192 {
+							c.Layers = int(beyondCaches / size)
+						}
+						benchmarkAttention(b, c, form, rows-kind.fresh, kind.fresh, size)
+					})
+				}
 			}
 		}
 	}

@@ -2,18 +2,14 @@ package photon
 
 import "math"
 
-// f16ToF32 converts IEEE half precision, exactly; a NaN keeps its payload.
+// f16ToF32 converts IEEE half precision, exactly; a NaN keeps its payload. The product moves the exponent, of subnormal halves too;
+// what was infinite or NaN is then at least 2^16 and gets the largest exponent.
 func f16ToF32(h uint16) float32 {
-	sign := uint32(h&0x8000) << 16
-	exponent := uint32(h>>10) & 0x1f
-	fraction := uint32(h) & 0x3ff
-	switch exponent {
-	case 0: // zero or subnormal: fraction · 2^-24, a product that float32 holds exactly
-		return math.Float32frombits(sign | math.Float32bits(float32(fraction)*0x1p-24))
-	case 0x1f:
-		return math.Float32frombits(sign | 0x7f800000 | fraction<<13)
+	bits := math.Float32bits(math.Float32frombits(uint32(h&0x7fff)<<13) * 0x1p112)
+	if bits >= 0x47800000 {
+		bits |= 0x7f800000
 	}
-	return math.Float32frombits(sign | (exponent+127-15)<<23 | fraction<<13)
+	return math.Float32frombits(bits | uint32(h&0x8000)<<16)
 }
 
 // f32ToF16 rounds to the nearest half, ties to even; beyond the largest half it is an infinity. A NaN stays a quiet NaN.

@@ -21,6 +21,9 @@ func TestFloat16EveryHalf(t *testing.T) {
 		}
 		want = math.Copysign(want, 1-2*float64(h>>15))
 		if math.IsNaN(want) {
+			if math.Float32bits(got) != uint32(h&0x8000)<<16|0x7f800000|uint32(h&0x3ff)<<13 {
+				t.Fatalf("NaN %#04x: becomes %#08x", h, math.Float32bits(got))
+			}
 			if got == got || f32ToF16(got)&0x7fff <= 0x7c00 || f32ToF16(got)>>15 != h>>15 {
 				t.Fatalf("NaN %#04x: becomes %v, then %#04x", h, got, f32ToF16(got))
 			}

@@ -13,6 +13,7 @@ var cpuF16C = cpu.X86.HasF16C
 
 func sumSquares(x []float32, s *lanes) {
 	if n := len(x) &^ 7; useAVX2 && n > 0 {
+		raceRead(x[:n])
 		sumSquaresAVX2(&x[0], n, s)
 		x = x[n:]
 	}
@@ -22,6 +23,9 @@ func sumSquares(x []float32, s *lanes) {
 func mulScaled(dst, x, weight []float32, scale float32) {
 	if n := len(x) &^ 7; useAVX2 && n > 0 {
 		_, _ = dst[n-1], weight[n-1]
+		raceWrite(dst[:n])
+		raceRead(x[:n])
+		raceRead(weight[:n])
 		mulScaledAVX2(&dst[0], &x[0], &weight[0], n, scale)
 		dst, x, weight = dst[n:], x[n:], weight[n:]
 	}
@@ -31,6 +35,9 @@ func mulScaled(dst, x, weight []float32, scale float32) {
 func mulSilu(dst, gate, up []float32) {
 	if n := len(gate) &^ 7; useAVX2 && n > 0 {
 		_, _ = dst[n-1], up[n-1]
+		raceWrite(dst[:n])
+		raceRead(gate[:n])
+		raceRead(up[:n])
 		mulSiluAVX2(&dst[0], &gate[0], &up[0], n)
 		dst, gate, up = dst[n:], gate[n:], up[n:]
 	}
@@ -39,6 +46,8 @@ func mulSilu(dst, gate, up []float32) {
 
 func addTo(dst, x []float32) {
 	if useAVX2 && len(x) > 0 {
+		raceWrite(dst[:len(x)])
+		raceRead(x)
 		vek32.Add_Inplace(dst[:len(x)], x)
 		return
 	}
@@ -47,6 +56,8 @@ func addTo(dst, x []float32) {
 
 func mulBy(dst, x []float32) {
 	if useAVX2 && len(x) > 0 {
+		raceWrite(dst[:len(x)])
+		raceRead(x)
 		vek32.Mul_Inplace(dst[:len(x)], x)
 		return
 	}
@@ -56,6 +67,8 @@ func mulBy(dst, x []float32) {
 func scale(dst, x []float32, a float32) {
 	if n := len(x) &^ 7; useAVX2 && n > 0 {
 		_ = dst[n-1]
+		raceWrite(dst[:n])
+		raceRead(x[:n])
 		scaleAVX2(&dst[0], &x[0], n, a)
 		dst, x = dst[n:], x[n:]
 	}
@@ -65,6 +78,10 @@ func scale(dst, x []float32, a float32) {
 func rotatePairs(a, b, cos, sin []float32) {
 	if n := len(a) &^ 7; useAVX2 && n > 0 {
 		_, _, _ = b[n-1], cos[n-1], sin[n-1]
+		raceWrite(a[:n])
+		raceWrite(b[:n])
+		raceRead(cos[:n])
+		raceRead(sin[:n])
 		rotatePairsAVX2(&a[0], &b[0], &cos[0], &sin[0], n)
 		a, b, cos, sin = a[n:], b[n:], cos[n:], sin[n:]
 	}
@@ -76,11 +93,13 @@ func maximum(x []float32) float32 {
 	if !useAVX2 || n == 0 {
 		return maximumGeneric(x)
 	}
+	raceRead(x[:n])
 	return max(maximumAVX2(&x[0], n), maximumGeneric(x[n:]))
 }
 
 func expSum(x []float32, top float32, s *lanes) {
 	if n := len(x) &^ 7; useAVX2 && n > 0 {
+		raceWrite(x[:n])
 		expSumAVX2(&x[0], n, top, s)
 		x = x[n:]
 	}
@@ -94,6 +113,19 @@ func scoreF32(dst []float32, stride int, q, k []float32, dim int) {
 		return
 	}
 	_ = dst[(queries-1)*stride+keys-1]
+	raceWriteRows(dst, stride, keys, queries)
+	raceRead(q)
+	raceRead(k)
+	if even, eights := queries&^1, keys&^7; useAVX512 && even >= 4 && eights > 0 && dim%8 == 0 {
+		scoreF32AVX512(&dst[0], stride, &q[0], even, &k[0], eights, dim)
+		if eights < keys {
+			scoreF32AVX2(&dst[eights], stride, &q[0], even, &k[eights*dim], keys-eights, dim)
+		}
+		if even == queries {
+			return
+		}
+		dst, q, queries = dst[even*stride:], q[even*dim:], 1
+	}
 	scoreF32AVX2(&dst[0], stride, &q[0], queries, &k[0], keys, dim)
 }
 
@@ -104,6 +136,16 @@ func mixF32(dst, p []float32, stride int, v []float32, dim int) {
 		return
 	}
 	_ = p[(queries-1)*stride+keys-1]
+	raceWrite(dst)
+	raceReadRows(p, stride, keys, queries)
+	raceRead(v)
+	if even := queries &^ 1; useAVX512 && even >= 4 {
+		mixF32AVX512(&dst[0], even, &p[0], stride, &v[0], keys, dim)
+		if even == queries {
+			return
+		}
+		dst, p, queries = dst[even*dim:], p[even*stride:], 1
+	}
 	mixF32AVX2(&dst[0], queries, &p[0], stride, &v[0], keys, dim)
 }
 
@@ -114,6 +156,19 @@ func scoreF16(dst []float32, stride int, q []float32, k []uint16, dim int) {
 		return
 	}
 	_ = dst[(queries-1)*stride+keys-1]
+	raceWriteRows(dst, stride, keys, queries)
+	raceRead(q)
+	raceRead(k)
+	if even, eights := queries&^1, keys&^7; useAVX512 && even >= 4 && eights > 0 && dim%8 == 0 {
+		scoreF16AVX512(&dst[0], stride, &q[0], even, &k[0], eights, dim)
+		if eights < keys {
+			scoreF16AVX2(&dst[eights], stride, &q[0], even, &k[eights*dim], keys-eights, dim)
+		}
+		if even == queries {
+			return
+		}
+		dst, q, queries = dst[even*stride:], q[even*dim:], 1
+	}
 	scoreF16AVX2(&dst[0], stride, &q[0], queries, &k[0], keys, dim)
 }
 
@@ -124,6 +179,16 @@ func mixF16(dst, p []float32, stride int, v []uint16, dim int) {
 		return
 	}
 	_ = p[(queries-1)*stride+keys-1]
+	raceWrite(dst)
+	raceReadRows(p, stride, keys, queries)
+	raceRead(v)
+	if even := queries &^ 1; useAVX512 && even >= 4 {
+		mixF16AVX512(&dst[0], even, &p[0], stride, &v[0], keys, dim)
+		if even == queries {
+			return
+		}
+		dst, p, queries = dst[even*dim:], p[even*stride:], 1
+	}
 	mixF16AVX2(&dst[0], queries, &p[0], stride, &v[0], keys, dim)
 }
 
@@ -134,6 +199,19 @@ func scoreInt8(dst []float32, stride int, q []float32, k []int8, dim int) {
 		return
 	}
 	_ = dst[(queries-1)*stride+keys-1]
+	raceWriteRows(dst, stride, keys, queries)
+	raceRead(q)
+	raceRead(k)
+	if even, eights := queries&^1, keys&^7; useAVX512 && even >= 4 && eights > 0 && dim%8 == 0 {
+		scoreInt8AVX512(&dst[0], stride, &q[0], even, &k[0], eights, dim)
+		if eights < keys {
+			scoreInt8AVX2(&dst[eights], stride, &q[0], even, &k[eights*dim], keys-eights, dim)
+		}
+		if even == queries {
+			return
+		}
+		dst, q, queries = dst[even*stride:], q[even*dim:], 1
+	}
 	scoreInt8AVX2(&dst[0], stride, &q[0], queries, &k[0], keys, dim)
 }
 
@@ -144,6 +222,16 @@ func mixInt8(dst, p []float32, stride int, v []int8, dim int) {
 		return
 	}
 	_ = p[(queries-1)*stride+keys-1]
+	raceWrite(dst)
+	raceReadRows(p, stride, keys, queries)
+	raceRead(v)
+	if even := queries &^ 1; useAVX512 && even >= 4 {
+		mixInt8AVX512(&dst[0], even, &p[0], stride, &v[0], keys, dim)
+		if even == queries {
+			return
+		}
+		dst, p, queries = dst[even*dim:], p[even*stride:], 1
+	}
 	mixInt8AVX2(&dst[0], queries, &p[0], stride, &v[0], keys, dim)
 }
 
@@ -185,3 +273,21 @@ func mixF16AVX2(dst *float32, queries int, p *float32, stride int, v *uint16, ke
 
 //go:noescape
 func mixInt8AVX2(dst *float32, queries int, p *float32, stride int, v *int8, keys, dim int)
+
+//go:noescape
+func scoreF32AVX512(dst *float32, stride int, q *float32, queries int, k *float32, keys, dim int)
+
+//go:noescape
+func scoreF16AVX512(dst *float32, stride int, q *float32, queries int, k *uint16, keys, dim int)
+
+//go:noescape
+func scoreInt8AVX512(dst *float32, stride int, q *float32, queries int, k *int8, keys, dim int)
+
+//go:noescape
+func mixF32AVX512(dst *float32, queries int, p *float32, stride int, v *float32, keys, dim int)
+
+//go:noescape
+func mixF16AVX512(dst *float32, queries int, p *float32, stride int, v *uint16, keys, dim int)
+
+//go:noescape
+func mixInt8AVX512(dst *float32, queries int, p *float32, stride int, v *int8, keys, dim int)

@@ -6,6 +6,7 @@ package photon
 
 func sumSquares(x []float32, s *lanes) {
 	if n := len(x) &^ 7; useNEON && n > 0 {
+		raceRead(x[:n])
 		sumSquaresNEON(&x[0], n, s)
 		x = x[n:]
 	}
@@ -15,6 +16,9 @@ func sumSquares(x []float32, s *lanes) {
 func mulScaled(dst, x, weight []float32, scale float32) {
 	if n := len(x) &^ 7; useNEON && n > 0 {
 		_, _ = dst[n-1], weight[n-1]
+		raceWrite(dst[:n])
+		raceRead(x[:n])
+		raceRead(weight[:n])
 		mulScaledNEON(&dst[0], &x[0], &weight[0], n, scale)
 		dst, x, weight = dst[n:], x[n:], weight[n:]
 	}
@@ -24,6 +28,9 @@ func mulScaled(dst, x, weight []float32, scale float32) {
 func mulSilu(dst, gate, up []float32) {
 	if n := len(gate) &^ 7; useNEON && n > 0 {
 		_, _ = dst[n-1], up[n-1]
+		raceWrite(dst[:n])
+		raceRead(gate[:n])
+		raceRead(up[:n])
 		mulSiluNEON(&dst[0], &gate[0], &up[0], n)
 		dst, gate, up = dst[n:], gate[n:], up[n:]
 	}
@@ -33,6 +40,8 @@ func mulSilu(dst, gate, up []float32) {
 func addTo(dst, x []float32) {
 	if n := len(x) &^ 7; useNEON && n > 0 {
 		_ = dst[n-1]
+		raceWrite(dst[:n])
+		raceRead(x[:n])
 		addToNEON(&dst[0], &x[0], n)
 		dst, x = dst[n:], x[n:]
 	}
@@ -42,6 +51,8 @@ func addTo(dst, x []float32) {
 func mulBy(dst, x []float32) {
 	if n := len(x) &^ 7; useNEON && n > 0 {
 		_ = dst[n-1]
+		raceWrite(dst[:n])
+		raceRead(x[:n])
 		mulByNEON(&dst[0], &x[0], n)
 		dst, x = dst[n:], x[n:]
 	}
@@ -51,6 +62,8 @@ func mulBy(dst, x []float32) {
 func scale(dst, x []float32, a float32) {
 	if n := len(x) &^ 7; useNEON && n > 0 {
 		_ = dst[n-1]
+		raceWrite(dst[:n])
+		raceRead(x[:n])
 		scaleNEON(&dst[0], &x[0], n, a)
 		dst, x = dst[n:], x[n:]
 	}
@@ -60,6 +73,10 @@ func scale(dst, x []float32, a float32) {
 func rotatePairs(a, b, cos, sin []float32) {
 	if n := len(a) &^ 7; useNEON && n > 0 {
 		_, _, _ = b[n-1], cos[n-1], sin[n-1]
+		raceWrite(a[:n])
+		raceWrite(b[:n])
+		raceRead(cos[:n])
+		raceRead(sin[:n])
 		rotatePairsNEON(&a[0], &b[0], &cos[0], &sin[0], n)
 		a, b, cos, sin = a[n:], b[n:], cos[n:], sin[n:]
 	}
@@ -71,11 +88,13 @@ func maximum(x []float32) float32 {
 	if !useNEON || n == 0 {
 		return maximumGeneric(x)
 	}
+	raceRead(x[:n])
 	return max(maximumNEON(&x[0], n), maximumGeneric(x[n:]))
 }
 
 func expSum(x []float32, top float32, s *lanes) {
 	if n := len(x) &^ 7; useNEON && n > 0 {
+		raceWrite(x[:n])
 		expSumNEON(&x[0], n, top, s)
 		x = x[n:]
 	}
@@ -89,6 +108,9 @@ func scoreF32(dst []float32, stride int, q, k []float32, dim int) {
 		return
 	}
 	_ = dst[(queries-1)*stride+keys-1]
+	raceWriteRows(dst, stride, keys, queries)
+	raceRead(q)
+	raceRead(k)
 	scoreF32NEON(&dst[0], stride, &q[0], queries, &k[0], keys, dim)
 }
 
@@ -99,6 +121,9 @@ func mixF32(dst, p []float32, stride int, v []float32, dim int) {
 		return
 	}
 	_ = p[(queries-1)*stride+keys-1]
+	raceWrite(dst)
+	raceReadRows(p, stride, keys, queries)
+	raceRead(v)
 	mixF32NEON(&dst[0], queries, &p[0], stride, &v[0], keys, dim)
 }
 
@@ -109,6 +134,9 @@ func scoreF16(dst []float32, stride int, q []float32, k []uint16, dim int) {
 		return
 	}
 	_ = dst[(queries-1)*stride+keys-1]
+	raceWriteRows(dst, stride, keys, queries)
+	raceRead(q)
+	raceRead(k)
 	scoreF16NEON(&dst[0], stride, &q[0], queries, &k[0], keys, dim)
 }
 
@@ -119,6 +147,9 @@ func mixF16(dst, p []float32, stride int, v []uint16, dim int) {
 		return
 	}
 	_ = p[(queries-1)*stride+keys-1]
+	raceWrite(dst)
+	raceReadRows(p, stride, keys, queries)
+	raceRead(v)
 	mixF16NEON(&dst[0], queries, &p[0], stride, &v[0], keys, dim)
 }
 
@@ -129,6 +160,9 @@ func scoreInt8(dst []float32, stride int, q []float32, k []int8, dim int) {
 		return
 	}
 	_ = dst[(queries-1)*stride+keys-1]
+	raceWriteRows(dst, stride, keys, queries)
+	raceRead(q)
+	raceRead(k)
 	scoreInt8NEON(&dst[0], stride, &q[0], queries, &k[0], keys, dim)
 }
 
@@ -139,6 +173,9 @@ func mixInt8(dst, p []float32, stride int, v []int8, dim int) {
 		return
 	}
 	_ = p[(queries-1)*stride+keys-1]
+	raceWrite(dst)
+	raceReadRows(p, stride, keys, queries)
+	raceRead(v)
 	mixInt8NEON(&dst[0], queries, &p[0], stride, &v[0], keys, dim)
 }
 

@@ -1,0 +1,41 @@
+//go:build race
+
+package photon
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// racy are kernels of two goroutines of which one writes what the other reads or writes.
+var racy = map[string]func(side int, shared, own []float32){
+	"add":     func(side int, shared, own []float32) { add(shared, own) },
+	"rmsNorm": func(side int, shared, own []float32) { rmsNorm([][]float32{shared, own}[side], shared, own, 1e-5) },
+	"scores": func(side int, shared, own []float32) {
+		scoreF32([][]float32{shared, make([]float32, 16)}[side], 4, own[:32], [][]float32{own, shared}[side][:32], 8)
+	},
+	"sums": func(side int, shared, own []float32) { mixF32(shared[:32], own, 4, own[:32], 8) },
+}
+
+// The race detector sees what kernels in assembly read and write. A process that it finds racing fails, so each is one of its own.
+func TestRaceHooks(t *testing.T) {
+	if do := racy[os.Getenv("PHOTON_TEST_RACE")]; do != nil {
+		shared := make([]float32, 64)
+		var both sync.WaitGroup
+		for side := range 2 {
+			both.Go(func() { do(side, shared, make([]float32, 64)) })
+		}
+		both.Wait()
+		return
+	}
+	for name := range racy {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestRaceHooks$")
+		cmd.Env = append(os.Environ(), "PHOTON_TEST_RACE="+name)
+		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "DATA RACE") {
+			t.Errorf("%s: a race that is not seen: %v\n%s", name, err, out)
+		}
+	}
+}
