@@ -66,18 +66,18 @@ func flat(vocabulary int, s StackConfig) Config {
 	return Config{ModelType: modelTypeLlama, VocabSize: vocabulary, EmbeddingSize: s.HiddenSize, RMSNormEps: 1e-5, BOSTokenID: -1, Transformer: s}
 }
 
-// photon15M has stream decoders and a windowed lower encoder, so that only the top encoder's cache grows with the text. Most of its work is at the tokens.
+// photon15M has stream decoders and a windowed lower encoder, so that only the top encoder's cache grows with the text. Most of its layers are at the tokens.
 func photon15M() Config {
-	stack := func(intermediate, layers, window int) StackConfig {
-		s := presetStack(320, intermediate, 5, layers)
-		s.SlidingWindow = window
+	stack := func(hidden, intermediate, layers, window int) StackConfig {
+		s := presetStack(hidden, intermediate, hidden/64, layers)
+		s.KVHeads, s.SlidingWindow = 2, window
 		return s
 	}
-	return Config{ModelType: modelTypePhoton, FormatVersion: formatVersion, VocabSize: 4096, EmbeddingSize: 80, RMSNormEps: 1e-5,
-		BOSTokenID: -1, EOSTokenIDs: []int{4095},
+	return Config{ModelType: modelTypePhoton, FormatVersion: formatVersion, VocabSize: 4096, EmbeddingSize: 96, RMSNormEps: 1e-5,
+		TieWordEmbeddings: true, BOSTokenID: -1, EOSTokenIDs: []int{4095},
 		Levels: []LevelConfig{
-			{ChunkSize: 4, PrefixLength: 1, Chunker: chunkerConcat, Encoder: stack(768, 2, 128), Decoder: stack(896, 5, 256)},
-			{ChunkSize: 4, PrefixLength: 1, Chunker: chunkerLinear, Encoder: stack(768, 2, 0), Decoder: stack(768, 1, 128)},
+			{ChunkSize: 4, PrefixLength: 1, Chunker: chunkerConcat, Encoder: stack(384, 384, 1, 128), Decoder: stack(384, 832, 8, 1024)},
+			{ChunkSize: 4, PrefixLength: 1, Chunker: chunkerLinear, Encoder: stack(256, 512, 1, 0), Decoder: stack(384, 256, 1, 128)},
 		}}
 }
 
