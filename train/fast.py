@@ -1,6 +1,6 @@
-"""The arithmetic of model.py as a GPU likes it: fused attention, rotations from tables made once, layers compiled.
+"""The arithmetic of model.py as a GPU likes it: fused attention, and rotations from tables made once, fit for torch.compile.
 
-    fast.install(model, rows)    # after model.to("cuda"); the model then runs rows of the stated lengths fast
+    fast.install(model, tokens)    # after model.to("cuda")
 
 Only bfloat16 on a GPU takes these paths; everything else, evaluation in float32 above all, stays with model.py.
 """
@@ -53,7 +53,7 @@ def check(device):
 
 
 def install(model, tokens, device="cuda"):
-    """Makes model run rows of `tokens` tokens with fused attention, and compiles its loss's parts."""
+    """Gives every model of this process fused attention, and `model` tables for texts of `tokens` tokens."""
     check(device)
     below = tokens
     sizes = []

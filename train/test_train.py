@@ -12,7 +12,9 @@ import torch
 
 import bpe
 import data
+import fast
 import golden
+import model
 import optim
 import train
 
@@ -133,6 +135,20 @@ class Run(unittest.TestCase):
         whole, broken = (torch.load(self.at(f"{name}/checkpoint.pt"))["model"] for name in ("whole", "broken"))
         for name in whole:
             torch.testing.assert_close(whole[name], broken[name], rtol=0, atol=1e-6)
+
+    def test_a_paused_run_goes_on_with_other_data(self):
+        self.train("paused", "--steps", "6", "--pause", "0")
+        log = self.train("paused", "--steps", "6", "--data", self.at("text.bin") + ":2")
+        self.assertEqual([line["step"] for line in log if "heldout_bits_per_byte" in line], [0, 6])
+
+
+class FastTest(unittest.TestCase):
+    def test_off_the_gpu_it_is_the_reference(self):
+        g = torch.Generator().manual_seed(1)
+        q, k, v = (torch.randn(2, 3, 20, 8, generator=g) for _ in range(3))
+        for window in (0, 4):
+            self.assertTrue(torch.equal(fast.attention(q, k, v, window), model.attention(q, k, v, window)))
+        self.assertTrue(torch.equal(fast.rotate(q, 10000.0), model.rotate(q, 10000.0)))
 
 
 if __name__ == "__main__":
