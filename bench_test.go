@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// Benchmarks are named KIND/FORM/SHAPE/TIER and run on GOMAXPROCS threads: go test -bench . -cpu 1,2. The best tier does every
+// Benchmarks are named KIND/FORM/SHAPE/TIER and run on GOMAXPROCS threads: GOMAXPROCS=1 go test -bench . -cpu 1 (with -cpu alone
+// the first figure is taken before the flag has its effect, since b.Loop runs only once). The best tier does every
 // shape, the lower ones a few.
 //
 // A multiplication and an addition count as two FLOP, those of integers too. What a benchmark reaches is set beside what the machine

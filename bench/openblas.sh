@@ -25,7 +25,7 @@ fi
 core=$(OPENBLAS_VERBOSE=2 "$work/sgemm" none 2>&1 | sed -n 's/^Core: //p')
 
 photon() { # THREADS KIND SHAPES TIER BENCHTIME
-	(cd .. && "$work/photon.test" -test.run '^$' -test.cpu "$1" -test.bench "^Benchmark$2\$/^f32\$/$3/$4" -test.benchtime "$5")
+	(cd .. && GOMAXPROCS=$1 "$work/photon.test" -test.run '^$' -test.cpu "$1" -test.bench "^Benchmark$2\$/^f32\$/$3/$4" -test.benchtime "$5")
 }
 tier=$(photon 1 Matvec '^256x1024$' . 1x | awk -F'[/ \t]' '/^Benchmark/ { print $4; exit }')
 
