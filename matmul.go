@@ -200,6 +200,8 @@ func (t *mulTask) part(i int) {
 	rows := min(t.rowsPerPart, t.rows-firstRow)
 	firstPanel := i % t.panelParts * t.panelsPerPart
 	lastPanel := min(firstPanel+t.panelsPerPart, w.panels())
+	raceReadRows(t.source[firstRow*w.in:], w.in, w.in, rows)
+	raceWriteRows(t.dst[firstRow*w.out+firstPanel*panelWidth:], w.out, min(lastPanel*panelWidth, w.out)-firstPanel*panelWidth, rows)
 	for k0 := 0; k0 < w.in; k0 += t.outerK {
 		k1 := min(k0+t.outerK, w.in)
 		for p := firstPanel; p < lastPanel; p++ {

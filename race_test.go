@@ -3,6 +3,7 @@
 package photon
 
 import (
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"strings"
@@ -16,6 +17,11 @@ var racy = map[string]func(side int, shared, own []float32){
 	"rmsNorm": func(side int, shared, own []float32) { rmsNorm([][]float32{shared, own}[side], shared, own, 1e-5) },
 	"scores": func(side int, shared, own []float32) {
 		scoreF32([][]float32{shared, make([]float32, 16)}[side], 4, own[:32], [][]float32{own, shared}[side][:32], 8)
+	},
+	"product": func(side int, shared, own []float32) {
+		var task mulTask
+		w := newTestMatrix(rand.New(rand.NewPCG(1, 2)), 16, 16, F32)
+		w.mul(newTestCrew(1), &task, [][]float32{shared, own}[side], [][]float32{own, shared}[side], 2)
 	},
 	"sums": func(side int, shared, own []float32) { mixF32(shared[:32], own, 4, own[:32], 8) },
 }
