@@ -192,7 +192,7 @@ def arguments(argv):
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 on a GPU, float32 on a CPU")
     parser.add_argument("--threads", type=int, default=1, help="a process, on a CPU")
-    parser.add_argument("--compile", action="store_true", help="fused attention and compiled code, on a GPU: three times as fast")
+    parser.add_argument("--compile", action="store_true", help="fused attention and compiled code, on a GPU: more than twice as fast")
     parser.add_argument("--pause", type=float, metavar="SECONDS", help="stop so long after the start, to be resumed")
     parser.add_argument("--log-every", type=int, default=20, help="steps")
     parser.add_argument("--evaluate-every", type=float, default=300, help="seconds")
