@@ -10,7 +10,7 @@ const (
 	attentionBlock  = 1024
 	attentionStride = attentionBlock + 16 // not a power of two: rows of scores would fall on the same cache lines
 	tileQueries     = 12                  // queries that share a pass over keys and values; a multiple of what the kernels take
-	attentionPart   = 1 << 17             // multiply-adds that are worth handing to another thread
+	attentionPart   = 1 << 15             // multiply-adds that are worth handing to another thread
 )
 
 // attentionTask is causal attention of one layer for the rows of a step: queries from ws.qkv, keys and values from the rows' caches

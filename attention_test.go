@@ -232,7 +232,9 @@ func feed(r *rand.Rand, c *kvCache, n int) {
 		}
 		c.reserve(rows)
 		for l := range c.layers {
-			c.commit(l, &fresh, rows, 0, rows)
+			for h := range c.heads {
+				c.commit(l, h, &fresh, rows, 0, rows)
+			}
 		}
 		c.advance(rows)
 		n -= rows
@@ -400,7 +402,9 @@ func TestAttentionRowAlone(t *testing.T) {
 							keepRows(ws, 0, company+n)
 							ws.attend(0, company+n)
 							cache.reserve(n)
-							cache.commit(0, &ws.fresh, company+n, company, n)
+							for h := range cache.heads {
+								cache.commit(0, h, &ws.fresh, company+n, company, n)
+							}
 							cache.advance(n)
 							out = append(out, ws.mixed[company*c.Heads*c.HeadDim:]...)
 						}

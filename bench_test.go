@@ -262,7 +262,9 @@ func benchmarkAttention(b *testing.B, cfg StackConfig, form CacheType, old, fres
 		step(rows)
 		cache.reserve(rows)
 		for layer := range cfg.Layers {
-			cache.commit(layer, &ws.fresh, rows, 0, rows)
+			for h := range cfg.KVHeads {
+				cache.commit(layer, h, &ws.fresh, rows, 0, rows)
+			}
 		}
 		cache.advance(rows)
 	}

@@ -56,10 +56,7 @@ func (r *kvRows) set(t CacheType, at int, x []float32) {
 	case CacheF32:
 		copy(r.f32[at*len(x):], x)
 	case CacheF16:
-		to := r.f16[at*len(x):][:len(x)]
-		for i, v := range x {
-			to[i] = f32ToF16(v)
-		}
+		narrowF16(r.f16[at*len(x):][:len(x)], x)
 	case CacheInt8:
 		var amax float32
 		for _, v := range x {
@@ -175,16 +172,14 @@ func (c *kvCache) move(capacity int) {
 	c.capacity = capacity
 }
 
-// commit appends n rows to a layer from fresh [heads][freshRows][headDim], beginning at fresh row at. Of more rows than a window holds only the last are
-// kept.
-func (c *kvCache) commit(layer int, fresh *kvLayer, freshRows, at, n int) {
+// commit appends n rows to head h of a layer from fresh [heads][freshRows][headDim], beginning at fresh row at. Of more rows than a window holds only the
+// last are kept. Calls for different heads may run at the same time.
+func (c *kvCache) commit(layer, h int, fresh *kvLayer, freshRows, at, n int) {
 	for p := max(0, n-c.capacity); p < n; {
 		slot := (c.next + p) % c.capacity
 		run := min(n-p, c.capacity-slot)
-		for h := range c.heads {
-			for j := range 2 {
-				copyRows(c.typ, c.headDim, c.layers[layer].half(j), h*c.capacity+slot, fresh.half(j), h*freshRows+at+p, run)
-			}
+		for j := range 2 {
+			copyRows(c.typ, c.headDim, c.layers[layer].half(j), h*c.capacity+slot, fresh.half(j), h*freshRows+at+p, run)
 		}
 		p += run
 	}

@@ -132,6 +132,7 @@ type mulTask struct {
 
 const (
 	minPart  = 1 << 16 // multiply-adds that are worth handing to another thread
+	maxPart  = 1 << 21 // and those that need not be cut further: who is done first waits for the others' last parts
 	mostRows = 12      // rows of the highest tile of a kernel
 	maxRows  = 96      // rows of a part; with blockK it bounds the time in a kernel, some 35 µs, for a goroutine cannot be stopped there
 	cachedX  = 1 << 18 // activations of a part that are used over and over, from the second-level cache
@@ -168,7 +169,7 @@ func (t *mulTask) split(workers int) int {
 	t.rowsPerPart = ((t.rows+rowParts-1)/rowParts + mostRows - 1) / mostRows * mostRows
 	perPanel := t.rowsPerPart * w.in * panelWidth
 	panelParts := max(1, (4*workers+rowParts-1)/rowParts)
-	t.panelsPerPart = max((w.panels()+panelParts-1)/panelParts, (minPart+perPanel-1)/perPanel)
+	t.panelsPerPart = max(min((w.panels()+panelParts-1)/panelParts, maxPart/perPanel), (minPart+perPanel-1)/perPanel)
 	if workers == 1 {
 		t.panelsPerPart = w.panels()
 	}

@@ -52,6 +52,7 @@ func addTo(dst, x []float32)                            { addToGeneric(dst, x) }
 func mulBy(dst, x []float32)                            { mulByGeneric(dst, x) }
 func scale(dst, x []float32, a float32)                 { scaleGeneric(dst, x, a) }
 func rotatePairs(a, b, cos, sin []float32)              { rotatePairsGeneric(a, b, cos, sin) }
+func narrowF16(dst []uint16, x []float32)               { narrowF16Generic(dst, x) }
 func maximum(x []float32) float32                       { return maximumGeneric(x) }
 func expSum(x []float32, top float32, s *lanes)         { expSumGeneric(x, top, s) }
 

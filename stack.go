@@ -87,38 +87,33 @@ func (s *stack) step(ws *workspace, x []float32, rows int) {
 	ws.gateUp = grow(ws.gateUp, rows*2*f)
 	ws.gated = grow(ws.gated, rows*f)
 	ws.place(s, rows)
+	ws.normed, ws.normWeight = ws.h, s.layers[0].attentionNorm
+	ws.eachRow(normRows, rows, d)
 	for i := range s.layers {
 		l := &s.layers[i]
-		ws.normWeight = l.attentionNorm
-		ws.eachRow(normRows, rows, d)
 		l.qkv.mul(&ws.crew, &ws.mulTask, ws.qkv, ws.h, rows)
 		ws.eachRow(keepRows, rows, qWidth)
 		ws.attend(i, rows)
-		for at, seg := 0, 0; seg < len(ws.segments); seg++ {
-			if c := ws.segments[seg].cache; c != nil {
-				c.reserve(ws.segments[seg].rows)
-				c.commit(i, &ws.fresh, rows, at, ws.segments[seg].rows)
-			}
-			at += ws.segments[seg].rows
-		}
+		ws.commit(i, rows)
 		l.out.mul(&ws.crew, &ws.mulTask, ws.h, ws.mixed, rows)
-		add(x, ws.h[:len(x)])
 		ws.normWeight = l.mlpNorm
-		ws.eachRow(normRows, rows, d)
+		ws.eachRow(addNormRows, rows, 2*d)
 		l.gateUp.mul(&ws.crew, &ws.mulTask, ws.gateUp, ws.h, rows)
 		ws.eachRow(gateRows, rows, 8*f)
 		l.down.mul(&ws.crew, &ws.mulTask, ws.h, ws.gated, rows)
-		add(x, ws.h[:len(x)])
-	}
-	for r := range rows {
-		rmsNorm(x[r*d:][:d], x[r*d:][:d], s.norm, s.eps)
+		if i+1 < len(s.layers) {
+			ws.normWeight = s.layers[i+1].attentionNorm
+		} else {
+			ws.normed, ws.normWeight = x, s.norm
+		}
+		ws.eachRow(addNormRows, rows, 2*d)
 	}
 	for _, seg := range ws.segments {
 		if seg.cache != nil {
 			seg.cache.advance(seg.rows)
 		}
 	}
-	ws.stack, ws.x = nil, nil
+	ws.stack, ws.x, ws.normed = nil, nil, nil
 }
 
 // place notes each row's segment, position and rotation.
@@ -146,12 +141,19 @@ func (ws *workspace) place(s *stack, rows int) {
 	ws.fresh.v.resize(typ, s.cfg.KVHeads, rows, s.cfg.HeadDim)
 }
 
-// normRows writes RMSNorm of the rows lo … hi-1 of x to h.
+// normRows writes RMSNorm of the rows lo … hi-1 of x to normed.
 func normRows(ws *workspace, lo, hi int) {
 	d := ws.stack.cfg.HiddenSize
 	for r := lo; r < hi; r++ {
-		rmsNorm(ws.h[r*d:][:d], ws.x[r*d:][:d], ws.normWeight, ws.stack.eps)
+		rmsNorm(ws.normed[r*d:][:d], ws.x[r*d:][:d], ws.normWeight, ws.stack.eps)
 	}
+}
+
+// addNormRows adds what a layer has computed, h, to x first.
+func addNormRows(ws *workspace, lo, hi int) {
+	d := ws.stack.cfg.HiddenSize
+	add(ws.x[lo*d:hi*d], ws.h[lo*d:hi*d])
+	normRows(ws, lo, hi)
 }
 
 // keepRows rotates the queries and keys, and stores keys and values as the cache will hold them: attention reads rounded
@@ -177,6 +179,39 @@ func keepRows(ws *workspace, lo, hi int) {
 	}
 }
 
+// commit appends the fresh keys and values of a layer to the caches, each kv head for itself.
+func (ws *workspace) commit(layer, rows int) {
+	for _, seg := range ws.segments {
+		if seg.cache != nil {
+			seg.cache.reserve(seg.rows)
+		}
+	}
+	t := &ws.commitTask
+	*t = commitTask{ws: ws, layer: layer, rows: rows, heads: 1}
+	if heads := ws.stack.cfg.KVHeads; rows*ws.stack.cfg.HeadDim < 1<<13 {
+		t.heads = heads
+	}
+	ws.crew.run(t, ws.stack.cfg.KVHeads/t.heads)
+}
+
+// commitTask is commit for some heads a part.
+type commitTask struct {
+	ws                 *workspace
+	layer, rows, heads int
+}
+
+func (t *commitTask) part(i int) {
+	at := 0
+	for _, seg := range t.ws.segments {
+		if seg.cache != nil {
+			for h := i * t.heads; h < (i+1)*t.heads; h++ {
+				seg.cache.commit(t.layer, h, &t.ws.fresh, t.rows, at, seg.rows)
+			}
+		}
+		at += seg.rows
+	}
+}
+
 // gateRows writes silu(gate) ⊙ up.
 func gateRows(ws *workspace, lo, hi int) {
 	f := ws.stack.cfg.IntermediateSize
@@ -189,18 +224,20 @@ func gateRows(ws *workspace, lo, hi int) {
 // workspace is the scratch of one call: the crew and every buffer that a step needs. A model keeps those that are idle, so
 // that a warm call allocates nothing.
 type workspace struct {
-	crew      crew
-	cacheType CacheType
-	mulTask   mulTask
-	rowTask   rowTask
-	attention attentionTask
+	crew       crew
+	cacheType  CacheType
+	mulTask    mulTask
+	rowTask    rowTask
+	commitTask commitTask
+	attention  attentionTask
 
 	// One step of a stack.
 	stack         *stack
 	segments      []segment
 	rows          []rowPlace
 	x             []float32 // [rows × d], the residual stream
-	normWeight    []float32
+	normed        []float32 // [rows × d], where norms go: h, or x at the end
+	normWeight    []float32 // [d]
 	h             []float32 // [rows × d]
 	qkv           []float32 // [rows × (heads+2·kvHeads)·headDim]
 	mixed         []float32 // [rows × heads·headDim]
@@ -237,7 +274,7 @@ func (ws *workspace) eachRow(do func(ws *workspace, lo, hi int), rows, cost int)
 	t := &ws.rowTask
 	*t = rowTask{ws: ws, do: do, rows: rows, perPart: rows}
 	if rows*cost > 1<<15 {
-		t.perPart = (rows + 4*ws.crew.workers - 1) / (4 * ws.crew.workers)
+		t.perPart = max(1, (1<<15)/cost)
 	}
 	if rows > 0 {
 		ws.crew.run(t, (rows+t.perPart-1)/t.perPart)

@@ -20,15 +20,18 @@ type crew struct {
 	workers int // the caller included
 	depth   int // begin may be nested
 
-	// ticket = epoch<<32 | parts<<16 | next. A helper claims part next by compare-and-swap, which fails when the epoch
-	// has moved on; the task of an epoch cannot change while a claimed part is unfinished.
+	// ticket = epoch<<32 | end<<16 | next: the parts next … end-1 are to be claimed. The caller claims next, a helper end-1, so that
+	// in a run of tasks over the same rows each finds in its caches what it left there. They claim by compare-and-swap, which
+	// fails when the epoch has moved on; the task of an epoch cannot change while a claimed part is unfinished.
 	ticket atomic.Uint64
 	task   task
-	done   atomic.Int32 // finished parts of this epoch
+	left   atomic.Int32 // unfinished parts of this epoch
 
 	waiting atomic.Bool   // the caller sleeps until the last part is done
 	last    chan struct{} // and is told here
 	alone   time.Time     // until then the caller does without helpers
+	penalty time.Duration // for how long it did the last time
+	missed  time.Duration // for how long the caller has worked without a helper claiming a part
 
 	quit     atomic.Bool
 	sleeping atomic.Int32
@@ -39,10 +42,12 @@ type crew struct {
 
 const (
 	maxParts = 1<<16 - 1
-	spinTime = 30 * time.Microsecond // how long a helper looks for work before it sleeps
+	spinTime = 100 * time.Microsecond // how long a helper looks for work before it sleeps
 
-	aloneTimes = 4     // how many times what was lost to a slow helper the caller works without
-	waitSpins  = 20000 // looks at the parts that others have, some 10 µs, before the caller sleeps
+	aloneTimes = 4                      // how many times what was lost to a slow helper the caller works without at first
+	mostAlone  = 200 * time.Millisecond // and for how long at most
+	mostMissed = time.Millisecond       // for which the caller lets helpers that do not come be woken
+	waitSpins  = 100000                 // looks at the parts that others have, some 50 µs, before the caller sleeps: longer than a part should take
 )
 
 func (c *crew) init(workers int) {
@@ -59,6 +64,7 @@ func (c *crew) begin() {
 		return
 	}
 	c.quit.Store(false)
+	c.missed = 0
 	c.finished.Add(c.workers - 1)
 	for range c.workers - 1 {
 		go c.loop()
@@ -99,7 +105,7 @@ func (c *crew) run(t task, parts int) {
 		panic("photon: too many parts in one task")
 	}
 	c.task = t
-	c.done.Store(0)
+	c.left.Store(int32(parts))
 	epoch := c.ticket.Load()>>32 + 1
 	c.ticket.Store(epoch<<32 | uint64(parts)<<16)
 	for range min(int(c.sleeping.Load()), parts-1) {
@@ -108,42 +114,64 @@ func (c *crew) run(t task, parts int) {
 		default:
 		}
 	}
-	for c.work() {
+	mine := 0
+	for c.work(true) {
+		mine++
 	}
-	c.wait(parts, start)
+	if mine < parts {
+		c.missed = 0
+		c.wait(start)
+	} else if c.missed += time.Since(start); c.missed > mostMissed {
+		c.goAlone(c.missed)
+	}
 	c.task = nil
 }
 
 // wait returns when all parts are done. If the last takes long, the operating system may have taken the core of the helper that
 // has it: the caller sleeps, so that the helper can go on here. If that took longer than the work, which began at start, the
-// caller works alone for some time, so that a machine with other things to do costs the helpers' share and little more.
-func (c *crew) wait(parts int, start time.Time) {
+// caller goes alone.
+func (c *crew) wait(start time.Time) {
 	for range waitSpins {
-		if int(c.done.Load()) == parts {
+		if c.left.Load() == 0 {
 			return
 		}
 	}
 	began := time.Now()
 	c.waiting.Store(true)
-	if int(c.done.Load()) < parts || !c.waiting.CompareAndSwap(true, false) {
+	if c.left.Load() > 0 || !c.waiting.CompareAndSwap(true, false) {
 		<-c.last
 	}
-	if lost := time.Since(began); lost > max(began.Sub(start), spinTime) {
-		c.alone = time.Now().Add(aloneTimes * lost)
+	if lost := time.Since(began); lost > max(began.Sub(start), 2*spinTime) {
+		c.goAlone(lost)
 	}
 }
 
-// work claims and does one part; false when none is left to claim.
-func (c *crew) work() bool {
+// goAlone lets the caller do without helpers for some time, after so much was lost to them: longer when that happens again soon. On a
+// machine that has other things to do a helper that is awake only takes turns with the caller, who would lose more than the helper's share.
+func (c *crew) goAlone(lost time.Duration) {
+	now := time.Now()
+	if now.Sub(c.alone) < c.penalty {
+		c.penalty = min(2*c.penalty, mostAlone)
+	} else {
+		c.penalty = aloneTimes * lost
+	}
+	c.alone, c.missed = now.Add(c.penalty), 0
+}
+
+// work claims and does one part, for the caller or for a helper; false when none is left to claim.
+func (c *crew) work(caller bool) bool {
 	for {
 		t := c.ticket.Load()
-		next, parts := int(t&maxParts), int(t>>16&maxParts)
-		if next >= parts {
+		if !claimable(t) {
 			return false
 		}
-		if c.ticket.CompareAndSwap(t, t+1) {
-			c.task.part(next)
-			if int(c.done.Add(1)) == parts && c.waiting.CompareAndSwap(true, false) {
+		i, rest := int(t&maxParts), t+1
+		if !caller {
+			i, rest = int(t>>16&maxParts)-1, t-1<<16
+		}
+		if c.ticket.CompareAndSwap(t, rest) {
+			c.task.part(i)
+			if c.left.Add(-1) == 0 && c.waiting.CompareAndSwap(true, false) {
 				c.last <- struct{}{}
 			}
 			return true
@@ -151,11 +179,14 @@ func (c *crew) work() bool {
 	}
 }
 
+// claimable says whether a ticket has parts to claim.
+func claimable(ticket uint64) bool { return ticket&maxParts < ticket>>16&maxParts }
+
 func (c *crew) help() {
 	defer c.finished.Done()
 	var idle time.Time // since when there was nothing to do
 	for !c.quit.Load() {
-		if c.work() {
+		if c.work(false) {
 			idle = time.Time{}
 			continue
 		}
@@ -163,7 +194,7 @@ func (c *crew) help() {
 			idle = time.Now()
 		}
 		for range 100 {
-			if t := c.ticket.Load(); t&maxParts < t>>16&maxParts {
+			if claimable(c.ticket.Load()) {
 				break
 			}
 		}
@@ -171,7 +202,7 @@ func (c *crew) help() {
 			continue
 		}
 		c.sleeping.Add(1)
-		if t := c.ticket.Load(); t&maxParts >= t>>16&maxParts && !c.quit.Load() {
+		if !claimable(c.ticket.Load()) && !c.quit.Load() {
 			<-c.wake
 		}
 		c.sleeping.Add(-1)

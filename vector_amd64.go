@@ -88,6 +88,18 @@ func rotatePairs(a, b, cos, sin []float32) {
 	rotatePairsGeneric(a, b, cos, sin)
 }
 
+// narrowF16 rounds x to half precision.
+func narrowF16(dst []uint16, x []float32) {
+	if n := len(x) &^ 7; useAVX2 && cpuF16C && n > 0 {
+		_ = dst[n-1]
+		raceWrite(dst[:n])
+		raceRead(x[:n])
+		narrowF16AVX2(&dst[0], &x[0], n)
+		dst, x = dst[n:], x[n:]
+	}
+	narrowF16Generic(dst, x)
+}
+
 func maximum(x []float32) float32 {
 	n := len(x) &^ 7
 	if !useAVX2 || n == 0 {
@@ -249,6 +261,9 @@ func scaleAVX2(dst, x *float32, n int, a float32)
 
 //go:noescape
 func rotatePairsAVX2(a, b, cos, sin *float32, n int)
+
+//go:noescape
+func narrowF16AVX2(dst *uint16, x *float32, n int)
 
 //go:noescape
 func maximumAVX2(x *float32, n int) float32

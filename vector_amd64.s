@@ -98,6 +98,24 @@ pairs:
 	VZEROUPPER
 	RET
 
+// func narrowF16AVX2(dst *uint16, x *float32, n int)
+// Reference: narrowF16Generic.
+TEXT ·narrowF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), DI
+	MOVQ x+8(FP), SI
+	MOVQ n+16(FP), CX
+	PCALIGN $32
+
+halves:
+	VMOVUPS   (SI), Y0
+	VCVTPS2PH $0, Y0, (DI) // to nearest, ties to even
+	ADDQ      $32, SI
+	ADDQ      $16, DI
+	SUBQ      $8, CX
+	JNE       halves
+	VZEROUPPER
+	RET
+
 // func maximumAVX2(x *float32, n int) float32
 // Reference: maximumGeneric, but a NaN may or may not be the result.
 TEXT ·maximumAVX2(SB), NOSPLIT, $0-20

@@ -83,6 +83,18 @@ func rotatePairs(a, b, cos, sin []float32) {
 	rotatePairsGeneric(a, b, cos, sin)
 }
 
+// narrowF16 rounds x to half precision.
+func narrowF16(dst []uint16, x []float32) {
+	if n := len(x) &^ 7; useNEON && n > 0 {
+		_ = dst[n-1]
+		raceWrite(dst[:n])
+		raceRead(x[:n])
+		narrowF16NEON(&dst[0], &x[0], n)
+		dst, x = dst[n:], x[n:]
+	}
+	narrowF16Generic(dst, x)
+}
+
 func maximum(x []float32) float32 {
 	n := len(x) &^ 7
 	if !useNEON || n == 0 {
@@ -199,6 +211,9 @@ func scaleNEON(dst, x *float32, n int, a float32)
 
 //go:noescape
 func rotatePairsNEON(a, b, cos, sin *float32, n int)
+
+//go:noescape
+func narrowF16NEON(dst *uint16, x *float32, n int)
 
 //go:noescape
 func maximumNEON(x *float32, n int) float32

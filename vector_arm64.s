@@ -122,6 +122,22 @@ pairs:
 	BNE     pairs
 	RET
 
+// func narrowF16NEON(dst *uint16, x *float32, n int)
+// Reference: narrowF16Generic.
+TEXT ·narrowF16NEON(SB), NOSPLIT, $0-24
+	MOVD dst+0(FP), R0
+	MOVD x+8(FP), R1
+	MOVD n+16(FP), R2
+
+halves:
+	FLDPQ.P 32(R1), (F0, F1)
+	FCVTN(2, 0)
+	FCVTN2(2, 1)
+	VST1.P  [V2.B16], 16(R0)
+	SUBS    $8, R2
+	BNE     halves
+	RET
+
 // func maximumNEON(x *float32, n int) float32
 // Reference: maximumGeneric.
 TEXT ·maximumNEON(SB), NOSPLIT, $0-20

@@ -70,6 +70,13 @@ func rotatePairsGeneric(a, b, cos, sin []float32) {
 	}
 }
 
+func narrowF16Generic(dst []uint16, x []float32) {
+	dst = dst[:len(x)]
+	for i, v := range x {
+		dst[i] = f32ToF16(v)
+	}
+}
+
 func maximumGeneric(x []float32) float32 {
 	top := float32(math.Inf(-1))
 	for _, v := range x {

@@ -80,6 +80,20 @@ func TestVectorKernels(t *testing.T) {
 				func(x, _, _, _ []float32) float32 { scaleGeneric(x, x, -1.7); return 0 })
 			check("rotatePairs", func(x, a, b, c []float32) float32 { rotatePairs(x, a, b, c); return 0 },
 				func(x, a, b, c []float32) float32 { rotatePairsGeneric(x, a, b, c); return 0 })
+			narrow := func(f func(dst []uint16, x []float32)) func(x, a, _, _ []float32) float32 {
+				return func(x, a, _, _ []float32) float32 {
+					halves := make([]uint16, n+1)
+					f(halves[:n], a)
+					if halves[n] != 0 {
+						return 1
+					}
+					for i, h := range halves[:n] {
+						x[i] = math.Float32frombits(uint32(h))
+					}
+					return 0
+				}
+			}
+			check("narrowF16", narrow(narrowF16), narrow(narrowF16Generic))
 			if n%3 != 0 { // of NaNs the largest may be anything
 				check("maximum", func(x, _, _, _ []float32) float32 { return maximum(x) },
 					func(x, _, _, _ []float32) float32 { return maximumGeneric(x) })

@@ -47,6 +47,8 @@
 #define ZIP2D(d, n, m)     WORD $(0x4ec07800 | (m)<<16 | (n)<<5 | (d)) // zip2 v{d}.2d, v{n}.2d, v{m}.2d
 #define FCVTL(d, n)        WORD $(0x0e217800 | (n)<<5 | (d))           // fcvtl v{d}.4s, v{n}.4h
 #define FCVTL2(d, n)       WORD $(0x4e217800 | (n)<<5 | (d))           // fcvtl2 v{d}.4s, v{n}.8h
+#define FCVTN(d, n)        WORD $(0x0e216800 | (n)<<5 | (d))           // fcvtn v{d}.4h, v{n}.4s
+#define FCVTN2(d, n)       WORD $(0x4e216800 | (n)<<5 | (d))           // fcvtn2 v{d}.8h, v{n}.4s
 #define SXTLB(d, n)        WORD $(0x0f08a400 | (n)<<5 | (d))           // sshll v{d}.8h, v{n}.8b, #0
 #define SXTLH(d, n)        WORD $(0x0f10a400 | (n)<<5 | (d))           // sshll v{d}.4s, v{n}.4h, #0
 #define SXTLH2(d, n)       WORD $(0x4f10a400 | (n)<<5 | (d))           // sshll2 v{d}.4s, v{n}.8h, #0
