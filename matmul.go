@@ -179,9 +179,9 @@ func (t *mulTask) split(workers int) int {
 	if t.rowsPerPart > tileRows() {
 		switch w.form {
 		case F32:
-			t.blockK = floatBlock(t.rowsPerPart)
+			t.blockK = floatBlock(min(t.rows, t.rowsPerPart))
 		case BF16, bf16Rounded:
-			t.blockK = max(256, floatBlock(t.rowsPerPart))
+			t.blockK = max(256, floatBlock(min(t.rows, t.rowsPerPart)))
 		case Int8, Int4:
 			t.blockK = 512
 		}

@@ -11,6 +11,25 @@
 	VFMADD231PS  Z24, Z26, a \
 	VFMADD231PS  Z25, Z26, b
 
+#define F32TILE(tile, k, n, X, DST) \
+tile: \
+	DST(ZERO)           \
+	TESTL   AX, AX      \
+	JEQ     k           \
+	DST(LOAD)           \
+k: \
+	FETCH((R10))        \
+	VMOVUPS 0(R10), Z24 \
+	VMOVUPS 64(R10), Z25 \
+	X(F32ROW)           \
+	ADDQ    $4, R12     \
+	ADDQ    $4, R13     \
+	ADDQ    $128, R10   \
+	DECQ    R11         \
+	JNE     k           \
+	DST(STORE)          \
+	AFTER(f32x, n)
+
 // func mulBlockF32AVX512(dst *float32, stride int, x *float32, xStride, rows int, w *float32, k int, add bool)
 // Reference: mulBlockF32Generic, up to the rounding of fused products.
 TEXT ·mulBlockF32AVX512(SB), NOSPLIT, $8-57
@@ -28,7 +47,7 @@ TEXT ·mulBlockF32AVX512(SB), NOSPLIT, $8-57
 	MOVBLZX add+56(FP), AX
 
 f32x:
-	TILE12(f32x12, f32x6, f32x3, f32x2, f32x1)
+	TILE12(f32x12, f32x6, f32x5, f32x4, f32x3, f32x2, f32x1)
 
 f32x12:
 	ROWS12UP
@@ -51,85 +70,19 @@ f32x12K:
 	ADDQ  $4, AX
 	ADDQ  $128, R10
 	PREFETCHT1 (R15)
+	PREFETCHT1 64(R15)
 	ADDQ  BX, R15
 	DECQ  R11
 	JNE   f32x12K
 	DST12(STORE)
 	AFTER12(f32x, k+48(FP))
 
-f32x6:
-	ROWS3UP
-	DST6(ZERO)
-	TESTL AX, AX
-	JEQ   f32x6K
-	DST6(LOAD)
-
-f32x6K:
-	VMOVUPS 0(R10), Z24
-	VMOVUPS 64(R10), Z25
-	X6(F32ROW)
-	ADDQ  $4, R12
-	ADDQ  $4, R13
-	ADDQ  $128, R10
-	DECQ  R11
-	JNE   f32x6K
-	DST6(STORE)
-	AFTER6(f32x)
-
-f32x3:
-	DST3(ZERO)
-	TESTL AX, AX
-	JEQ   f32x3K
-	DST3(LOAD)
-
-f32x3K:
-	FETCH((R10))
-	VMOVUPS 0(R10), Z24
-	VMOVUPS 64(R10), Z25
-	X3(F32ROW)
-	ADDQ  $4, R12
-	ADDQ  $128, R10
-	DECQ  R11
-	JNE   f32x3K
-	DST3(STORE)
-	AFTER3(f32x)
-
-f32x2:
-	DST2(ZERO)
-	TESTL AX, AX
-	JEQ   f32x2K
-	DST2(LOAD)
-
-f32x2K:
-	FETCH((R10))
-	VMOVUPS 0(R10), Z24
-	VMOVUPS 64(R10), Z25
-	X2(F32ROW)
-	ADDQ  $4, R12
-	ADDQ  $128, R10
-	DECQ  R11
-	JNE   f32x2K
-	DST2(STORE)
-	AFTER2(f32x)
-
-f32x1:
-	DST1(ZERO)
-	TESTL AX, AX
-	JEQ   f32x1K
-	DST1(LOAD)
-
-f32x1K:
-	FETCH((R10))
-	VMOVUPS 0(R10), Z24
-	VMOVUPS 64(R10), Z25
-	X1(F32ROW)
-	ADDQ  $4, R12
-	ADDQ  $128, R10
-	DECQ  R11
-	JNE   f32x1K
-	DST1(STORE)
-	VZEROUPPER
-	RET
+	F32TILE(f32x6, f32x6K, 6, X6, DST6)
+	F32TILE(f32x5, f32x5K, 5, X5, DST5)
+	F32TILE(f32x4, f32x4K, 4, X4, DST4)
+	F32TILE(f32x3, f32x3K, 3, X3, DST3)
+	F32TILE(f32x2, f32x2K, 2, X2, DST2)
+	F32TILE(f32x1, f32x1K, 1, X1, DST1)
 
 // w of a pair of inputs at p: Z24, Z25 the even one, Z26, Z27 the odd one. Z30 keeps the upper halves.
 #define BF16W(p) \
@@ -146,6 +99,24 @@ f32x1K:
 	VFMADD231PS  Z25, Z28, b \
 	VFMADD231PS  Z26, Z29, a \
 	VFMADD231PS  Z27, Z29, b
+
+#define BF16TILE(tile, k, n, X, DST) \
+tile: \
+	DST(ZERO)         \
+	TESTL AX, AX      \
+	JEQ   k           \
+	DST(LOAD)         \
+k: \
+	FETCH((R10))      \
+	BF16W((R10))      \
+	X(BF16ROW)        \
+	ADDQ  $8, R12     \
+	ADDQ  $8, R13     \
+	ADDQ  $128, R10   \
+	DECQ  R11         \
+	JNE   k           \
+	DST(STORE)        \
+	AFTER(bf16x, n)
 
 // func mulBlockBF16AVX512(dst *float32, stride int, x *float32, xStride, rows int, w *uint16, pairs int, add bool)
 // Reference: mulBlockBF16Generic, up to the rounding of fused products.
@@ -166,7 +137,7 @@ TEXT ·mulBlockBF16AVX512(SB), NOSPLIT, $8-57
 	VPSLLD     $16, Z30, Z30
 
 bf16x:
-	TILE12(bf16x12, bf16x6, bf16x3, bf16x2, bf16x1)
+	TILE12(bf16x12, bf16x6, bf16x5, bf16x4, bf16x3, bf16x2, bf16x1)
 
 bf16x12:
 	ROWS12UP
@@ -188,81 +159,19 @@ bf16x12K:
 	ADDQ  $8, AX
 	ADDQ  $128, R10
 	PREFETCHT1 (R15)
+	PREFETCHT1 64(R15)
 	ADDQ  BX, R15
 	DECQ  R11
 	JNE   bf16x12K
 	DST12(STORE)
 	AFTER12(bf16x, pairs+48(FP))
 
-bf16x6:
-	ROWS3UP
-	DST6(ZERO)
-	TESTL AX, AX
-	JEQ   bf16x6K
-	DST6(LOAD)
-
-bf16x6K:
-	BF16W((R10))
-	X6(BF16ROW)
-	ADDQ  $8, R12
-	ADDQ  $8, R13
-	ADDQ  $128, R10
-	DECQ  R11
-	JNE   bf16x6K
-	DST6(STORE)
-	AFTER6(bf16x)
-
-bf16x3:
-	DST3(ZERO)
-	TESTL AX, AX
-	JEQ   bf16x3K
-	DST3(LOAD)
-
-bf16x3K:
-	FETCH((R10))
-	BF16W((R10))
-	X3(BF16ROW)
-	ADDQ  $8, R12
-	ADDQ  $128, R10
-	DECQ  R11
-	JNE   bf16x3K
-	DST3(STORE)
-	AFTER3(bf16x)
-
-bf16x2:
-	DST2(ZERO)
-	TESTL AX, AX
-	JEQ   bf16x2K
-	DST2(LOAD)
-
-bf16x2K:
-	FETCH((R10))
-	BF16W((R10))
-	X2(BF16ROW)
-	ADDQ  $8, R12
-	ADDQ  $128, R10
-	DECQ  R11
-	JNE   bf16x2K
-	DST2(STORE)
-	AFTER2(bf16x)
-
-bf16x1:
-	DST1(ZERO)
-	TESTL AX, AX
-	JEQ   bf16x1K
-	DST1(LOAD)
-
-bf16x1K:
-	FETCH((R10))
-	BF16W((R10))
-	X1(BF16ROW)
-	ADDQ  $8, R12
-	ADDQ  $128, R10
-	DECQ  R11
-	JNE   bf16x1K
-	DST1(STORE)
-	VZEROUPPER
-	RET
+	BF16TILE(bf16x6, bf16x6K, 6, X6, DST6)
+	BF16TILE(bf16x5, bf16x5K, 5, X5, DST5)
+	BF16TILE(bf16x4, bf16x4K, 4, X4, DST4)
+	BF16TILE(bf16x3, bf16x3K, 3, X3, DST3)
+	BF16TILE(bf16x2, bf16x2K, 2, X2, DST2)
+	BF16TILE(bf16x1, bf16x1K, 1, X1, DST1)
 
 // func mulRowBF16AVX512(dst, x *float32, w, v *uint16, pairs int, add bool)
 // Reference: mulBlockBF16Generic for one row and two panels, w (Z0, Z1) and v (Z2, Z3), so that sums need not wait for one another.

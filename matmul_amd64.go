@@ -60,7 +60,7 @@ func kernelName() string {
 func tileRows() int {
 	switch {
 	case useAVX512:
-		return 3
+		return 6
 	case useAVX2:
 		return 2
 	}

@@ -24,7 +24,7 @@
 	VMOVDQU32 0 p, Z12  \
 	VMOVDQU32 64 p, Z13
 
-// The pairs of rows of x, one, two, three or six.
+// The pairs of one to six rows of x.
 #define PAIRS1 \
 	VPBROADCASTD (R12), Z14; DOT_Z0; DOT_Z1
 
@@ -36,11 +36,35 @@
 	PAIRS2                         \
 	VPBROADCASTD (R12)(R9*2), Z14; DOT_Z4; DOT_Z5
 
-#define PAIRS6 \
+#define PAIRS4 \
 	PAIRS3                         \
-	VPBROADCASTD (R13), Z14; DOT_Z6; DOT_Z7 \
-	VPBROADCASTD (R13)(R9*1), Z14; DOT_Z8; DOT_Z9 \
+	VPBROADCASTD (R13), Z14; DOT_Z6; DOT_Z7
+
+#define PAIRS5 \
+	PAIRS4                         \
+	VPBROADCASTD (R13)(R9*1), Z14; DOT_Z8; DOT_Z9
+
+#define PAIRS6 \
+	PAIRS5                         \
 	VPBROADCASTD (R13)(R9*2), Z14; DOT_Z10; DOT_Z11
+
+#define PAIRSTILE(tile, k, n, PAIRS, DST) \
+tile: \
+	DST(ZERO)         \
+	TESTL AX, AX      \
+	JEQ   k           \
+	DST(LOAD)         \
+k: \
+	FETCH((R10))      \
+	PAIRSW((R10))     \
+	PAIRS             \
+	ADDQ  $4, R12     \
+	ADDQ  $4, R13     \
+	ADDQ  $128, R10   \
+	DECQ  R11         \
+	JNE   k           \
+	DST(STORE)        \
+	AFTER(pairsx, n)
 
 // func mulBlockPairsAVX512(dst *float32, stride int, x *uint16, xStride, rows int, w *uint16, pairs int, add bool)
 // Reference: mulBlockBF16Generic, but for the rounding within a pair and for denormals, which count as zero.
@@ -57,77 +81,14 @@ TEXT ·mulBlockPairsAVX512(SB), NOSPLIT, $0-57
 	MOVBLZX add+56(FP), AX
 
 pairsx:
-	TILE(pairsx6, pairsx3, pairsx2, pairsx1)
+	TILE(pairsx6, pairsx5, pairsx4, pairsx3, pairsx2, pairsx1)
 
-pairsx6:
-	ROWS3UP
-	DST6(ZERO)
-	TESTL AX, AX
-	JEQ   pairsx6K
-	DST6(LOAD)
-
-pairsx6K:
-	PAIRSW((R10))
-	PAIRS6
-	ADDQ  $4, R12
-	ADDQ  $4, R13
-	ADDQ  $128, R10
-	DECQ  R11
-	JNE   pairsx6K
-	DST6(STORE)
-	AFTER6(pairsx)
-
-pairsx3:
-	DST3(ZERO)
-	TESTL AX, AX
-	JEQ   pairsx3K
-	DST3(LOAD)
-
-pairsx3K:
-	FETCH((R10))
-	PAIRSW((R10))
-	PAIRS3
-	ADDQ  $4, R12
-	ADDQ  $128, R10
-	DECQ  R11
-	JNE   pairsx3K
-	DST3(STORE)
-	AFTER3(pairsx)
-
-pairsx2:
-	DST2(ZERO)
-	TESTL AX, AX
-	JEQ   pairsx2K
-	DST2(LOAD)
-
-pairsx2K:
-	FETCH((R10))
-	PAIRSW((R10))
-	PAIRS2
-	ADDQ  $4, R12
-	ADDQ  $128, R10
-	DECQ  R11
-	JNE   pairsx2K
-	DST2(STORE)
-	AFTER2(pairsx)
-
-pairsx1:
-	DST1(ZERO)
-	TESTL AX, AX
-	JEQ   pairsx1K
-	DST1(LOAD)
-
-pairsx1K:
-	FETCH((R10))
-	PAIRSW((R10))
-	PAIRS1
-	ADDQ  $4, R12
-	ADDQ  $128, R10
-	DECQ  R11
-	JNE   pairsx1K
-	DST1(STORE)
-	VZEROUPPER
-	RET
+	PAIRSTILE(pairsx6, pairsx6K, 6, PAIRS6, DST6)
+	PAIRSTILE(pairsx5, pairsx5K, 5, PAIRS5, DST5)
+	PAIRSTILE(pairsx4, pairsx4K, 4, PAIRS4, DST4)
+	PAIRSTILE(pairsx3, pairsx3K, 3, PAIRS3, DST3)
+	PAIRSTILE(pairsx2, pairsx2K, 2, PAIRS2, DST2)
+	PAIRSTILE(pairsx1, pairsx1K, 1, PAIRS1, DST1)
 
 // func mulRowPairsAVX512(dst *float32, x, w, v *uint16, pairs int, add bool)
 // Reference: that of mulBlockPairsAVX512, for one row and two panels, w (Z0, Z1) and v (Z2, Z3).

@@ -22,10 +22,16 @@
 	DO((DI)(R8*1), Z14, Z15) \
 	DO((DI)(R8*2), Z16, Z17)
 
+#define FDST4(DO) \
+	FDST3(DO)           \
+	DO((R15), Z18, Z19)
+
+#define FDST5(DO) \
+	FDST4(DO)                 \
+	DO((R15)(R8*1), Z20, Z21)
+
 #define FDST6(DO) \
-	FDST3(DO)                 \
-	DO((R15), Z18, Z19)       \
-	DO((R15)(R8*1), Z20, Z21) \
+	FDST5(DO)                 \
 	DO((R15)(R8*2), Z22, Z23)
 
 // Begin the integer sums of a row with its bias.
@@ -64,10 +70,16 @@
 	SCALE2(at)                              \
 	SCALE(at(R12)(R9*2), Z4, Z5, Z16, Z17)
 
+#define SCALE4(at) \
+	SCALE3(at)                       \
+	SCALE(at(R13), Z6, Z7, Z18, Z19)
+
+#define SCALE5(at) \
+	SCALE4(at)                             \
+	SCALE(at(R13)(R9*1), Z8, Z9, Z20, Z21)
+
 #define SCALE6(at) \
-	SCALE3(at)                               \
-	SCALE(at(R13), Z6, Z7, Z18, Z19)         \
-	SCALE(at(R13)(R9*1), Z8, Z9, Z20, Z21)   \
+	SCALE5(at)                               \
 	SCALE(at(R13)(R9*2), Z10, Z11, Z22, Z23)
 
 // Four inputs of a row: Z24, Z25 are w, unsigned; x is signed.
@@ -94,7 +106,12 @@
 	VPDPBUSD     Z31, Z26, c \
 	VPDPBUSD     Z31, Z27, d
 
-// w of a step of int4; Z30 is 15 in every byte.
+// 15 in every byte of Z30.
+#define NIBBLES \
+	MOVL         $0x0f0f0f0f, BX \
+	VPBROADCASTD BX, Z30
+
+// w of a step of int4; Z30 holds NIBBLES.
 #define INT4W \
 	VMOVDQU32 64(R10), Z26  \
 	VMOVDQU32 128(R10), Z27 \
@@ -104,6 +121,36 @@
 	VPSRLD    $4, Z27, Z27  \
 	VPANDD    Z26, Z30, Z26 \
 	VPANDD    Z27, Z30, Z27
+
+#define INT8TILE(tile, group, k, n, X, FDST, SCALEN) \
+tile: \
+	FDST(ZERO)                \
+	TESTL AX, AX              \
+	JEQ   group               \
+	FDST(LOAD)                \
+group: \
+	X(BIAS)                   \
+	MOVQ  $8, BX              \
+k: \
+	FETCH((R10))              \
+	VMOVDQU32 64(R10), Z24    \
+	VMOVDQU32 128(R10), Z25   \
+	X(INT8ROW)                \
+	ADDQ  $4, R12             \
+	ADDQ  $4, R13             \
+	ADDQ  $128, R10           \
+	DECQ  BX                  \
+	JNE   k                   \
+	SCALES(-1024(R10), -992(R10)) \
+	SCALEN(0)                 \
+	ADDQ  $8, R12             \
+	ADDQ  $8, R13             \
+	ADDQ  $64, R10            \
+	DECQ  R11                 \
+	JNE   group               \
+	FDST(STORE)               \
+	MOVQ  groups+48(FP), BX   \
+	AFTER(int8x, n)
 
 // func mulBlockInt8AVX512(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
 // Reference: mulBlockInt8Generic, the same bits.
@@ -120,125 +167,44 @@ TEXT ·mulBlockInt8AVX512(SB), NOSPLIT, $0-57
 	MOVBLZX add+56(FP), AX
 
 int8x:
-	TILE(int8x6, int8x3, int8x2, int8x1)
+	TILE(int8x6, int8x5, int8x4, int8x3, int8x2, int8x1)
 
-int8x6:
-	ROWS3UP
-	FDST6(ZERO)
-	TESTL AX, AX
-	JEQ   int8x6Group
-	FDST6(LOAD)
+	INT8TILE(int8x6, int8x6Group, int8x6K, 6, X6, FDST6, SCALE6)
+	INT8TILE(int8x5, int8x5Group, int8x5K, 5, X5, FDST5, SCALE5)
+	INT8TILE(int8x4, int8x4Group, int8x4K, 4, X4, FDST4, SCALE4)
+	INT8TILE(int8x3, int8x3Group, int8x3K, 3, X3, FDST3, SCALE3)
+	INT8TILE(int8x2, int8x2Group, int8x2K, 2, X2, FDST2, SCALE2)
+	INT8TILE(int8x1, int8x1Group, int8x1K, 1, X1, FDST1, SCALE1)
 
-int8x6Group:
-	X6(BIAS)
-	MOVQ  $8, BX
-
-int8x6K:
-	VMOVDQU32 64(R10), Z24
-	VMOVDQU32 128(R10), Z25
-	X6(INT8ROW)
-	ADDQ  $4, R12
-	ADDQ  $4, R13
-	ADDQ  $128, R10
-	DECQ  BX
-	JNE   int8x6K
-	SCALES(-1024(R10), -992(R10))
-	SCALE6(0)
-	ADDQ  $8, R12
-	ADDQ  $8, R13
-	ADDQ  $64, R10
-	DECQ  R11
-	JNE   int8x6Group
-	FDST6(STORE)
-	MOVQ  groups+48(FP), BX
-	AFTER6(int8x)
-
-int8x3:
-	FDST3(ZERO)
-	TESTL AX, AX
-	JEQ   int8x3Group
-	FDST3(LOAD)
-
-int8x3Group:
-	X3(BIAS)
-	MOVQ  $8, BX
-
-int8x3K:
-	FETCH((R10))
-	VMOVDQU32 64(R10), Z24
-	VMOVDQU32 128(R10), Z25
-	X3(INT8ROW)
-	ADDQ  $4, R12
-	ADDQ  $128, R10
-	DECQ  BX
-	JNE   int8x3K
-	SCALES(-1024(R10), -992(R10))
-	SCALE3(0)
-	ADDQ  $8, R12
-	ADDQ  $64, R10
-	DECQ  R11
-	JNE   int8x3Group
-	FDST3(STORE)
-	MOVQ  groups+48(FP), BX
-	AFTER3(int8x)
-
-int8x2:
-	FDST2(ZERO)
-	TESTL AX, AX
-	JEQ   int8x2Group
-	FDST2(LOAD)
-
-int8x2Group:
-	X2(BIAS)
-	MOVQ  $8, BX
-
-int8x2K:
-	FETCH((R10))
-	VMOVDQU32 64(R10), Z24
-	VMOVDQU32 128(R10), Z25
-	X2(INT8ROW)
-	ADDQ  $4, R12
-	ADDQ  $128, R10
-	DECQ  BX
-	JNE   int8x2K
-	SCALES(-1024(R10), -992(R10))
-	SCALE2(0)
-	ADDQ  $8, R12
-	ADDQ  $64, R10
-	DECQ  R11
-	JNE   int8x2Group
-	FDST2(STORE)
-	MOVQ  groups+48(FP), BX
-	AFTER2(int8x)
-
-int8x1:
-	FDST1(ZERO)
-	TESTL AX, AX
-	JEQ   int8x1Group
-	FDST1(LOAD)
-
-int8x1Group:
-	X1(BIAS)
-	MOVQ  $8, BX
-
-int8x1K:
-	FETCH((R10))
-	VMOVDQU32 64(R10), Z24
-	VMOVDQU32 128(R10), Z25
-	X1(INT8ROW)
-	ADDQ  $4, R12
-	ADDQ  $128, R10
-	DECQ  BX
-	JNE   int8x1K
-	SCALES(-1024(R10), -992(R10))
-	SCALE1(0)
-	ADDQ  $8, R12
-	ADDQ  $64, R10
-	DECQ  R11
-	JNE   int8x1Group
-	FDST1(STORE)
-	VZEROUPPER
-	RET
+#define INT4TILE(tile, group, k, n, X, FDST, SCALEN) \
+tile: \
+	FDST(ZERO)                \
+	TESTL AX, AX              \
+	JEQ   group               \
+	FDST(LOAD)                \
+group: \
+	X(BIAS)                   \
+	NIBBLES                   \
+	MOVQ  $4, BX              \
+k: \
+	FETCH((R10))              \
+	INT4W                     \
+	X(INT4ROW)                \
+	ADDQ  $4, R12             \
+	ADDQ  $4, R13             \
+	ADDQ  $128, R10           \
+	DECQ  BX                  \
+	JNE   k                   \
+	SCALES(-512(R10), -480(R10)) \
+	SCALEN(16)                \
+	ADDQ  $24, R12            \
+	ADDQ  $24, R13            \
+	ADDQ  $64, R10            \
+	DECQ  R11                 \
+	JNE   group               \
+	FDST(STORE)               \
+	MOVQ  groups+48(FP), BX   \
+	AFTER(int4x, n)
 
 // func mulBlockInt4AVX512(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
 // Reference: mulBlockInt4Generic, the same bits.
@@ -255,99 +221,13 @@ TEXT ·mulBlockInt4AVX512(SB), NOSPLIT, $0-57
 	MOVBLZX add+56(FP), AX
 
 int4x:
-	TILE(int4x6, int4x3, int4x2, int4x1)
+	TILE(int4x6, int4x5, int4x4, int4x3, int4x2, int4x1)
 
-int4x6:
-	ROWS3UP
-	FDST6(ZERO)
-	TESTL AX, AX
-	JEQ   int4x6Group
-	FDST6(LOAD)
-
-int4x6Group:
-	X6(BIAS)
-	MOVL  $0x0f0f0f0f, BX
-	VPBROADCASTD BX, Z30
-	MOVQ  $4, BX
-
-int4x6K:
-	INT4W
-	X6(INT4ROW)
-	ADDQ  $4, R12
-	ADDQ  $4, R13
-	ADDQ  $128, R10
-	DECQ  BX
-	JNE   int4x6K
-	SCALES(-512(R10), -480(R10))
-	SCALE6(16)
-	ADDQ  $24, R12
-	ADDQ  $24, R13
-	ADDQ  $64, R10
-	DECQ  R11
-	JNE   int4x6Group
-	FDST6(STORE)
-	MOVQ  groups+48(FP), BX
-	AFTER6(int4x)
-
-int4x3:
-	FDST3(ZERO)
-	TESTL AX, AX
-	JEQ   int4x3Group
-	FDST3(LOAD)
-
-int4x3Group:
-	X3(BIAS)
-	MOVL  $0x0f0f0f0f, BX
-	VPBROADCASTD BX, Z30
-	MOVQ  $4, BX
-
-int4x3K:
-	FETCH((R10))
-	INT4W
-	X3(INT4ROW)
-	ADDQ  $4, R12
-	ADDQ  $128, R10
-	DECQ  BX
-	JNE   int4x3K
-	SCALES(-512(R10), -480(R10))
-	SCALE3(16)
-	ADDQ  $24, R12
-	ADDQ  $64, R10
-	DECQ  R11
-	JNE   int4x3Group
-	FDST3(STORE)
-	MOVQ  groups+48(FP), BX
-	AFTER3(int4x)
-
-int4x2:
-	FDST2(ZERO)
-	TESTL AX, AX
-	JEQ   int4x2Group
-	FDST2(LOAD)
-
-int4x2Group:
-	X2(BIAS)
-	MOVL  $0x0f0f0f0f, BX
-	VPBROADCASTD BX, Z30
-	MOVQ  $4, BX
-
-int4x2K:
-	FETCH((R10))
-	INT4W
-	X2(INT4ROW)
-	ADDQ  $4, R12
-	ADDQ  $128, R10
-	DECQ  BX
-	JNE   int4x2K
-	SCALES(-512(R10), -480(R10))
-	SCALE2(16)
-	ADDQ  $24, R12
-	ADDQ  $64, R10
-	DECQ  R11
-	JNE   int4x2Group
-	FDST2(STORE)
-	MOVQ  groups+48(FP), BX
-	AFTER2(int4x)
+	INT4TILE(int4x6, int4x6Group, int4x6K, 6, X6, FDST6, SCALE6)
+	INT4TILE(int4x5, int4x5Group, int4x5K, 5, X5, FDST5, SCALE5)
+	INT4TILE(int4x4, int4x4Group, int4x4K, 4, X4, FDST4, SCALE4)
+	INT4TILE(int4x3, int4x3Group, int4x3K, 3, X3, FDST3, SCALE3)
+	INT4TILE(int4x2, int4x2Group, int4x2K, 2, X2, FDST2, SCALE2)
 
 int4x1:
 	FDST1(ZERO)
@@ -359,8 +239,7 @@ int4x1Group:
 	X1(BIAS)
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	MOVL  $0x0f0f0f0f, BX
-	VPBROADCASTD BX, Z30
+	NIBBLES
 	MOVQ  $4, BX
 
 int4x1K:

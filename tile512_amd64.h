@@ -5,7 +5,7 @@
 //	R10 w, R12 x (R13: its rows 3 …), R15 dst's rows 3 …, R11 steps left, while a tile walks the panel
 //	R14, AX x's rows 6 … and 9 …, R15 where to prefetch and BX how much further in a step, in a tile of twelve
 //
-// A tile is 1, 2, 3, 6 or 12 rows × 32 outputs; an accumulator holds 16 outputs of a row:
+// A tile is 1 … 6 or 12 rows × 32 outputs; an accumulator holds 16 outputs of a row:
 //
 //	          w[k, 0…15]  w[k, 16…31]
 //	x[0, k]      Z0          Z1
@@ -18,28 +18,38 @@
 //
 // The slices are as long as the wrapper promises; nothing is checked here.
 
-// Choose a tile: six rows at a time, a rest of four two by two, of five or seven three first.
-#define TILE(six, three, two, one) \
-	MOVQ DX, R10 \
-	MOVQ SI, R12 \
-	MOVQ BX, R11 \
-	CMPQ CX, $8  \
-	JGE  six     \
-	CMPQ CX, $6  \
-	JEQ  six     \
-	CMPQ CX, $4  \
-	JEQ  two     \
-	CMPQ CX, $3  \
-	JGE  three   \
-	CMPQ CX, $2  \
-	JEQ  two     \
-	CMPQ CX, $1  \
-	JEQ  one     \
-	VZEROUPPER   \
+// Choose a tile: six rows at a time, and five and four for rests of more than six. Narrow tiles wait for their own sums.
+#define TILE(six, five, four, three, two, one) \
+	MOVQ DX, R10          \
+	MOVQ SI, R12          \
+	LEAQ (SI)(R9*2), R13  \
+	ADDQ R9, R13          \
+	LEAQ (DI)(R8*2), R15  \
+	ADDQ R8, R15          \
+	MOVQ BX, R11          \
+	CMPQ CX, $10          \
+	JGE  six              \
+	CMPQ CX, $9           \
+	JEQ  five             \
+	CMPQ CX, $7           \
+	JGE  four             \
+	CMPQ CX, $6           \
+	JEQ  six              \
+	CMPQ CX, $5           \
+	JEQ  five             \
+	CMPQ CX, $4           \
+	JEQ  four             \
+	CMPQ CX, $3           \
+	JEQ  three            \
+	CMPQ CX, $2           \
+	JEQ  two              \
+	CMPQ CX, $1           \
+	JEQ  one              \
+	VZEROUPPER            \
 	RET
 
 // What the tiles of twelve prefetch between them, evenly, is as much as the panel's BX steps of 128 bytes, from its end on: the
-// next block, for blocks follow one another. R15 is where, step how much further with each step.
+// next block, for blocks follow one another. R15 is where, step how much further with each step, which fetches 128 bytes.
 #define AHEAD(step) \
 	MOVQ BX, R15       \
 	SHLQ $7, R15       \
@@ -50,12 +60,12 @@
 	MOVQ AX, step
 
 // The same with twelve rows at a time first.
-#define TILE12(twelve, six, three, two, one) \
+#define TILE12(twelve, six, five, four, three, two, one) \
 	MOVQ DX, R10                     \
 	MOVQ SI, R12                     \
 	CMPQ CX, $12                     \
 	JGE  twelve                      \
-	TILE(six, three, two, one)
+	TILE(six, five, four, three, two, one)
 
 // The addresses of rows 3 … of x; 6 …; 9 ….
 #define ROWS12UP \
@@ -76,41 +86,20 @@
 	SUBQ    $12, CX           \
 	JMP     tile
 
-// The addresses of rows 3 … of x and dst.
-#define ROWS3UP \
-	LEAQ (SI)(R9*2), R13 \
-	ADDQ R9, R13         \
-	LEAQ (DI)(R8*2), R15 \
-	ADDQ R8, R15
+// Go on to the rows after a tile of n.
+#define AFTER(tile, n) \
+	IMUL3Q $n, R8, R13 \
+	ADDQ   R13, DI     \
+	IMUL3Q $n, R9, R13 \
+	ADDQ   R13, SI     \
+	SUBQ   $n, CX      \
+	JMP    tile
 
-// Go on to the rows after a tile.
-#define AFTER6(tile) \
-	LEAQ (R15)(R8*2), DI \
-	ADDQ R8, DI          \
-	LEAQ (SI)(R9*4), SI  \
-	LEAQ (SI)(R9*2), SI  \
-	SUBQ $6, CX          \
-	JMP  tile
-
-#define AFTER3(tile) \
-	LEAQ (DI)(R8*2), DI \
-	ADDQ R8, DI         \
-	LEAQ (SI)(R9*2), SI \
-	ADDQ R9, SI         \
-	SUBQ $3, CX         \
-	JMP  tile
-
-#define AFTER2(tile) \
-	LEAQ (DI)(R8*2), DI \
-	LEAQ (SI)(R9*2), SI \
-	SUBQ $2, CX         \
-	JMP  tile
-
-// Prefetch the next bytes of weights, 128 at a time, for the tiles of few rows: they take them as fast as they come, and the
-// processor's own prefetching ends with a page.
+// Prefetch the next bytes of weights, 128 at a time: tiles of few rows take them as fast as they come, and the processor's own
+// prefetching ends with a page.
 #define FETCH(w) \
-	PREFETCHT0 4096 w \
-	PREFETCHT0 4160 w
+	PREFETCHT0 16384 w \
+	PREFETCHT0 16448 w
 
 // DO(row of x, its accumulators) for each row of a tile.
 #define X1(DO) \
@@ -125,10 +114,16 @@
 	DO((R12)(R9*1), Z2, Z3) \
 	DO((R12)(R9*2), Z4, Z5)
 
+#define X4(DO) \
+	X3(DO)            \
+	DO((R13), Z6, Z7)
+
+#define X5(DO) \
+	X4(DO)                  \
+	DO((R13)(R9*1), Z8, Z9)
+
 #define X6(DO) \
-	X3(DO)                    \
-	DO((R13), Z6, Z7)         \
-	DO((R13)(R9*1), Z8, Z9)   \
+	X5(DO)                    \
 	DO((R13)(R9*2), Z10, Z11)
 
 #define X12(DO) \
@@ -153,10 +148,16 @@
 	DO((DI)(R8*1), Z2, Z3) \
 	DO((DI)(R8*2), Z4, Z5)
 
+#define DST4(DO) \
+	DST3(DO)          \
+	DO((R15), Z6, Z7)
+
+#define DST5(DO) \
+	DST4(DO)                \
+	DO((R15)(R8*1), Z8, Z9)
+
 #define DST6(DO) \
-	DST3(DO)                  \
-	DO((R15), Z6, Z7)         \
-	DO((R15)(R8*1), Z8, Z9)   \
+	DST5(DO)                  \
 	DO((R15)(R8*2), Z10, Z11)
 
 #define DST12(DO) \
