@@ -11,14 +11,14 @@
 	VFMADD231PS  Z24, Z26, a \
 	VFMADD231PS  Z25, Z26, b
 
-#define F32TILE(tile, k, n, X, DST) \
+#define F32TILE(tile, k, n, X, DST, far) \
 tile: \
 	DST(ZERO)           \
 	TESTL   AX, AX      \
 	JEQ     k           \
 	DST(LOAD)           \
 k: \
-	FETCH((R10))        \
+	FETCH(far, (R10))   \
 	VMOVUPS 0(R10), Z24 \
 	VMOVUPS 64(R10), Z25 \
 	X(F32ROW)           \
@@ -77,12 +77,12 @@ f32x12K:
 	DST12(STORE)
 	AFTER12(f32x, k+48(FP))
 
-	F32TILE(f32x6, f32x6K, 6, X6, DST6)
-	F32TILE(f32x5, f32x5K, 5, X5, DST5)
-	F32TILE(f32x4, f32x4K, 4, X4, DST4)
-	F32TILE(f32x3, f32x3K, 3, X3, DST3)
-	F32TILE(f32x2, f32x2K, 2, X2, DST2)
-	F32TILE(f32x1, f32x1K, 1, X1, DST1)
+	F32TILE(f32x6, f32x6K, 6, X6, DST6, BLOCK)
+	F32TILE(f32x5, f32x5K, 5, X5, DST5, BLOCK)
+	F32TILE(f32x4, f32x4K, 4, X4, DST4, BLOCK)
+	F32TILE(f32x3, f32x3K, 3, X3, DST3, BLOCK)
+	F32TILE(f32x2, f32x2K, 2, X2, DST2, BLOCK)
+	F32TILE(f32x1, f32x1K, 1, X1, DST1, NEAR)
 
 // w of a pair of inputs at p: Z24, Z25 the even one, Z26, Z27 the odd one. Z30 keeps the upper halves.
 #define BF16W(p) \
@@ -100,14 +100,14 @@ f32x12K:
 	VFMADD231PS  Z26, Z29, a \
 	VFMADD231PS  Z27, Z29, b
 
-#define BF16TILE(tile, k, n, X, DST) \
+#define BF16TILE(tile, k, n, X, DST, far) \
 tile: \
 	DST(ZERO)         \
 	TESTL AX, AX      \
 	JEQ   k           \
 	DST(LOAD)         \
 k: \
-	FETCH((R10))      \
+	FETCH(far, (R10)) \
 	BF16W((R10))      \
 	X(BF16ROW)        \
 	ADDQ  $8, R12     \
@@ -166,12 +166,12 @@ bf16x12K:
 	DST12(STORE)
 	AFTER12(bf16x, pairs+48(FP))
 
-	BF16TILE(bf16x6, bf16x6K, 6, X6, DST6)
-	BF16TILE(bf16x5, bf16x5K, 5, X5, DST5)
-	BF16TILE(bf16x4, bf16x4K, 4, X4, DST4)
-	BF16TILE(bf16x3, bf16x3K, 3, X3, DST3)
-	BF16TILE(bf16x2, bf16x2K, 2, X2, DST2)
-	BF16TILE(bf16x1, bf16x1K, 1, X1, DST1)
+	BF16TILE(bf16x6, bf16x6K, 6, X6, DST6, BLOCK)
+	BF16TILE(bf16x5, bf16x5K, 5, X5, DST5, BLOCK)
+	BF16TILE(bf16x4, bf16x4K, 4, X4, DST4, BLOCK)
+	BF16TILE(bf16x3, bf16x3K, 3, X3, DST3, BLOCK)
+	BF16TILE(bf16x2, bf16x2K, 2, X2, DST2, BLOCK)
+	BF16TILE(bf16x1, bf16x1K, 1, X1, DST1, NEAR)
 
 // func mulRowBF16AVX512(dst, x *float32, w, v *uint16, pairs int, add bool)
 // Reference: mulBlockBF16Generic for one row and two panels, w (Z0, Z1) and v (Z2, Z3), so that sums need not wait for one another.
@@ -191,8 +191,8 @@ TEXT ·mulRowBF16AVX512(SB), NOSPLIT, $0-41
 	DST2(LOAD)
 
 bf16rowK:
-	FETCH((R10))
-	FETCH((DX))
+	FETCH(NEAR, (R10))
+	FETCH(NEAR, (DX))
 	BF16W((R10))
 	BF16ROW((R12), Z0, Z1)
 	BF16W((DX))

@@ -48,14 +48,14 @@
 	PAIRS5                         \
 	VPBROADCASTD (R13)(R9*2), Z14; DOT_Z10; DOT_Z11
 
-#define PAIRSTILE(tile, k, n, PAIRS, DST) \
+#define PAIRSTILE(tile, k, n, PAIRS, DST, far) \
 tile: \
 	DST(ZERO)         \
 	TESTL AX, AX      \
 	JEQ   k           \
 	DST(LOAD)         \
 k: \
-	FETCH((R10))      \
+	FETCH(far, (R10)) \
 	PAIRSW((R10))     \
 	PAIRS             \
 	ADDQ  $4, R12     \
@@ -83,12 +83,12 @@ TEXT ·mulBlockPairsAVX512(SB), NOSPLIT, $0-57
 pairsx:
 	TILE(pairsx6, pairsx5, pairsx4, pairsx3, pairsx2, pairsx1)
 
-	PAIRSTILE(pairsx6, pairsx6K, 6, PAIRS6, DST6)
-	PAIRSTILE(pairsx5, pairsx5K, 5, PAIRS5, DST5)
-	PAIRSTILE(pairsx4, pairsx4K, 4, PAIRS4, DST4)
-	PAIRSTILE(pairsx3, pairsx3K, 3, PAIRS3, DST3)
-	PAIRSTILE(pairsx2, pairsx2K, 2, PAIRS2, DST2)
-	PAIRSTILE(pairsx1, pairsx1K, 1, PAIRS1, DST1)
+	PAIRSTILE(pairsx6, pairsx6K, 6, PAIRS6, DST6, BLOCK)
+	PAIRSTILE(pairsx5, pairsx5K, 5, PAIRS5, DST5, BLOCK)
+	PAIRSTILE(pairsx4, pairsx4K, 4, PAIRS4, DST4, BLOCK)
+	PAIRSTILE(pairsx3, pairsx3K, 3, PAIRS3, DST3, BLOCK)
+	PAIRSTILE(pairsx2, pairsx2K, 2, PAIRS2, DST2, BLOCK)
+	PAIRSTILE(pairsx1, pairsx1K, 1, PAIRS1, DST1, NEAR)
 
 // func mulRowPairsAVX512(dst *float32, x, w, v *uint16, pairs int, add bool)
 // Reference: that of mulBlockPairsAVX512, for one row and two panels, w (Z0, Z1) and v (Z2, Z3).
@@ -106,8 +106,8 @@ TEXT ·mulRowPairsAVX512(SB), NOSPLIT, $0-41
 	DST2(LOAD)
 
 pairsrowK:
-	FETCH((R10))
-	FETCH((DX))
+	FETCH(NEAR, (R10))
+	FETCH(NEAR, (DX))
 	PAIRSW((R10))
 	PAIRS1
 	PAIRSW((DX))

@@ -122,7 +122,7 @@
 	VPANDD    Z26, Z30, Z26 \
 	VPANDD    Z27, Z30, Z27
 
-#define INT8TILE(tile, group, k, n, X, FDST, SCALEN) \
+#define INT8TILE(tile, group, k, n, X, FDST, SCALEN, far) \
 tile: \
 	FDST(ZERO)                \
 	TESTL AX, AX              \
@@ -132,7 +132,7 @@ group: \
 	X(BIAS)                   \
 	MOVQ  $8, BX              \
 k: \
-	FETCH((R10))              \
+	FETCH(far, (R10))         \
 	VMOVDQU32 64(R10), Z24    \
 	VMOVDQU32 128(R10), Z25   \
 	X(INT8ROW)                \
@@ -141,6 +141,7 @@ k: \
 	ADDQ  $128, R10           \
 	DECQ  BX                  \
 	JNE   k                   \
+	FETCH64(far, (R10))       \
 	SCALES(-1024(R10), -992(R10)) \
 	SCALEN(0)                 \
 	ADDQ  $8, R12             \
@@ -169,14 +170,14 @@ TEXT ·mulBlockInt8AVX512(SB), NOSPLIT, $0-57
 int8x:
 	TILE(int8x6, int8x5, int8x4, int8x3, int8x2, int8x1)
 
-	INT8TILE(int8x6, int8x6Group, int8x6K, 6, X6, FDST6, SCALE6)
-	INT8TILE(int8x5, int8x5Group, int8x5K, 5, X5, FDST5, SCALE5)
-	INT8TILE(int8x4, int8x4Group, int8x4K, 4, X4, FDST4, SCALE4)
-	INT8TILE(int8x3, int8x3Group, int8x3K, 3, X3, FDST3, SCALE3)
-	INT8TILE(int8x2, int8x2Group, int8x2K, 2, X2, FDST2, SCALE2)
-	INT8TILE(int8x1, int8x1Group, int8x1K, 1, X1, FDST1, SCALE1)
+	INT8TILE(int8x6, int8x6Group, int8x6K, 6, X6, FDST6, SCALE6, BLOCK)
+	INT8TILE(int8x5, int8x5Group, int8x5K, 5, X5, FDST5, SCALE5, BLOCK)
+	INT8TILE(int8x4, int8x4Group, int8x4K, 4, X4, FDST4, SCALE4, BLOCK)
+	INT8TILE(int8x3, int8x3Group, int8x3K, 3, X3, FDST3, SCALE3, BLOCK)
+	INT8TILE(int8x2, int8x2Group, int8x2K, 2, X2, FDST2, SCALE2, BLOCK)
+	INT8TILE(int8x1, int8x1Group, int8x1K, 1, X1, FDST1, SCALE1, NEAR)
 
-#define INT4TILE(tile, group, k, n, X, FDST, SCALEN) \
+#define INT4TILE(tile, group, k, n, X, FDST, SCALEN, far) \
 tile: \
 	FDST(ZERO)                \
 	TESTL AX, AX              \
@@ -187,7 +188,7 @@ group: \
 	NIBBLES                   \
 	MOVQ  $4, BX              \
 k: \
-	FETCH((R10))              \
+	FETCH(far, (R10))         \
 	INT4W                     \
 	X(INT4ROW)                \
 	ADDQ  $4, R12             \
@@ -195,6 +196,7 @@ k: \
 	ADDQ  $128, R10           \
 	DECQ  BX                  \
 	JNE   k                   \
+	FETCH64(far, (R10))       \
 	SCALES(-512(R10), -480(R10)) \
 	SCALEN(16)                \
 	ADDQ  $24, R12            \
@@ -223,11 +225,11 @@ TEXT ·mulBlockInt4AVX512(SB), NOSPLIT, $0-57
 int4x:
 	TILE(int4x6, int4x5, int4x4, int4x3, int4x2, int4x1)
 
-	INT4TILE(int4x6, int4x6Group, int4x6K, 6, X6, FDST6, SCALE6)
-	INT4TILE(int4x5, int4x5Group, int4x5K, 5, X5, FDST5, SCALE5)
-	INT4TILE(int4x4, int4x4Group, int4x4K, 4, X4, FDST4, SCALE4)
-	INT4TILE(int4x3, int4x3Group, int4x3K, 3, X3, FDST3, SCALE3)
-	INT4TILE(int4x2, int4x2Group, int4x2K, 2, X2, FDST2, SCALE2)
+	INT4TILE(int4x6, int4x6Group, int4x6K, 6, X6, FDST6, SCALE6, BLOCK)
+	INT4TILE(int4x5, int4x5Group, int4x5K, 5, X5, FDST5, SCALE5, BLOCK)
+	INT4TILE(int4x4, int4x4Group, int4x4K, 4, X4, FDST4, SCALE4, BLOCK)
+	INT4TILE(int4x3, int4x3Group, int4x3K, 3, X3, FDST3, SCALE3, BLOCK)
+	INT4TILE(int4x2, int4x2Group, int4x2K, 2, X2, FDST2, SCALE2, BLOCK)
 
 int4x1:
 	FDST1(ZERO)
@@ -243,13 +245,14 @@ int4x1Group:
 	MOVQ  $4, BX
 
 int4x1K:
-	FETCH((R10))
+	FETCH(NEAR, (R10))
 	INT4W
 	INT4ROWALONE((R12), Z0, Z1, Z2, Z3)
 	ADDQ  $4, R12
 	ADDQ  $128, R10
 	DECQ  BX
 	JNE   int4x1K
+	FETCH64(NEAR, (R10))
 	VPADDD Z2, Z0, Z0
 	VPADDD Z3, Z1, Z1
 	SCALES(-512(R10), -480(R10))

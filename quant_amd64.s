@@ -9,8 +9,10 @@
 // stay in dst.
 
 // Prefetch the weights of a step 16 KB ahead.
+#define FETCH64(w) PREFETCHT0 16384(w)
+
 #define FETCH(w) \
-	PREFETCHT0 16384(w) \
+	FETCH64(w)          \
 	PREFETCHT0 16448(w)
 
 // sums (4 × 8 int32) of one row into dst p: dst += float32(sum) · (scale · sx), each operation rounded.
@@ -112,6 +114,7 @@ int8twoK:
 	ADDQ         $128, R10
 	DECQ         R13
 	JNE          int8twoK
+	FETCH64(R10)
 	VBROADCASTSS (R12), Y12
 	SCALE8(-1024(R10), 0(DI), Y0)
 	SCALE8(-1008(R10), 32(DI), Y1)
@@ -157,6 +160,7 @@ int8oneK:
 	ADDQ         $128, R10
 	DECQ         R13
 	JNE          int8oneK
+	FETCH64(R10)
 	VBROADCASTSS (R12), Y12
 	SCALE8(-1024(R10), 0(DI), Y0)
 	SCALE8(-1008(R10), 32(DI), Y1)
@@ -258,6 +262,7 @@ int4twoK:
 	ADDQ         $128, R10
 	DECQ         R13
 	JNE          int4twoK
+	FETCH64(R10)
 	VPCMPEQW     Y10, Y10, Y10
 	VPSRLW       $15, Y10, Y10
 	INT4SUM(20(R12), Y0, Y1, Y2, Y3)
@@ -307,6 +312,7 @@ int4oneK:
 	ADDQ         $128, R10
 	DECQ         R13
 	JNE          int4oneK
+	FETCH64(R10)
 	VPCMPEQW     Y10, Y10, Y10
 	VPSRLW       $15, Y10, Y10
 	INT4SUM(20(R12), Y0, Y1, Y2, Y3)

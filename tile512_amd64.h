@@ -95,11 +95,16 @@
 	SUBQ   $n, CX      \
 	JMP    tile
 
-// Prefetch the next bytes of weights, 128 at a time: tiles of few rows take them as fast as they come, and the processor's own
-// prefetching ends with a page.
-#define FETCH(w) \
-	PREFETCHT0 16384 w \
-	PREFETCHT0 16448 w
+// Prefetch weights, 128 bytes a step, for the processor's own prefetching ends with a page: NEAR for a row by itself, BLOCK, which
+// is where the next block begins, for tiles that share one.
+#define NEAR 8192
+#define BLOCK 16384
+
+#define FETCH64(far, w) PREFETCHT0 far w
+
+#define FETCH(far, w) \
+	PREFETCHT0 far w      \
+	PREFETCHT0 (far+64) w
 
 // DO(row of x, its accumulators) for each row of a tile.
 #define X1(DO) \
