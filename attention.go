@@ -24,6 +24,7 @@ type attentionTask struct {
 	layer   int
 	rows    int
 	tiles   []attentionTile
+	split   int // parts into which the query heads of a kv head are cut, so that every thread has some
 	perPart int // tiles
 	scratch []attentionScratch
 }
@@ -74,7 +75,14 @@ func (ws *workspace) attend(layer, rows int) {
 	for i := range t.scratch {
 		t.scratch[i].grow(rowsPerTile*group, c.HeadDim)
 	}
-	items := len(t.tiles) * c.KVHeads
+	t.split = 1
+	for t.split < group && len(t.tiles)*c.KVHeads*t.split < ws.crew.workers {
+		t.split++
+		for group%t.split != 0 {
+			t.split++
+		}
+	}
+	items := len(t.tiles) * c.KVHeads * t.split
 	parts := min(items, max(1, 2*work*c.Heads*c.HeadDim/attentionPart), maxParts)
 	if items > 0 {
 		t.perPart = (items + parts - 1) / parts
@@ -90,14 +98,14 @@ func (s *attentionScratch) grow(queries, dim int) {
 	s.spans = grow(s.spans, 3)
 }
 
-// part does a run of (kv head, tile); the last tiles of a text, which see the most, come first.
+// part does a run of (query heads, tile); the last tiles of a text, which see the most, come first.
 func (t *attentionTask) part(i int) {
 	s := &t.scratch[0]
 	for n := 1; !s.busy.CompareAndSwap(false, true); n++ {
 		s = &t.scratch[n%len(t.scratch)]
 	}
 	defer s.busy.Store(false)
-	for item := i * t.perPart; item < min((i+1)*t.perPart, len(t.tiles)*t.ws.stack.cfg.KVHeads); item++ {
+	for item := i * t.perPart; item < min((i+1)*t.perPart, len(t.tiles)*t.ws.stack.cfg.KVHeads*t.split); item++ {
 		t.attendTile(s, item/len(t.tiles), t.tiles[len(t.tiles)-1-item%len(t.tiles)])
 	}
 }
@@ -127,10 +135,10 @@ func (t *attentionTask) spans(list []keySpan, h int, tile attentionTile, first, 
 // first is the first position that a row sees.
 func (p *rowPlace) first() int { return p.position + 1 - p.visible }
 
-// attendTile computes the query heads of kv head h for the rows of a tile.
+// attendTile computes the h-th set of query heads, those of one kv head or some of them, for the rows of a tile.
 func (t *attentionTask) attendTile(s *attentionScratch, h int, tile attentionTile) {
 	ws, c := t.ws, &t.ws.stack.cfg
-	dim, group := c.HeadDim, c.Heads/c.KVHeads
+	dim, group := c.HeadDim, c.Heads/c.KVHeads/t.split
 	wide := group * dim
 	width := (c.Heads + 2*c.KVHeads) * dim
 	places := ws.rows[tile.row:][:tile.rows]
@@ -146,7 +154,7 @@ func (t *attentionTask) attendTile(s *attentionScratch, h int, tile attentionTil
 	// The first row of the tile sees first … firstEnd-1, the last one lastFirst … end-1.
 	first, end := places[0].first(), places[len(places)-1].position+1
 	firstEnd, lastFirst := places[0].position+1, places[len(places)-1].first()
-	s.spans = t.spans(s.spans[:0], h, tile, first, end)
+	s.spans = t.spans(s.spans[:0], h/t.split, tile, first, end)
 	for block := first - first%attentionBlock; block < end; block += attentionBlock {
 		from, to := max(block, first), min(block+attentionBlock, end)
 		for i := range s.spans {

@@ -5,6 +5,22 @@
 // Attention of many queries on AVX-512, with the bits of the kernels on AVX2 (attention_amd64.s): six queries or four a turn, so
 // that a key or value, once widened, serves them all. Four where four or eight are left. queries is even and at least four, keys not zero.
 
+// Keys and values are fetched AHEAD into the second-level cache, by the 64 elements that a step takes.
+#define AHEAD 8192
+
+#define FETCHF32(r) \
+	PREFETCHT1 AHEAD(r)        \
+	PREFETCHT1 (AHEAD+64)(r)   \
+	PREFETCHT1 (AHEAD+128)(r)  \
+	PREFETCHT1 (AHEAD+192)(r)
+
+#define FETCHF16(r) \
+	PREFETCHT1 AHEAD(r)      \
+	PREFETCHT1 (AHEAD+64)(r)
+
+#define FETCHINT8(r) \
+	PREFETCHT1 AHEAD(r)
+
 // Eight elements of a key and eight of another, side by side in Z15.
 #define PAIRF32(m, n) \
 	VMOVUPS      m, Y15           \
@@ -75,7 +91,7 @@
 	SUM8(Z5, Z11, Z21, Z27, (AX)(R8*2))
 
 // Eight keys with the queries of a turn. Accumulators are Z(6·pair + query), the third and fourth pair from Z16 on.
-#define KEYS8(turn, eight, eightDims, Q, DOT, SUMS, PAIR, SIZE) \
+#define KEYS8(turn, eight, eightDims, Q, DOT, SUMS, PAIR, FETCH, SIZE) \
 turn: \
 	MOVQ   R11, CX       \
 eight: \
@@ -110,8 +126,7 @@ eight: \
 	MOVQ   dim+48(FP), BX       \
 	PCALIGN $32 \
 eightDims: \
-	PREFETCHT1 4096(CX)         \
-	PREFETCHT1 (4096+32*SIZE)(CX) \
+	FETCH(CX)                   \
 	ADDQ   $(64*SIZE), CX       \
 	Q                           \
 	PAIR((R11), (R11)(R10*4))   \
@@ -138,7 +153,7 @@ eightDims: \
 // DI dst, R8 its stride in bytes     SI q, R9 its row in bytes, CX queries left; AX, DX the first and the fourth of the turn
 // R11 key 0, R10 its row in bytes, R14 three of them, R15 key 3     R12 keys left, R13 their scores     BX elements left
 // CX walks along the keys of a turn, for the fetches
-#define SCORE(PAIR, SIZE) \
+#define SCORE(PAIR, FETCH, SIZE) \
 	MOVQ    dst+0(FP), DI       \
 	MOVQ    stride+8(FP), R8    \
 	SHLQ    $2, R8              \
@@ -160,8 +175,8 @@ turn: \
 	CMPQ    CX, $8              \
 	JEQ     four                \
 	MOVQ    $6, turn-8(SP)      \
-	KEYS8(six, sixKeys, sixDims, Q6, DOT6, SUMS6, PAIR, SIZE) \
-	KEYS8(four, fourKeys, fourDims, Q4, DOT4, SUMS4, PAIR, SIZE) \
+	KEYS8(six, sixKeys, sixDims, Q6, DOT6, SUMS6, PAIR, FETCH, SIZE) \
+	KEYS8(four, fourKeys, fourDims, Q4, DOT4, SUMS4, PAIR, FETCH, SIZE) \
 next: \
 	MOVQ    left-16(SP), CX     \
 	MOVQ    turn-8(SP), AX      \
@@ -254,7 +269,7 @@ GLOBL order512<>(SB), RODATA|NOPTR, $64
 	SUBQ $n, AX
 
 // Bands of the sums, 64 or up to 16 elements wide, stay in registers while all keys pass; AX elements are left.
-#define BANDS512(b64, k64, b16, last, k16, P, GET, DOT, PUT, WIDE, SIZE) \
+#define BANDS512(b64, k64, b16, last, k16, P, GET, DOT, PUT, WIDE, FETCH, SIZE) \
 b64: \
 	CMPQ AX, $64                         \
 	JLT  b16                             \
@@ -265,8 +280,7 @@ b64: \
 	GET(192, Z22, Z23, Z24, Z25, Z26, Z27) \
 	PCALIGN $32 \
 k64: \
-	PREFETCHT1 4096(R11)                 \
-	PREFETCHT1 (4096+32*SIZE)(R11)       \
+	FETCH(R11)                           \
 	P                                    \
 	WIDE((R11))                          \
 	DOT(Z0, Z1, Z2, Z3, Z4, Z5)          \
@@ -300,7 +314,7 @@ last: \
 	GET(0, Z0, Z1, Z2, Z3, Z4, Z5)       \
 	PCALIGN $32 \
 k16: \
-	PREFETCHT1 4096(R11)                 \
+	PREFETCHT1 AHEAD(R11)                \
 	P                                    \
 	WIDE((R11))                          \
 	DOT(Z0, Z1, Z2, Z3, Z4, Z5)          \
@@ -312,7 +326,7 @@ k16: \
 // DI dst, R14 its fourth row, R9 its row in bytes, CX queries left
 // SI p, R8 its stride in bytes; R12, R15 weights of the first and fourth query     DX v, R10 its row in bytes, R11 a value
 // BX keys, R13 those left
-#define MIX(WIDE, SIZE) \
+#define MIX(WIDE, FETCH, SIZE) \
 	MOVQ  dst+0(FP), DI       \
 	MOVQ  queries+8(FP), CX   \
 	MOVQ  p+16(FP), SI        \
@@ -336,8 +350,8 @@ turn: \
 	CMPQ  CX, $8              \
 	JEQ   four                \
 	MOVQ  $6, turn-8(SP)      \
-	BANDS512(six, six64, sixB16, sixLast, six16, P6, GET6, DOT6, PUT6, WIDE, SIZE) \
-	BANDS512(four, four64, fourB16, fourLast, four16, P4, GET4, DOT4, PUT4, WIDE, SIZE) \
+	BANDS512(six, six64, sixB16, sixLast, six16, P6, GET6, DOT6, PUT6, WIDE, FETCH, SIZE) \
+	BANDS512(four, four64, fourB16, fourLast, four16, P4, GET4, DOT4, PUT4, WIDE, FETCH, SIZE) \
 next: \
 	MOVQ  turn-8(SP), AX      \
 	SUBQ  AX, CX              \
@@ -356,29 +370,29 @@ done: \
 // func scoreF32AVX512(dst *float32, stride int, q *float32, queries int, k *float32, keys, dim int)
 // Reference: scoreF32Generic, up to rounding; keys and dim are multiples of eight.
 TEXT ·scoreF32AVX512(SB), NOSPLIT, $16-56
-	SCORE(PAIRF32, 4)
+	SCORE(PAIRF32, FETCHF32, 4)
 
 // func scoreF16AVX512(dst *float32, stride int, q *float32, queries int, k *uint16, keys, dim int)
 // Reference: scoreF16Generic, up to rounding; keys and dim are multiples of eight.
 TEXT ·scoreF16AVX512(SB), NOSPLIT, $16-56
-	SCORE(PAIRF16, 2)
+	SCORE(PAIRF16, FETCHF16, 2)
 
 // func scoreInt8AVX512(dst *float32, stride int, q *float32, queries int, k *int8, keys, dim int)
 // Reference: scoreInt8Generic, up to rounding; keys and dim are multiples of eight.
 TEXT ·scoreInt8AVX512(SB), NOSPLIT, $16-56
-	SCORE(PAIRINT8, 1)
+	SCORE(PAIRINT8, FETCHINT8, 1)
 
 // func mixF32AVX512(dst *float32, queries int, p *float32, stride int, v *float32, keys, dim int)
 // Reference: mixF32Generic, up to rounding.
 TEXT ·mixF32AVX512(SB), NOSPLIT, $16-56
-	MIX(WIDEF32, 4)
+	MIX(WIDEF32, FETCHF32, 4)
 
 // func mixF16AVX512(dst *float32, queries int, p *float32, stride int, v *uint16, keys, dim int)
 // Reference: mixF16Generic, up to rounding.
 TEXT ·mixF16AVX512(SB), NOSPLIT, $16-56
-	MIX(WIDEF16, 2)
+	MIX(WIDEF16, FETCHF16, 2)
 
 // func mixInt8AVX512(dst *float32, queries int, p *float32, stride int, v *int8, keys, dim int)
 // Reference: mixInt8Generic, up to rounding.
 TEXT ·mixInt8AVX512(SB), NOSPLIT, $16-56
-	MIX(WIDEINT8, 1)
+	MIX(WIDEINT8, FETCHINT8, 1)

@@ -8,7 +8,17 @@
 
 // Keys and values are fetched AHEAD into the second-level cache, for every 32 elements a line or (f32) the pair of lines that comes
 // with it: the hardware alone stops at every page. A fetch of what is not there is nothing.
-#define AHEAD 4096
+#define AHEAD 8192
+
+#define FETCHF32(off, r) \
+	PREFETCHT1 (AHEAD+off)(r)    \
+	PREFETCHT1 (AHEAD+off+64)(r)
+
+#define FETCHF16(off, r) \
+	PREFETCHT1 (AHEAD+off)(r)
+
+#define FETCHINT8(off, r) \
+	PREFETCHT1 (AHEAD+off)(r)
 
 #define WIDENF32(m, y) \
 	VMOVUPS m, y
@@ -83,7 +93,7 @@
 //	key 3  Y9  Y10 Y11
 //
 // R12 keys are left; fewer than four go to rest. BX walks along the keys, for the fetches.
-#define KEYS4(four, eight, tail, sums, Q, FMA, SUMS, WIDEN, SIZE) \
+#define KEYS4(four, eight, tail, sums, Q, FMA, SUMS, WIDEN, FETCH, SIZE) \
 four: \
 	CMPQ   R12, $4             \
 	JLT    rest                \
@@ -107,7 +117,7 @@ four: \
 	JEQ    tail                \
 	PCALIGN $32 \
 eight: \
-	PREFETCHT1 AHEAD(BX)       \
+	FETCH(0, BX)                \
 	ADDQ   $(32*SIZE), BX      \
 	Q(Y12, Y13, Y14)           \
 	WIDEN((R11), Y15)          \
@@ -145,7 +155,7 @@ sums: \
 
 // DI dst, R8 its stride in bytes   SI q, R9 its row in bytes, CX queries left, at (SP) those of this turn
 // DX k, R10 its row in bytes       R11 key, R12 keys left, R13 its scores
-#define SCORE(WIDEN, SIZE) \
+#define SCORE(WIDEN, FETCH, SIZE) \
 	MOVQ         dst+0(FP), DI      \
 	MOVQ         stride+8(FP), R8   \
 	SHLQ         $2, R8             \
@@ -168,9 +178,9 @@ turn: \
 	MOVQ         $1, turn-8(SP)     \
 	JLT          one                \
 	MOVQ         $3, turn-8(SP)     \
-	KEYS4(three, threeEight, threeTail, threeSums, Q3, FMA3, SUMS3, WIDEN, SIZE) \
-	KEYS4(two, twoEight, twoTail, twoSums, Q2, FMA2, SUMS2, WIDEN, SIZE) \
-	KEYS4(one, oneEight, oneTail, oneSums, Q1, FMA1, SUMS1, WIDEN, SIZE) \
+	KEYS4(three, threeEight, threeTail, threeSums, Q3, FMA3, SUMS3, WIDEN, FETCH, SIZE) \
+	KEYS4(two, twoEight, twoTail, twoSums, Q2, FMA2, SUMS2, WIDEN, FETCH, SIZE) \
+	KEYS4(one, oneEight, oneTail, oneSums, Q1, FMA1, SUMS1, WIDEN, FETCH, SIZE) \
 rest: \ // one key at R11, with one query after the other: R15 query, R14 its score, AX queries left
 	TESTQ        R12, R12           \
 	JEQ          next               \
@@ -283,7 +293,7 @@ done: \
 	ADDQ $(n*SIZE), DX \
 	SUBQ $n, AX
 
-#define BANDS(b32, k32, b16, k16, b8, k8, b4, k4, P, GET, FMA, PUT, WIDEN, SIZE) \
+#define BANDS(b32, k32, b16, k16, b8, k8, b4, k4, P, GET, FMA, PUT, WIDEN, FETCH, SIZE) \
 b32: \
 	CMPQ AX, $32             \
 	JLT  b16                 \
@@ -294,7 +304,7 @@ b32: \
 	GET(96, Y9, Y10, Y11)    \
 	PCALIGN $32 \
 k32: \
-	PREFETCHT1 AHEAD(R11)    \
+	FETCH(0, R11)             \
 	P                        \
 	WIDEN((R11), Y15)        \
 	FMA(Y0, Y1, Y2)          \
@@ -319,7 +329,7 @@ b16: \
 	GET(32, Y3, Y4, Y5)      \
 	PCALIGN $32 \
 k16: \
-	PREFETCHT1 AHEAD(R11)    \
+	FETCH(0, R11)             \
 	P                        \
 	WIDEN((R11), Y15)        \
 	FMA(Y0, Y1, Y2)          \
@@ -359,7 +369,7 @@ k4: \
 
 // DI dst, R9 its row in bytes, CX queries left, at (SP) those of this turn
 // SI p, R8 its stride in bytes   DX v, R10 its row in bytes   BX keys
-#define MIX(WIDEN, SIZE) \
+#define MIX(WIDEN, FETCH, SIZE) \
 	MOVQ  dst+0(FP), DI     \
 	MOVQ  queries+8(FP), CX \
 	MOVQ  p+16(FP), SI      \
@@ -380,8 +390,8 @@ turn: \
 	MOVQ  $1, turn-8(SP)    \
 	JLT   one               \
 	MOVQ  $3, turn-8(SP)    \
-	BANDS(three, three32, threeB16, three16, threeB8, three8, threeB4, three4, P3, GET3, FMA3, PUT3, WIDEN, SIZE) \
-	BANDS(two, two32, twoB16, two16, twoB8, two8, twoB4, two4, P2, GET2, FMA2, PUT2, WIDEN, SIZE) \
+	BANDS(three, three32, threeB16, three16, threeB8, three8, threeB4, three4, P3, GET3, FMA3, PUT3, WIDEN, FETCH, SIZE) \
+	BANDS(two, two32, twoB16, two16, twoB8, two8, twoB4, two4, P2, GET2, FMA2, PUT2, WIDEN, FETCH, SIZE) \
 one: \ // a band of 64 keeps enough sums in flight for a query alone
 	CMPQ  AX, $64           \
 	JLT   oneB32            \
@@ -396,8 +406,8 @@ one: \ // a band of 64 keeps enough sums in flight for a query alone
 	VMOVUPS 224(DI), Y7     \
 	PCALIGN $32 \
 one64: \
-	PREFETCHT1 AHEAD(R11)   \
-	PREFETCHT1 (AHEAD+32*SIZE)(R11) \
+	FETCH(0, R11)            \
+	FETCH(32*SIZE, R11)   \
 	P1                      \
 	WIDEN((R11), Y15)       \
 	FMA1(Y0, Y0, Y0)        \
@@ -426,7 +436,7 @@ one64: \
 	VMOVUPS Y7, 224(DI)     \
 	LEAVE(64, SIZE)         \
 	JMP   one               \
-	BANDS(oneB32, one32, oneB16, one16, oneB8, one8, oneB4, one4, P1, GET1, FMA1, PUT1, WIDEN, SIZE) \
+	BANDS(oneB32, one32, oneB16, one16, oneB8, one8, oneB4, one4, P1, GET1, FMA1, PUT1, WIDEN, FETCH, SIZE) \
 next: \ // DI and DX stand behind their first row
 	SUBQ  R10, DX           \
 	MOVQ  turn-8(SP), AX    \
@@ -446,29 +456,29 @@ done: \
 // func scoreF32AVX2(dst *float32, stride int, q *float32, queries int, k *float32, keys, dim int)
 // Reference: scoreF32Generic, up to rounding.
 TEXT ·scoreF32AVX2(SB), NOSPLIT, $8-56
-	SCORE(WIDENF32, 4)
+	SCORE(WIDENF32, FETCHF32, 4)
 
 // func scoreF16AVX2(dst *float32, stride int, q *float32, queries int, k *uint16, keys, dim int)
 // Reference: scoreF16Generic, up to rounding.
 TEXT ·scoreF16AVX2(SB), NOSPLIT, $8-56
-	SCORE(WIDENF16, 2)
+	SCORE(WIDENF16, FETCHF16, 2)
 
 // func scoreInt8AVX2(dst *float32, stride int, q *float32, queries int, k *int8, keys, dim int)
 // Reference: scoreInt8Generic, up to rounding.
 TEXT ·scoreInt8AVX2(SB), NOSPLIT, $8-56
-	SCORE(WIDENINT8, 1)
+	SCORE(WIDENINT8, FETCHINT8, 1)
 
 // func mixF32AVX2(dst *float32, queries int, p *float32, stride int, v *float32, keys, dim int)
 // Reference: mixF32Generic, up to rounding.
 TEXT ·mixF32AVX2(SB), NOSPLIT, $8-56
-	MIX(WIDENF32, 4)
+	MIX(WIDENF32, FETCHF32, 4)
 
 // func mixF16AVX2(dst *float32, queries int, p *float32, stride int, v *uint16, keys, dim int)
 // Reference: mixF16Generic, up to rounding.
 TEXT ·mixF16AVX2(SB), NOSPLIT, $8-56
-	MIX(WIDENF16, 2)
+	MIX(WIDENF16, FETCHF16, 2)
 
 // func mixInt8AVX2(dst *float32, queries int, p *float32, stride int, v *int8, keys, dim int)
 // Reference: mixInt8Generic, up to rounding.
 TEXT ·mixInt8AVX2(SB), NOSPLIT, $8-56
-	MIX(WIDENINT8, 1)
+	MIX(WIDENINT8, FETCHINT8, 1)
