@@ -9,6 +9,7 @@ var (
 	cpuAVX2   = cpu.X86.HasAVX && cpu.X86.HasAVX2 && cpu.X86.HasFMA
 	cpuAVX512 = cpuAVX2 && cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL
 	cpuVNNI   = cpuAVX512 && cpu.X86.HasAVX512VNNI
+	cpuVNNI2  = cpuAVX2 && cpu.X86.HasAVXVNNI // AVX-VNNI, the same in registers of AVX2
 	cpuBF16   = cpuAVX512 && cpu.X86.HasAVX512BF16
 
 	// quickPairs says whether VDPBF16PS does more than VFMADD231PS in the same time. It does on Zen 4; Emerald Rapids takes two
@@ -18,7 +19,7 @@ var (
 )
 
 // What the kernels may use: the processor's, or less.
-var useAVX2, useAVX512, useVNNI, useBF16 bool
+var useAVX2, useAVX512, useVNNI, useVNNI2, useBF16 bool
 
 // kernelTiers are the names that setKernel takes here, best first.
 func kernelTiers() []string {
@@ -32,15 +33,19 @@ func kernelTiers() []string {
 	if cpuVNNI || cpuBF16 {
 		names = append(names, "avx512f") // avx512 without VNNI and BF16
 	}
+	if cpuVNNI2 {
+		names = append(names, "avx2vnni")
+	}
 	if cpuAVX2 {
-		names = append(names, "avx2")
+		names = append(names, "avx2") // without AVX-VNNI
 	}
 	return append(names, "generic")
 }
 
 func useKernel(name string) {
 	useAVX512 = name == "avx512" || name == "avx512bf16" || name == "avx512f"
-	useAVX2 = useAVX512 || name == "avx2"
+	useAVX2 = useAVX512 || name == "avx2vnni" || name == "avx2"
+	useVNNI2 = name == "avx2vnni"
 	useVNNI = cpuVNNI && name != "avx512f" && useAVX512
 	useBF16 = quickPairs && name == "avx512" || cpuBF16 && name == "avx512bf16"
 }
@@ -121,9 +126,12 @@ func mulBlockInt8(dst []float32, stride int, x []quantGroup, xStride, rows int, 
 		return
 	}
 	checkBlock(len(dst), stride, len(x), xStride, rows, groups)
-	if useVNNI {
+	switch {
+	case useVNNI:
 		mulBlockInt8AVX512(&dst[0], stride, &x[0], xStride, rows, &w[0], groups, add)
-	} else {
+	case useVNNI2:
+		mulBlockInt8VNNI(&dst[0], stride, &x[0], xStride, rows, &w[0], groups, add)
+	default:
 		mulBlockInt8AVX2(&dst[0], stride, &x[0], xStride, rows, &w[0], groups, add)
 	}
 }
@@ -135,9 +143,12 @@ func mulBlockInt4(dst []float32, stride int, x []quantGroup, xStride, rows int, 
 		return
 	}
 	checkBlock(len(dst), stride, len(x), xStride, rows, groups)
-	if useVNNI {
+	switch {
+	case useVNNI:
 		mulBlockInt4AVX512(&dst[0], stride, &x[0], xStride, rows, &w[0], groups, add)
-	} else {
+	case useVNNI2:
+		mulBlockInt4VNNI(&dst[0], stride, &x[0], xStride, rows, &w[0], groups, add)
+	default:
 		mulBlockInt4AVX2(&dst[0], stride, &x[0], xStride, rows, &w[0], groups, add)
 	}
 }
@@ -247,7 +258,13 @@ func mulBlockBF16AVX512(dst *float32, stride int, x *float32, xStride, rows int,
 func mulBlockPairsAVX512(dst *float32, stride int, x *uint16, xStride, rows int, w *uint16, pairs int, add bool)
 
 //go:noescape
+func mulBlockInt8VNNI(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
+
+//go:noescape
 func mulBlockInt8AVX512(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
+
+//go:noescape
+func mulBlockInt4VNNI(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
 
 //go:noescape
 func mulBlockInt4AVX512(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)

@@ -2,8 +2,8 @@
 
 #include "textflag.h"
 
-// Blocks of int8 and int4 groups on AVX2, in the frame of matmul_amd64.s: DI, R8 dst; SI, R9 groups of activations;
-// CX rows left; DX w; BX groups; R10 w, R12 x, R11 groups left, R13 the step within a group.
+// Blocks of int8 and int4 groups on AVX2, with and without AVX-VNNI, in the frame of matmul_amd64.s: DI, R8 dst; SI, R9 groups of
+// activations; CX rows left; DX w; BX groups; R10 w, R12 x, R11 groups left, R13 the step within a group.
 //
 // A tile is 1 or 2 rows × 32 outputs, row 0 in Y0 … Y3 and row 1 in Y4 … Y7: the integer sums of one group. The float sums
 // stay in dst.
@@ -33,13 +33,113 @@
 	VMOVUPS Y15, 64(p) \
 	VMOVUPS Y15, 96(p)
 
-#define ZEROSUMS(a, b, c, d) \
+#define ZEROSUMS(p, a, b, c, d) \
 	VPXOR a, a, a \
 	VPXOR b, b, b \
 	VPXOR c, c, c \
 	VPXOR d, d, d
 
-// Y14 = w as signed bytes, of 8 outputs × 4 inputs.
+// Sums that begin with the bias of the row's group at p.
+#define BIAS(p, a, b, c, d) \
+	VPBROADCASTD 36 p, a \
+	VMOVDQA      a, b    \
+	VMOVDQA      a, c    \
+	VMOVDQA      a, d
+
+// A kernel: groups of steps of 128 bytes, whose sums START sets, STEP1 or STEP2 adds to, and END finishes. The activations' scale stands
+// at bytes behind the last step's.
+#define KERNEL(steps, at, START, STEP1, STEP2, END) \
+	MOVQ    dst+0(FP), DI      \
+	MOVQ    stride+8(FP), R8   \
+	SHLQ    $2, R8             \
+	MOVQ    x+16(FP), SI       \
+	MOVQ    xStride+24(FP), R9 \
+	IMUL3Q  $40, R9, R9        \
+	MOVQ    rows+32(FP), CX    \
+	MOVQ    w+40(FP), DX       \
+	MOVQ    groups+48(FP), BX  \
+	MOVBLZX add+56(FP), AX     \
+tile: \
+	MOVQ DX, R10               \
+	MOVQ SI, R12               \
+	MOVQ BX, R11               \
+	CMPQ CX, $2                \
+	JGE  two                   \
+	CMPQ CX, $1                \
+	JEQ  one                   \
+	VZEROUPPER                 \
+	RET                        \
+two: \
+	LEAQ  (DI)(R8*1), R15      \
+	TESTL AX, AX               \
+	JNE   twoGroup             \
+	VPXOR Y15, Y15, Y15        \
+	CLEAR4(DI)                 \
+	CLEAR4(R15)                \
+twoGroup: \
+	START((R12), Y0, Y1, Y2, Y3) \
+	START((R12)(R9*1), Y4, Y5, Y6, Y7) \
+	MOVQ $steps, R13           \
+twoK: \
+	FETCH(R10)                 \
+	STEP2                      \
+	ADDQ $4, R12               \
+	ADDQ $128, R10             \
+	DECQ R13                   \
+	JNE  twoK                  \
+	FETCH64(R10)               \
+	END((4+at)(R12), Y0, Y1, Y2, Y3) \
+	END((4+at)(R12)(R9*1), Y4, Y5, Y6, Y7) \
+	VBROADCASTSS at(R12), Y12  \
+	SCALE8((-128*steps)(R10), 0(DI), Y0) \
+	SCALE8((-128*steps+16)(R10), 32(DI), Y1) \
+	SCALE8((-128*steps+32)(R10), 64(DI), Y2) \
+	SCALE8((-128*steps+48)(R10), 96(DI), Y3) \
+	VBROADCASTSS at(R12)(R9*1), Y12 \
+	SCALE8((-128*steps)(R10), 0(R15), Y4) \
+	SCALE8((-128*steps+16)(R10), 32(R15), Y5) \
+	SCALE8((-128*steps+32)(R10), 64(R15), Y6) \
+	SCALE8((-128*steps+48)(R10), 96(R15), Y7) \
+	ADDQ $(8+at), R12          \
+	ADDQ $64, R10              \
+	DECQ R11                   \
+	JNE  twoGroup              \
+	LEAQ (R15)(R8*1), DI       \
+	LEAQ (SI)(R9*2), SI        \
+	SUBQ $2, CX                \
+	JMP  tile                  \
+one: \
+	TESTL AX, AX               \
+	JNE   oneGroup             \
+	VPXOR Y15, Y15, Y15        \
+	CLEAR4(DI)                 \
+oneGroup: \
+	START((R12), Y0, Y1, Y2, Y3) \
+	MOVQ $steps, R13           \
+oneK: \
+	FETCH(R10)                 \
+	STEP1                      \
+	ADDQ $4, R12               \
+	ADDQ $128, R10             \
+	DECQ R13                   \
+	JNE  oneK                  \
+	FETCH64(R10)               \
+	END((4+at)(R12), Y0, Y1, Y2, Y3) \
+	VBROADCASTSS at(R12), Y12  \
+	SCALE8((-128*steps)(R10), 0(DI), Y0) \
+	SCALE8((-128*steps+16)(R10), 32(DI), Y1) \
+	SCALE8((-128*steps+32)(R10), 64(DI), Y2) \
+	SCALE8((-128*steps+48)(R10), 96(DI), Y3) \
+	ADDQ $(8+at), R12          \
+	ADDQ $64, R10              \
+	DECQ R11                   \
+	JNE  oneGroup              \
+	VZEROUPPER                 \
+	RET
+
+#define NOTHING(p, a, b, c, d)
+
+// Y14 = w as signed bytes, of 8 outputs × 4 inputs. Y9 is 0x80 in every byte, Y8 1 in every word.
 #define INT8W(w) \
 	VPXOR w, Y9, Y14
 
@@ -50,128 +150,44 @@
 	VPMADDWD   Y8, Y15, Y15   \
 	VPADDD     Y15, sum, sum
 
+#define INT8STEP1 \
+	VPBROADCASTD (R12), Y10  \
+	VPABSB       Y10, Y11    \
+	INT8W(64(R10))           \
+	INT8DOT(Y10, Y11, Y0)    \
+	INT8W(96(R10))           \
+	INT8DOT(Y10, Y11, Y1)    \
+	INT8W(128(R10))          \
+	INT8DOT(Y10, Y11, Y2)    \
+	INT8W(160(R10))          \
+	INT8DOT(Y10, Y11, Y3)
+
+#define INT8STEP2 \
+	VPBROADCASTD (R12), Y10  \
+	VPBROADCASTD (R12)(R9*1), Y12 \
+	VPABSB       Y10, Y11    \
+	VPABSB       Y12, Y13    \
+	INT8W(64(R10))           \
+	INT8DOT(Y10, Y11, Y0)    \
+	INT8DOT(Y12, Y13, Y4)    \
+	INT8W(96(R10))           \
+	INT8DOT(Y10, Y11, Y1)    \
+	INT8DOT(Y12, Y13, Y5)    \
+	INT8W(128(R10))          \
+	INT8DOT(Y10, Y11, Y2)    \
+	INT8DOT(Y12, Y13, Y6)    \
+	INT8W(160(R10))          \
+	INT8DOT(Y10, Y11, Y3)    \
+	INT8DOT(Y12, Y13, Y7)
+
 // func mulBlockInt8AVX2(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
 // Reference: mulBlockInt8Generic, the same bits.
 TEXT ·mulBlockInt8AVX2(SB), NOSPLIT, $0-57
-	MOVQ     dst+0(FP), DI
-	MOVQ     stride+8(FP), R8
-	SHLQ     $2, R8
-	MOVQ     x+16(FP), SI
-	MOVQ     xStride+24(FP), R9
-	IMUL3Q   $40, R9, R9
-	MOVQ     rows+32(FP), CX
-	MOVQ     w+40(FP), DX
-	MOVQ     groups+48(FP), BX
-	MOVBLZX  add+56(FP), AX
-	VPCMPEQW Y8, Y8, Y8
-	VPSRLW   $15, Y8, Y8             // 1 in every word
-	VPSLLW   $7, Y8, Y9
-	VPACKUSWB Y9, Y9, Y9             // 0x80 in every byte
-
-int8tile:
-	MOVQ DX, R10
-	MOVQ SI, R12
-	MOVQ BX, R11
-	CMPQ CX, $2
-	JGE  int8two
-	CMPQ CX, $1
-	JEQ  int8one
-	VZEROUPPER
-	RET
-
-int8two:
-	LEAQ  (DI)(R8*1), R15
-	TESTL AX, AX
-	JNE   int8twoGroup
-	VPXOR Y15, Y15, Y15
-	CLEAR4(DI)
-	CLEAR4(R15)
-
-int8twoGroup:
-	ZEROSUMS(Y0, Y1, Y2, Y3)
-	ZEROSUMS(Y4, Y5, Y6, Y7)
-	MOVQ $8, R13
-
-int8twoK:
-	FETCH(R10)
-	VPBROADCASTD (R12), Y10
-	VPBROADCASTD (R12)(R9*1), Y12
-	VPABSB       Y10, Y11
-	VPABSB       Y12, Y13
-	INT8W(64(R10))
-	INT8DOT(Y10, Y11, Y0)
-	INT8DOT(Y12, Y13, Y4)
-	INT8W(96(R10))
-	INT8DOT(Y10, Y11, Y1)
-	INT8DOT(Y12, Y13, Y5)
-	INT8W(128(R10))
-	INT8DOT(Y10, Y11, Y2)
-	INT8DOT(Y12, Y13, Y6)
-	INT8W(160(R10))
-	INT8DOT(Y10, Y11, Y3)
-	INT8DOT(Y12, Y13, Y7)
-	ADDQ         $4, R12
-	ADDQ         $128, R10
-	DECQ         R13
-	JNE          int8twoK
-	FETCH64(R10)
-	VBROADCASTSS (R12), Y12
-	SCALE8(-1024(R10), 0(DI), Y0)
-	SCALE8(-1008(R10), 32(DI), Y1)
-	SCALE8(-992(R10), 64(DI), Y2)
-	SCALE8(-976(R10), 96(DI), Y3)
-	VBROADCASTSS (R12)(R9*1), Y12
-	SCALE8(-1024(R10), 0(R15), Y4)
-	SCALE8(-1008(R10), 32(R15), Y5)
-	SCALE8(-992(R10), 64(R15), Y6)
-	SCALE8(-976(R10), 96(R15), Y7)
-	ADDQ         $8, R12
-	ADDQ         $64, R10
-	DECQ         R11
-	JNE          int8twoGroup
-	LEAQ         (R15)(R8*1), DI
-	LEAQ         (SI)(R9*2), SI
-	SUBQ         $2, CX
-	JMP          int8tile
-
-int8one:
-	TESTL AX, AX
-	JNE   int8oneGroup
-	VPXOR Y15, Y15, Y15
-	CLEAR4(DI)
-
-int8oneGroup:
-	ZEROSUMS(Y0, Y1, Y2, Y3)
-	MOVQ $8, R13
-
-int8oneK:
-	FETCH(R10)
-	VPBROADCASTD (R12), Y10
-	VPABSB       Y10, Y11
-	INT8W(64(R10))
-	INT8DOT(Y10, Y11, Y0)
-	INT8W(96(R10))
-	INT8DOT(Y10, Y11, Y1)
-	INT8W(128(R10))
-	INT8DOT(Y10, Y11, Y2)
-	INT8W(160(R10))
-	INT8DOT(Y10, Y11, Y3)
-	ADDQ         $4, R12
-	ADDQ         $128, R10
-	DECQ         R13
-	JNE          int8oneK
-	FETCH64(R10)
-	VBROADCASTSS (R12), Y12
-	SCALE8(-1024(R10), 0(DI), Y0)
-	SCALE8(-1008(R10), 32(DI), Y1)
-	SCALE8(-992(R10), 64(DI), Y2)
-	SCALE8(-976(R10), 96(DI), Y3)
-	ADDQ         $8, R12
-	ADDQ         $64, R10
-	DECQ         R11
-	JNE          int8oneGroup
-	VZEROUPPER
-	RET
+	VPCMPEQW  Y8, Y8, Y8
+	VPSRLW    $15, Y8, Y8
+	VPSLLW    $7, Y8, Y9
+	VPACKUSWB Y9, Y9, Y9
+	KERNEL(8, 0, ZEROSUMS, INT8STEP1, INT8STEP2, NOTHING)
 
 // Y14, Y15 = the lower and upper halves of w's bytes, 0 … 15, of 8 outputs × 4 inputs each. Y9 is 15 in every byte.
 #define INT4W(w) \
@@ -187,146 +203,126 @@ int8oneK:
 	VPMADDUBSW hi, Y15, Y13  \
 	VPADDW     Y13, sum, sum
 
-// Words to int32, and the bias p of the row. Y10 is 1 in every word.
+// Words to int32, and the bias p of the row. Y10 becomes 1 in every word.
 #define INT4SUM(p, a, b, c, d) \
-	VPBROADCASTD p, Y13       \
-	VPMADDWD     Y10, a, a    \
-	VPMADDWD     Y10, b, b    \
-	VPMADDWD     Y10, c, c    \
-	VPMADDWD     Y10, d, d    \
-	VPADDD       Y13, a, a    \
-	VPADDD       Y13, b, b    \
-	VPADDD       Y13, c, c    \
+	VPCMPEQW     Y10, Y10, Y10 \
+	VPSRLW       $15, Y10, Y10 \
+	VPBROADCASTD p, Y13        \
+	VPMADDWD     Y10, a, a     \
+	VPMADDWD     Y10, b, b     \
+	VPMADDWD     Y10, c, c     \
+	VPMADDWD     Y10, d, d     \
+	VPADDD       Y13, a, a     \
+	VPADDD       Y13, b, b     \
+	VPADDD       Y13, c, c     \
 	VPADDD       Y13, d, d
+
+// x of a step of int4: four inputs for the lower halves, in Y10 and for the second row Y12, four for the upper in Y11 and Y8.
+#define INT4X1 \
+	VPBROADCASTD 0(R12), Y10  \
+	VPBROADCASTD 16(R12), Y11
+
+#define INT4X2 \
+	INT4X1                           \
+	VPBROADCASTD 0(R12)(R9*1), Y12   \
+	VPBROADCASTD 16(R12)(R9*1), Y8
+
+#define INT4STEP1 \
+	INT4X1                 \
+	INT4W(64(R10))         \
+	INT4DOT(Y10, Y11, Y0)  \
+	INT4W(96(R10))         \
+	INT4DOT(Y10, Y11, Y1)  \
+	INT4W(128(R10))        \
+	INT4DOT(Y10, Y11, Y2)  \
+	INT4W(160(R10))        \
+	INT4DOT(Y10, Y11, Y3)
+
+#define INT4STEP2 \
+	INT4X2                 \
+	INT4W(64(R10))         \
+	INT4DOT(Y10, Y11, Y0)  \
+	INT4DOT(Y12, Y8, Y4)   \
+	INT4W(96(R10))         \
+	INT4DOT(Y10, Y11, Y1)  \
+	INT4DOT(Y12, Y8, Y5)   \
+	INT4W(128(R10))        \
+	INT4DOT(Y10, Y11, Y2)  \
+	INT4DOT(Y12, Y8, Y6)   \
+	INT4W(160(R10))        \
+	INT4DOT(Y10, Y11, Y3)  \
+	INT4DOT(Y12, Y8, Y7)
+
+// 15 in every byte of Y9.
+#define NIBBLES \
+	VPCMPEQW  Y9, Y9, Y9  \
+	VPSRLW    $12, Y9, Y9 \
+	VPACKUSWB Y9, Y9, Y9
 
 // func mulBlockInt4AVX2(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
 // Reference: mulBlockInt4Generic, the same bits.
 TEXT ·mulBlockInt4AVX2(SB), NOSPLIT, $0-57
-	MOVQ      dst+0(FP), DI
-	MOVQ      stride+8(FP), R8
-	SHLQ      $2, R8
-	MOVQ      x+16(FP), SI
-	MOVQ      xStride+24(FP), R9
-	IMUL3Q    $40, R9, R9
-	MOVQ      rows+32(FP), CX
-	MOVQ      w+40(FP), DX
-	MOVQ      groups+48(FP), BX
-	MOVBLZX   add+56(FP), AX
-	VPCMPEQW  Y9, Y9, Y9
-	VPSRLW    $12, Y9, Y9
-	VPACKUSWB Y9, Y9, Y9
+	NIBBLES
+	KERNEL(4, 16, ZEROSUMS, INT4STEP1, INT4STEP2, INT4SUM)
 
-int4tile:
-	MOVQ DX, R10
-	MOVQ SI, R12
-	MOVQ BX, R11
-	CMPQ CX, $2
-	JGE  int4two
-	CMPQ CX, $1
-	JEQ  int4one
-	VZEROUPPER
-	RET
+// The assembler knows VPDPBUSD of AVX-512 only. sum += w · x: w unsigned in Y14 or, the upper halves of int4, Y15; x signed, of the first
+// row in Y10 or Y11, of the second in Y12 or Y8.
+#define DOTW_Y0 BYTE $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xc2 // {vex} VPDPBUSD Y10, Y14, Y0
+#define DOTW_Y1 BYTE $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xca // {vex} VPDPBUSD Y10, Y14, Y1
+#define DOTW_Y2 BYTE $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xd2 // {vex} VPDPBUSD Y10, Y14, Y2
+#define DOTW_Y3 BYTE $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xda // {vex} VPDPBUSD Y10, Y14, Y3
+#define DOTW_Y4 BYTE $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xe4 // {vex} VPDPBUSD Y12, Y14, Y4
+#define DOTW_Y5 BYTE $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xec // {vex} VPDPBUSD Y12, Y14, Y5
+#define DOTW_Y6 BYTE $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xf4 // {vex} VPDPBUSD Y12, Y14, Y6
+#define DOTW_Y7 BYTE $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xfc // {vex} VPDPBUSD Y12, Y14, Y7
+#define DOTH_Y0 BYTE $0xc4; BYTE $0xc2; BYTE $0x05; BYTE $0x50; BYTE $0xc3 // {vex} VPDPBUSD Y11, Y15, Y0
+#define DOTH_Y1 BYTE $0xc4; BYTE $0xc2; BYTE $0x05; BYTE $0x50; BYTE $0xcb // {vex} VPDPBUSD Y11, Y15, Y1
+#define DOTH_Y2 BYTE $0xc4; BYTE $0xc2; BYTE $0x05; BYTE $0x50; BYTE $0xd3 // {vex} VPDPBUSD Y11, Y15, Y2
+#define DOTH_Y3 BYTE $0xc4; BYTE $0xc2; BYTE $0x05; BYTE $0x50; BYTE $0xdb // {vex} VPDPBUSD Y11, Y15, Y3
+#define DOTH_Y4 BYTE $0xc4; BYTE $0xc2; BYTE $0x05; BYTE $0x50; BYTE $0xe0 // {vex} VPDPBUSD Y8, Y15, Y4
+#define DOTH_Y5 BYTE $0xc4; BYTE $0xc2; BYTE $0x05; BYTE $0x50; BYTE $0xe8 // {vex} VPDPBUSD Y8, Y15, Y5
+#define DOTH_Y6 BYTE $0xc4; BYTE $0xc2; BYTE $0x05; BYTE $0x50; BYTE $0xf0 // {vex} VPDPBUSD Y8, Y15, Y6
+#define DOTH_Y7 BYTE $0xc4; BYTE $0xc2; BYTE $0x05; BYTE $0x50; BYTE $0xf8 // {vex} VPDPBUSD Y8, Y15, Y7
 
-int4two:
-	LEAQ  (DI)(R8*1), R15
-	TESTL AX, AX
-	JNE   int4twoGroup
-	VPXOR Y15, Y15, Y15
-	CLEAR4(DI)
-	CLEAR4(R15)
+#define VNNI8STEP1 \
+	VPBROADCASTD (R12), Y10    \
+	VMOVDQU 64(R10), Y14; DOTW_Y0  \
+	VMOVDQU 96(R10), Y14; DOTW_Y1  \
+	VMOVDQU 128(R10), Y14; DOTW_Y2 \
+	VMOVDQU 160(R10), Y14; DOTW_Y3
 
-int4twoGroup:
-	ZEROSUMS(Y0, Y1, Y2, Y3)
-	ZEROSUMS(Y4, Y5, Y6, Y7)
-	MOVQ $4, R13
+#define VNNI8STEP2 \
+	VPBROADCASTD (R12), Y10         \
+	VPBROADCASTD (R12)(R9*1), Y12   \
+	VMOVDQU 64(R10), Y14; DOTW_Y0; DOTW_Y4  \
+	VMOVDQU 96(R10), Y14; DOTW_Y1; DOTW_Y5  \
+	VMOVDQU 128(R10), Y14; DOTW_Y2; DOTW_Y6 \
+	VMOVDQU 160(R10), Y14; DOTW_Y3; DOTW_Y7
 
-int4twoK:
-	FETCH(R10)
-	VPBROADCASTD 0(R12), Y10
-	VPBROADCASTD 16(R12), Y11
-	VPBROADCASTD 0(R12)(R9*1), Y12
-	VPBROADCASTD 16(R12)(R9*1), Y8
-	INT4W(64(R10))
-	INT4DOT(Y10, Y11, Y0)
-	INT4DOT(Y12, Y8, Y4)
-	INT4W(96(R10))
-	INT4DOT(Y10, Y11, Y1)
-	INT4DOT(Y12, Y8, Y5)
-	INT4W(128(R10))
-	INT4DOT(Y10, Y11, Y2)
-	INT4DOT(Y12, Y8, Y6)
-	INT4W(160(R10))
-	INT4DOT(Y10, Y11, Y3)
-	INT4DOT(Y12, Y8, Y7)
-	ADDQ         $4, R12
-	ADDQ         $128, R10
-	DECQ         R13
-	JNE          int4twoK
-	FETCH64(R10)
-	VPCMPEQW     Y10, Y10, Y10
-	VPSRLW       $15, Y10, Y10
-	INT4SUM(20(R12), Y0, Y1, Y2, Y3)
-	INT4SUM(20(R12)(R9*1), Y4, Y5, Y6, Y7)
-	VBROADCASTSS 16(R12), Y12
-	SCALE8(-512(R10), 0(DI), Y0)
-	SCALE8(-496(R10), 32(DI), Y1)
-	SCALE8(-480(R10), 64(DI), Y2)
-	SCALE8(-464(R10), 96(DI), Y3)
-	VBROADCASTSS 16(R12)(R9*1), Y12
-	SCALE8(-512(R10), 0(R15), Y4)
-	SCALE8(-496(R10), 32(R15), Y5)
-	SCALE8(-480(R10), 64(R15), Y6)
-	SCALE8(-464(R10), 96(R15), Y7)
-	ADDQ         $24, R12
-	ADDQ         $64, R10
-	DECQ         R11
-	JNE          int4twoGroup
-	LEAQ         (R15)(R8*1), DI
-	LEAQ         (SI)(R9*2), SI
-	SUBQ         $2, CX
-	JMP          int4tile
+// func mulBlockInt8VNNI(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
+// Reference: mulBlockInt8Generic, the same bits.
+TEXT ·mulBlockInt8VNNI(SB), NOSPLIT, $0-57
+	KERNEL(8, 0, BIAS, VNNI8STEP1, VNNI8STEP2, NOTHING)
 
-int4one:
-	TESTL AX, AX
-	JNE   int4oneGroup
-	VPXOR Y15, Y15, Y15
-	CLEAR4(DI)
+#define VNNI4STEP1 \
+	INT4X1                            \
+	INT4W(64(R10)); DOTW_Y0; DOTH_Y0  \
+	INT4W(96(R10)); DOTW_Y1; DOTH_Y1  \
+	INT4W(128(R10)); DOTW_Y2; DOTH_Y2 \
+	INT4W(160(R10)); DOTW_Y3; DOTH_Y3
 
-int4oneGroup:
-	ZEROSUMS(Y0, Y1, Y2, Y3)
-	MOVQ $4, R13
+#define VNNI4STEP2 \
+	INT4X2                                              \
+	INT4W(64(R10)); DOTW_Y0; DOTW_Y4; DOTH_Y0; DOTH_Y4  \
+	INT4W(96(R10)); DOTW_Y1; DOTW_Y5; DOTH_Y1; DOTH_Y5  \
+	INT4W(128(R10)); DOTW_Y2; DOTW_Y6; DOTH_Y2; DOTH_Y6 \
+	INT4W(160(R10)); DOTW_Y3; DOTW_Y7; DOTH_Y3; DOTH_Y7
 
-int4oneK:
-	FETCH(R10)
-	VPBROADCASTD 0(R12), Y10
-	VPBROADCASTD 16(R12), Y11
-	INT4W(64(R10))
-	INT4DOT(Y10, Y11, Y0)
-	INT4W(96(R10))
-	INT4DOT(Y10, Y11, Y1)
-	INT4W(128(R10))
-	INT4DOT(Y10, Y11, Y2)
-	INT4W(160(R10))
-	INT4DOT(Y10, Y11, Y3)
-	ADDQ         $4, R12
-	ADDQ         $128, R10
-	DECQ         R13
-	JNE          int4oneK
-	FETCH64(R10)
-	VPCMPEQW     Y10, Y10, Y10
-	VPSRLW       $15, Y10, Y10
-	INT4SUM(20(R12), Y0, Y1, Y2, Y3)
-	VBROADCASTSS 16(R12), Y12
-	SCALE8(-512(R10), 0(DI), Y0)
-	SCALE8(-496(R10), 32(DI), Y1)
-	SCALE8(-480(R10), 64(DI), Y2)
-	SCALE8(-464(R10), 96(DI), Y3)
-	ADDQ         $24, R12
-	ADDQ         $64, R10
-	DECQ         R11
-	JNE          int4oneGroup
-	VZEROUPPER
-	RET
+// func mulBlockInt4VNNI(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
+// Reference: mulBlockInt4Generic, the same bits.
+TEXT ·mulBlockInt4VNNI(SB), NOSPLIT, $0-57
+	NIBBLES
+	KERNEL(4, 16, BIAS, VNNI4STEP1, VNNI4STEP2, NOTHING)
 
 // func quantizeGroupsAVX2(dst *quantGroup, x *float32, groups int, offset int32)
 // Reference: quantizeRowGeneric, the same bits.
