@@ -9,267 +9,99 @@ import (
 
 var cpuF16C = cpu.X86.HasF16C
 
-// The kernels take whole vectors of eight; what is left over is done by their references, which round the same.
+// useVectors and useHalves say whether there are kernels to use, and whether for f16 too.
 
-func sumSquares(x []float32, s *lanes) {
-	if n := len(x) &^ 7; useAVX2 && n > 0 {
-		raceRead(x[:n])
-		sumSquaresAVX2(&x[0], n, s)
-		x = x[n:]
+func useVectors() bool { return useAVX2 }
+func useHalves() bool  { return useAVX2 && cpuF16C }
+
+func addToVector(dst, x []float32) { vek32.Add_Inplace(dst, x) }
+func mulByVector(dst, x []float32) { vek32.Mul_Inplace(dst, x) }
+
+// evenQueries is the number of queries for the kernels on AVX-512, which take them by twos and are worth it from four on. Those
+// on AVX2 do what is left.
+func evenQueries(queries int) int {
+	if !useAVX512 || queries < 4 {
+		return 0
 	}
-	sumSquaresGeneric(x, s)
+	return queries &^ 1
 }
 
-func mulScaled(dst, x, weight []float32, scale float32) {
-	if n := len(x) &^ 7; useAVX2 && n > 0 {
-		_, _ = dst[n-1], weight[n-1]
-		raceWrite(dst[:n])
-		raceRead(x[:n])
-		raceRead(weight[:n])
-		mulScaledAVX2(&dst[0], &x[0], &weight[0], n, scale)
-		dst, x, weight = dst[n:], x[n:], weight[n:]
+// evenScores is evenQueries where scores on AVX-512 have something to do: they take keys and dimensions by eights.
+func evenScores(queries, keys, dim int) (even, eights int) {
+	if keys < 8 || dim%8 != 0 {
+		return 0, 0
 	}
-	mulScaledGeneric(dst, x, weight, scale)
+	return evenQueries(queries), keys &^ 7
 }
 
-func mulSilu(dst, gate, up []float32) {
-	if n := len(gate) &^ 7; useAVX2 && n > 0 {
-		_, _ = dst[n-1], up[n-1]
-		raceWrite(dst[:n])
-		raceRead(gate[:n])
-		raceRead(up[:n])
-		mulSiluAVX2(&dst[0], &gate[0], &up[0], n)
-		dst, gate, up = dst[n:], gate[n:], up[n:]
-	}
-	mulSiluGeneric(dst, gate, up)
-}
-
-func addTo(dst, x []float32) {
-	if useAVX2 && len(x) > 0 {
-		raceWrite(dst[:len(x)])
-		raceRead(x)
-		vek32.Add_Inplace(dst[:len(x)], x)
-		return
-	}
-	addToGeneric(dst, x)
-}
-
-func mulBy(dst, x []float32) {
-	if useAVX2 && len(x) > 0 {
-		raceWrite(dst[:len(x)])
-		raceRead(x)
-		vek32.Mul_Inplace(dst[:len(x)], x)
-		return
-	}
-	mulByGeneric(dst, x)
-}
-
-func scale(dst, x []float32, a float32) {
-	if n := len(x) &^ 7; useAVX2 && n > 0 {
-		_ = dst[n-1]
-		raceWrite(dst[:n])
-		raceRead(x[:n])
-		scaleAVX2(&dst[0], &x[0], n, a)
-		dst, x = dst[n:], x[n:]
-	}
-	scaleGeneric(dst, x, a)
-}
-
-func rotatePairs(a, b, cos, sin []float32) {
-	if n := len(a) &^ 7; useAVX2 && n > 0 {
-		_, _, _ = b[n-1], cos[n-1], sin[n-1]
-		raceWrite(a[:n])
-		raceWrite(b[:n])
-		raceRead(cos[:n])
-		raceRead(sin[:n])
-		rotatePairsAVX2(&a[0], &b[0], &cos[0], &sin[0], n)
-		a, b, cos, sin = a[n:], b[n:], cos[n:], sin[n:]
-	}
-	rotatePairsGeneric(a, b, cos, sin)
-}
-
-// narrowF16 rounds x to half precision.
-func narrowF16(dst []uint16, x []float32) {
-	if n := len(x) &^ 7; useAVX2 && cpuF16C && n > 0 {
-		_ = dst[n-1]
-		raceWrite(dst[:n])
-		raceRead(x[:n])
-		narrowF16AVX2(&dst[0], &x[0], n)
-		dst, x = dst[n:], x[n:]
-	}
-	narrowF16Generic(dst, x)
-}
-
-func maximum(x []float32) float32 {
-	n := len(x) &^ 7
-	if !useAVX2 || n == 0 {
-		return maximumGeneric(x)
-	}
-	raceRead(x[:n])
-	return max(maximumAVX2(&x[0], n), maximumGeneric(x[n:]))
-}
-
-func expSum(x []float32, top float32, s *lanes) {
-	if n := len(x) &^ 7; useAVX2 && n > 0 {
-		raceWrite(x[:n])
-		expSumAVX2(&x[0], n, top, s)
-		x = x[n:]
-	}
-	expSumGeneric(x, top, s)
-}
-
-func scoreF32(dst []float32, stride int, q, k []float32, dim int) {
-	queries, keys := len(q)/dim, len(k)/dim
-	if !useAVX2 || dim%4 != 0 || queries*keys == 0 {
-		scoreF32Generic(dst, stride, q, k, dim)
-		return
-	}
-	_ = dst[(queries-1)*stride+keys-1]
-	raceWriteRows(dst, stride, keys, queries)
-	raceRead(q)
-	raceRead(k)
-	if even, eights := queries&^1, keys&^7; useAVX512 && even >= 4 && eights > 0 && dim%8 == 0 {
+func scoreF32Vector(dst []float32, stride int, q []float32, queries int, k []float32, keys, dim int) {
+	even, eights := evenScores(queries, keys, dim)
+	if even > 0 {
 		scoreF32AVX512(&dst[0], stride, &q[0], even, &k[0], eights, dim)
 		if eights < keys {
 			scoreF32AVX2(&dst[eights], stride, &q[0], even, &k[eights*dim], keys-eights, dim)
 		}
-		if even == queries {
-			return
-		}
-		dst, q, queries = dst[even*stride:], q[even*dim:], 1
 	}
-	scoreF32AVX2(&dst[0], stride, &q[0], queries, &k[0], keys, dim)
+	if even < queries {
+		scoreF32AVX2(&dst[even*stride], stride, &q[even*dim], queries-even, &k[0], keys, dim)
+	}
 }
 
-func mixF32(dst, p []float32, stride int, v []float32, dim int) {
-	queries, keys := len(dst)/dim, len(v)/dim
-	if !useAVX2 || dim%4 != 0 || queries*keys == 0 {
-		mixF32Generic(dst, p, stride, v, dim)
-		return
-	}
-	_ = p[(queries-1)*stride+keys-1]
-	raceWrite(dst)
-	raceReadRows(p, stride, keys, queries)
-	raceRead(v)
-	if even := queries &^ 1; useAVX512 && even >= 4 {
+func mixF32Vector(dst []float32, queries int, p []float32, stride int, v []float32, keys, dim int) {
+	even := evenQueries(queries)
+	if even > 0 {
 		mixF32AVX512(&dst[0], even, &p[0], stride, &v[0], keys, dim)
-		if even == queries {
-			return
-		}
-		dst, p, queries = dst[even*dim:], p[even*stride:], 1
 	}
-	mixF32AVX2(&dst[0], queries, &p[0], stride, &v[0], keys, dim)
+	if even < queries {
+		mixF32AVX2(&dst[even*dim], queries-even, &p[even*stride], stride, &v[0], keys, dim)
+	}
 }
 
-func scoreF16(dst []float32, stride int, q []float32, k []uint16, dim int) {
-	queries, keys := len(q)/dim, len(k)/dim
-	if !useAVX2 || !cpuF16C || dim%4 != 0 || queries*keys == 0 {
-		scoreF16Generic(dst, stride, q, k, dim)
-		return
-	}
-	_ = dst[(queries-1)*stride+keys-1]
-	raceWriteRows(dst, stride, keys, queries)
-	raceRead(q)
-	raceRead(k)
-	if even, eights := queries&^1, keys&^7; useAVX512 && even >= 4 && eights > 0 && dim%8 == 0 {
+func scoreF16Vector(dst []float32, stride int, q []float32, queries int, k []uint16, keys, dim int) {
+	even, eights := evenScores(queries, keys, dim)
+	if even > 0 {
 		scoreF16AVX512(&dst[0], stride, &q[0], even, &k[0], eights, dim)
 		if eights < keys {
 			scoreF16AVX2(&dst[eights], stride, &q[0], even, &k[eights*dim], keys-eights, dim)
 		}
-		if even == queries {
-			return
-		}
-		dst, q, queries = dst[even*stride:], q[even*dim:], 1
 	}
-	scoreF16AVX2(&dst[0], stride, &q[0], queries, &k[0], keys, dim)
+	if even < queries {
+		scoreF16AVX2(&dst[even*stride], stride, &q[even*dim], queries-even, &k[0], keys, dim)
+	}
 }
 
-func mixF16(dst, p []float32, stride int, v []uint16, dim int) {
-	queries, keys := len(dst)/dim, len(v)/dim
-	if !useAVX2 || !cpuF16C || dim%4 != 0 || queries*keys == 0 {
-		mixF16Generic(dst, p, stride, v, dim)
-		return
-	}
-	_ = p[(queries-1)*stride+keys-1]
-	raceWrite(dst)
-	raceReadRows(p, stride, keys, queries)
-	raceRead(v)
-	if even := queries &^ 1; useAVX512 && even >= 4 {
+func mixF16Vector(dst []float32, queries int, p []float32, stride int, v []uint16, keys, dim int) {
+	even := evenQueries(queries)
+	if even > 0 {
 		mixF16AVX512(&dst[0], even, &p[0], stride, &v[0], keys, dim)
-		if even == queries {
-			return
-		}
-		dst, p, queries = dst[even*dim:], p[even*stride:], 1
 	}
-	mixF16AVX2(&dst[0], queries, &p[0], stride, &v[0], keys, dim)
+	if even < queries {
+		mixF16AVX2(&dst[even*dim], queries-even, &p[even*stride], stride, &v[0], keys, dim)
+	}
 }
 
-func scoreInt8(dst []float32, stride int, q []float32, k []int8, dim int) {
-	queries, keys := len(q)/dim, len(k)/dim
-	if !useAVX2 || dim%4 != 0 || queries*keys == 0 {
-		scoreInt8Generic(dst, stride, q, k, dim)
-		return
-	}
-	_ = dst[(queries-1)*stride+keys-1]
-	raceWriteRows(dst, stride, keys, queries)
-	raceRead(q)
-	raceRead(k)
-	if even, eights := queries&^1, keys&^7; useAVX512 && even >= 4 && eights > 0 && dim%8 == 0 {
+func scoreInt8Vector(dst []float32, stride int, q []float32, queries int, k []int8, keys, dim int) {
+	even, eights := evenScores(queries, keys, dim)
+	if even > 0 {
 		scoreInt8AVX512(&dst[0], stride, &q[0], even, &k[0], eights, dim)
 		if eights < keys {
 			scoreInt8AVX2(&dst[eights], stride, &q[0], even, &k[eights*dim], keys-eights, dim)
 		}
-		if even == queries {
-			return
-		}
-		dst, q, queries = dst[even*stride:], q[even*dim:], 1
 	}
-	scoreInt8AVX2(&dst[0], stride, &q[0], queries, &k[0], keys, dim)
+	if even < queries {
+		scoreInt8AVX2(&dst[even*stride], stride, &q[even*dim], queries-even, &k[0], keys, dim)
+	}
 }
 
-func mixInt8(dst, p []float32, stride int, v []int8, dim int) {
-	queries, keys := len(dst)/dim, len(v)/dim
-	if !useAVX2 || dim%4 != 0 || queries*keys == 0 {
-		mixInt8Generic(dst, p, stride, v, dim)
-		return
-	}
-	_ = p[(queries-1)*stride+keys-1]
-	raceWrite(dst)
-	raceReadRows(p, stride, keys, queries)
-	raceRead(v)
-	if even := queries &^ 1; useAVX512 && even >= 4 {
+func mixInt8Vector(dst []float32, queries int, p []float32, stride int, v []int8, keys, dim int) {
+	even := evenQueries(queries)
+	if even > 0 {
 		mixInt8AVX512(&dst[0], even, &p[0], stride, &v[0], keys, dim)
-		if even == queries {
-			return
-		}
-		dst, p, queries = dst[even*dim:], p[even*stride:], 1
 	}
-	mixInt8AVX2(&dst[0], queries, &p[0], stride, &v[0], keys, dim)
+	if even < queries {
+		mixInt8AVX2(&dst[even*dim], queries-even, &p[even*stride], stride, &v[0], keys, dim)
+	}
 }
-
-//go:noescape
-func sumSquaresAVX2(x *float32, n int, s *lanes)
-
-//go:noescape
-func mulScaledAVX2(dst, x, weight *float32, n int, scale float32)
-
-//go:noescape
-func mulSiluAVX2(dst, gate, up *float32, n int)
-
-//go:noescape
-func scaleAVX2(dst, x *float32, n int, a float32)
-
-//go:noescape
-func rotatePairsAVX2(a, b, cos, sin *float32, n int)
-
-//go:noescape
-func narrowF16AVX2(dst *uint16, x *float32, n int)
-
-//go:noescape
-func maximumAVX2(x *float32, n int) float32
-
-//go:noescape
-func expSumAVX2(x *float32, n int, top float32, s *lanes)
 
 //go:noescape
 func scoreF32AVX2(dst *float32, stride int, q *float32, queries int, k *float32, keys, dim int)

@@ -5,9 +5,9 @@
 // Elementwise kernels and sums on AVX2: n is a multiple of eight and not zero. Results have the bits of the references. Loops
 // are aligned: across a fetch boundary the short ones take three times as long.
 
-// func sumSquaresAVX2(x *float32, n int, s *lanes)
+// func sumSquaresVector(x *float32, n int, s *lanes)
 // Reference: sumSquaresGeneric.
-TEXT ·sumSquaresAVX2(SB), NOSPLIT, $0-24
+TEXT ·sumSquaresVector(SB), NOSPLIT, $0-24
 	MOVQ    x+0(FP), SI
 	MOVQ    n+8(FP), CX
 	MOVQ    s+16(FP), DI
@@ -25,9 +25,9 @@ squares:
 	VZEROUPPER
 	RET
 
-// func mulScaledAVX2(dst, x, weight *float32, n int, scale float32)
+// func mulScaledVector(dst, x, weight *float32, n int, scale float32)
 // Reference: mulScaledGeneric.
-TEXT ·mulScaledAVX2(SB), NOSPLIT, $0-36
+TEXT ·mulScaledVector(SB), NOSPLIT, $0-36
 	MOVQ         dst+0(FP), DI
 	MOVQ         x+8(FP), SI
 	MOVQ         weight+16(FP), DX
@@ -47,9 +47,9 @@ scaled:
 	VZEROUPPER
 	RET
 
-// func scaleAVX2(dst, x *float32, n int, a float32)
+// func scaleVector(dst, x *float32, n int, a float32)
 // Reference: scaleGeneric.
-TEXT ·scaleAVX2(SB), NOSPLIT, $0-28
+TEXT ·scaleVector(SB), NOSPLIT, $0-28
 	MOVQ         dst+0(FP), DI
 	MOVQ         x+8(FP), SI
 	MOVQ         n+16(FP), CX
@@ -66,9 +66,9 @@ times:
 	VZEROUPPER
 	RET
 
-// func rotatePairsAVX2(a, b, cos, sin *float32, n int)
+// func rotatePairsVector(a, b, cos, sin *float32, n int)
 // Reference: rotatePairsGeneric.
-TEXT ·rotatePairsAVX2(SB), NOSPLIT, $0-40
+TEXT ·rotatePairsVector(SB), NOSPLIT, $0-40
 	MOVQ a+0(FP), DI
 	MOVQ b+8(FP), SI
 	MOVQ cos+16(FP), DX
@@ -98,9 +98,9 @@ pairs:
 	VZEROUPPER
 	RET
 
-// func narrowF16AVX2(dst *uint16, x *float32, n int)
+// func narrowF16Vector(dst *uint16, x *float32, n int)
 // Reference: narrowF16Generic.
-TEXT ·narrowF16AVX2(SB), NOSPLIT, $0-24
+TEXT ·narrowF16Vector(SB), NOSPLIT, $0-24
 	MOVQ dst+0(FP), DI
 	MOVQ x+8(FP), SI
 	MOVQ n+16(FP), CX
@@ -116,9 +116,9 @@ halves:
 	VZEROUPPER
 	RET
 
-// func maximumAVX2(x *float32, n int) float32
+// func maximumVector(x *float32, n int) float32
 // Reference: maximumGeneric, but a NaN may or may not be the result.
-TEXT ·maximumAVX2(SB), NOSPLIT, $0-20
+TEXT ·maximumVector(SB), NOSPLIT, $0-20
 	MOVQ    x+0(FP), SI
 	MOVQ    n+8(FP), CX
 	VMOVUPS (SI), Y0
@@ -218,9 +218,9 @@ GLOBL exp<>(SB), RODATA|NOPTR, $384
 	VANDPS Y10, Y3, Y3               \
 	VANDPS Y11, Y8, Y8
 
-// func expSumAVX2(x *float32, n int, top float32, s *lanes)
+// func expSumVector(x *float32, n int, top float32, s *lanes)
 // Reference: expSumGeneric.
-TEXT ·expSumAVX2(SB), NOSPLIT, $0-32
+TEXT ·expSumVector(SB), NOSPLIT, $0-32
 	MOVQ         x+0(FP), SI
 	MOVQ         n+8(FP), CX
 	VBROADCASTSS top+16(FP), Y14
@@ -268,9 +268,9 @@ expsDone:
 	VMULPS    up, t, t      \
 	VMOVUPS   t, dst
 
-// func mulSiluAVX2(dst, gate, up *float32, n int)
+// func mulSiluVector(dst, gate, up *float32, n int)
 // Reference: mulSiluGeneric.
-TEXT ·mulSiluAVX2(SB), NOSPLIT, $0-32
+TEXT ·mulSiluVector(SB), NOSPLIT, $0-32
 	MOVQ    dst+0(FP), DI
 	MOVQ    gate+8(FP), SI
 	MOVQ    up+16(FP), DX

@@ -5,9 +5,9 @@
 
 // Elementwise kernels and sums on NEON: n is a multiple of eight and not zero. Results have the bits of the references.
 
-// func sumSquaresNEON(x *float32, n int, s *lanes)
+// func sumSquaresVector(x *float32, n int, s *lanes)
 // Reference: sumSquaresGeneric.
-TEXT ·sumSquaresNEON(SB), NOSPLIT, $0-24
+TEXT ·sumSquaresVector(SB), NOSPLIT, $0-24
 	MOVD  x+0(FP), R0
 	MOVD  n+8(FP), R1
 	MOVD  s+16(FP), R2
@@ -24,9 +24,9 @@ squares:
 	FSTPQ (F0, F1), (R2)
 	RET
 
-// func mulScaledNEON(dst, x, weight *float32, n int, scale float32)
+// func mulScaledVector(dst, x, weight *float32, n int, scale float32)
 // Reference: mulScaledGeneric.
-TEXT ·mulScaledNEON(SB), NOSPLIT, $0-36
+TEXT ·mulScaledVector(SB), NOSPLIT, $0-36
 	MOVD  dst+0(FP), R0
 	MOVD  x+8(FP), R1
 	MOVD  weight+16(FP), R2
@@ -79,9 +79,9 @@ by:
 	BNE     by
 	RET
 
-// func scaleNEON(dst, x *float32, n int, a float32)
+// func scaleVector(dst, x *float32, n int, a float32)
 // Reference: scaleGeneric.
-TEXT ·scaleNEON(SB), NOSPLIT, $0-28
+TEXT ·scaleVector(SB), NOSPLIT, $0-28
 	MOVD  dst+0(FP), R0
 	MOVD  x+8(FP), R1
 	MOVD  n+16(FP), R2
@@ -96,9 +96,9 @@ times:
 	BNE     times
 	RET
 
-// func rotatePairsNEON(a, b, cos, sin *float32, n int)
+// func rotatePairsVector(a, b, cos, sin *float32, n int)
 // Reference: rotatePairsGeneric.
-TEXT ·rotatePairsNEON(SB), NOSPLIT, $0-40
+TEXT ·rotatePairsVector(SB), NOSPLIT, $0-40
 	MOVD a+0(FP), R0
 	MOVD b+8(FP), R1
 	MOVD cos+16(FP), R2
@@ -122,9 +122,9 @@ pairs:
 	BNE     pairs
 	RET
 
-// func narrowF16NEON(dst *uint16, x *float32, n int)
+// func narrowF16Vector(dst *uint16, x *float32, n int)
 // Reference: narrowF16Generic.
-TEXT ·narrowF16NEON(SB), NOSPLIT, $0-24
+TEXT ·narrowF16Vector(SB), NOSPLIT, $0-24
 	MOVD dst+0(FP), R0
 	MOVD x+8(FP), R1
 	MOVD n+16(FP), R2
@@ -138,9 +138,9 @@ halves:
 	BNE     halves
 	RET
 
-// func maximumNEON(x *float32, n int) float32
+// func maximumVector(x *float32, n int) float32
 // Reference: maximumGeneric.
-TEXT ·maximumNEON(SB), NOSPLIT, $0-20
+TEXT ·maximumVector(SB), NOSPLIT, $0-20
 	MOVD  x+0(FP), R0
 	MOVD  n+8(FP), R1
 	FLDPQ (R0), (F0, F1)
@@ -217,9 +217,9 @@ GLOBL exp<>(SB), RODATA|NOPTR, $48
 	FMULV(c, c, a)    \
 	BICV(x, c, d)
 
-// func expSumNEON(x *float32, n int, top float32, s *lanes)
+// func expSumVector(x *float32, n int, top float32, s *lanes)
 // Reference: expSumGeneric.
-TEXT ·expSumNEON(SB), NOSPLIT, $0-32
+TEXT ·expSumVector(SB), NOSPLIT, $0-32
 	MOVD  x+0(FP), R0
 	MOVD  n+8(FP), R1
 	MOVD  s+24(FP), R2
@@ -242,9 +242,9 @@ exps:
 	FSTPQ   (F29, F30), (R2)
 	RET
 
-// func mulSiluNEON(dst, gate, up *float32, n int)
+// func mulSiluVector(dst, gate, up *float32, n int)
 // Reference: mulSiluGeneric.
-TEXT ·mulSiluNEON(SB), NOSPLIT, $0-32
+TEXT ·mulSiluVector(SB), NOSPLIT, $0-32
 	MOVD dst+0(FP), R0
 	MOVD gate+8(FP), R1
 	MOVD up+16(FP), R2

@@ -1,0 +1,220 @@
+//go:build (amd64 || arm64) && !purego
+
+package photon
+
+// The wrappers of the kernels that amd64 and arm64 have both, named …Vector. addToVector, mulByVector, and those of attention are
+// Go functions of each machine.
+
+// The kernels take whole vectors of eight; what is left over is done by their references, which round the same.
+
+func sumSquares(x []float32, s *lanes) {
+	if n := len(x) &^ 7; useVectors() && n > 0 {
+		raceRead(x[:n])
+		sumSquaresVector(&x[0], n, s)
+		x = x[n:]
+	}
+	sumSquaresGeneric(x, s)
+}
+
+func mulScaled(dst, x, weight []float32, scale float32) {
+	if n := len(x) &^ 7; useVectors() && n > 0 {
+		_, _ = dst[n-1], weight[n-1]
+		raceWrite(dst[:n])
+		raceRead(x[:n])
+		raceRead(weight[:n])
+		mulScaledVector(&dst[0], &x[0], &weight[0], n, scale)
+		dst, x, weight = dst[n:], x[n:], weight[n:]
+	}
+	mulScaledGeneric(dst, x, weight, scale)
+}
+
+func mulSilu(dst, gate, up []float32) {
+	if n := len(gate) &^ 7; useVectors() && n > 0 {
+		_, _ = dst[n-1], up[n-1]
+		raceWrite(dst[:n])
+		raceRead(gate[:n])
+		raceRead(up[:n])
+		mulSiluVector(&dst[0], &gate[0], &up[0], n)
+		dst, gate, up = dst[n:], gate[n:], up[n:]
+	}
+	mulSiluGeneric(dst, gate, up)
+}
+
+func addTo(dst, x []float32) {
+	if n := len(x) &^ 7; useVectors() && n > 0 {
+		_ = dst[n-1]
+		raceWrite(dst[:n])
+		raceRead(x[:n])
+		addToVector(dst[:n], x[:n])
+		dst, x = dst[n:], x[n:]
+	}
+	addToGeneric(dst, x)
+}
+
+func mulBy(dst, x []float32) {
+	if n := len(x) &^ 7; useVectors() && n > 0 {
+		_ = dst[n-1]
+		raceWrite(dst[:n])
+		raceRead(x[:n])
+		mulByVector(dst[:n], x[:n])
+		dst, x = dst[n:], x[n:]
+	}
+	mulByGeneric(dst, x)
+}
+
+func scale(dst, x []float32, a float32) {
+	if n := len(x) &^ 7; useVectors() && n > 0 {
+		_ = dst[n-1]
+		raceWrite(dst[:n])
+		raceRead(x[:n])
+		scaleVector(&dst[0], &x[0], n, a)
+		dst, x = dst[n:], x[n:]
+	}
+	scaleGeneric(dst, x, a)
+}
+
+func rotatePairs(a, b, cos, sin []float32) {
+	if n := len(a) &^ 7; useVectors() && n > 0 {
+		_, _, _ = b[n-1], cos[n-1], sin[n-1]
+		raceWrite(a[:n])
+		raceWrite(b[:n])
+		raceRead(cos[:n])
+		raceRead(sin[:n])
+		rotatePairsVector(&a[0], &b[0], &cos[0], &sin[0], n)
+		a, b, cos, sin = a[n:], b[n:], cos[n:], sin[n:]
+	}
+	rotatePairsGeneric(a, b, cos, sin)
+}
+
+// narrowF16 rounds x to half precision.
+func narrowF16(dst []uint16, x []float32) {
+	if n := len(x) &^ 7; useHalves() && n > 0 {
+		_ = dst[n-1]
+		raceWrite(dst[:n])
+		raceRead(x[:n])
+		narrowF16Vector(&dst[0], &x[0], n)
+		dst, x = dst[n:], x[n:]
+	}
+	narrowF16Generic(dst, x)
+}
+
+func maximum(x []float32) float32 {
+	n := len(x) &^ 7
+	if !useVectors() || n == 0 {
+		return maximumGeneric(x)
+	}
+	raceRead(x[:n])
+	return max(maximumVector(&x[0], n), maximumGeneric(x[n:]))
+}
+
+func expSum(x []float32, top float32, s *lanes) {
+	if n := len(x) &^ 7; useVectors() && n > 0 {
+		raceWrite(x[:n])
+		expSumVector(&x[0], n, top, s)
+		x = x[n:]
+	}
+	expSumGeneric(x, top, s)
+}
+
+// The kernels of attention take at least one query and key and whole vectors of four. k and v are [keys × dim].
+
+func scoreF32(dst []float32, stride int, q, k []float32, dim int) {
+	queries, keys := len(q)/dim, len(k)/dim
+	if !useVectors() || dim%4 != 0 || queries*keys == 0 {
+		scoreF32Generic(dst, stride, q, k, dim)
+		return
+	}
+	beginScore(dst, stride, q, queries, k, keys)
+	scoreF32Vector(dst, stride, q, queries, k, keys, dim)
+}
+
+func mixF32(dst, p []float32, stride int, v []float32, dim int) {
+	queries, keys := len(dst)/dim, len(v)/dim
+	if !useVectors() || dim%4 != 0 || queries*keys == 0 {
+		mixF32Generic(dst, p, stride, v, dim)
+		return
+	}
+	beginMix(dst, queries, p, stride, v, keys)
+	mixF32Vector(dst, queries, p, stride, v, keys, dim)
+}
+
+func scoreF16(dst []float32, stride int, q []float32, k []uint16, dim int) {
+	queries, keys := len(q)/dim, len(k)/dim
+	if !useHalves() || dim%4 != 0 || queries*keys == 0 {
+		scoreF16Generic(dst, stride, q, k, dim)
+		return
+	}
+	beginScore(dst, stride, q, queries, k, keys)
+	scoreF16Vector(dst, stride, q, queries, k, keys, dim)
+}
+
+func mixF16(dst, p []float32, stride int, v []uint16, dim int) {
+	queries, keys := len(dst)/dim, len(v)/dim
+	if !useHalves() || dim%4 != 0 || queries*keys == 0 {
+		mixF16Generic(dst, p, stride, v, dim)
+		return
+	}
+	beginMix(dst, queries, p, stride, v, keys)
+	mixF16Vector(dst, queries, p, stride, v, keys, dim)
+}
+
+func scoreInt8(dst []float32, stride int, q []float32, k []int8, dim int) {
+	queries, keys := len(q)/dim, len(k)/dim
+	if !useVectors() || dim%4 != 0 || queries*keys == 0 {
+		scoreInt8Generic(dst, stride, q, k, dim)
+		return
+	}
+	beginScore(dst, stride, q, queries, k, keys)
+	scoreInt8Vector(dst, stride, q, queries, k, keys, dim)
+}
+
+func mixInt8(dst, p []float32, stride int, v []int8, dim int) {
+	queries, keys := len(dst)/dim, len(v)/dim
+	if !useVectors() || dim%4 != 0 || queries*keys == 0 {
+		mixInt8Generic(dst, p, stride, v, dim)
+		return
+	}
+	beginMix(dst, queries, p, stride, v, keys)
+	mixInt8Vector(dst, queries, p, stride, v, keys, dim)
+}
+
+// beginScore and beginMix panic if dst or p, whose rows are stride apart, ends before the kernel does, and tell the race detector
+// what the kernel touches.
+
+func beginScore[T any](dst []float32, stride int, q []float32, queries int, k []T, keys int) {
+	_ = dst[(queries-1)*stride+keys-1]
+	raceWriteRows(dst, stride, keys, queries)
+	raceRead(q)
+	raceRead(k)
+}
+
+func beginMix[T any](dst []float32, queries int, p []float32, stride int, v []T, keys int) {
+	_ = p[(queries-1)*stride+keys-1]
+	raceWrite(dst)
+	raceReadRows(p, stride, keys, queries)
+	raceRead(v)
+}
+
+//go:noescape
+func sumSquaresVector(x *float32, n int, s *lanes)
+
+//go:noescape
+func mulScaledVector(dst, x, weight *float32, n int, scale float32)
+
+//go:noescape
+func mulSiluVector(dst, gate, up *float32, n int)
+
+//go:noescape
+func scaleVector(dst, x *float32, n int, a float32)
+
+//go:noescape
+func rotatePairsVector(a, b, cos, sin *float32, n int)
+
+//go:noescape
+func narrowF16Vector(dst *uint16, x *float32, n int)
+
+//go:noescape
+func maximumVector(x *float32, n int) float32
+
+//go:noescape
+func expSumVector(x *float32, n int, top float32, s *lanes)
