@@ -75,7 +75,7 @@ func tileRows() int {
 // floatBlock is the number of inputs of an f32 panel that stay in the cache while so many rows use them: the first-level one,
 // or the second-level one under tiles so high that they read little of it.
 func floatBlock(rows int) int {
-	if useAVX512 && rows >= 2*mostRows {
+	if useAVX512 && rows > 3*mostRows {
 		return 384
 	}
 	return 128
