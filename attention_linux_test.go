@@ -57,6 +57,7 @@ func TestVectorGuardPages(t *testing.T) {
 				mulBy(v[0], v[1])
 				scale(v[0], v[1], 0.5)
 				rotatePairs(v[0], v[1], v[2], v[3])
+				narrowF16(guarded(t, make([]uint16, n), atEnd), v[1])
 				s := newSoftmax()
 				s.extend(v[3])
 			}

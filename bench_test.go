@@ -102,14 +102,22 @@ func (t *blockTask) part(i int) {
 	t.best[i] = max(t.best[i], 2*float64(times*t.rows*t.k*panelWidth)/time.Since(begin).Seconds())
 }
 
-// report adds what the iterations of b have reached: flop is the work of one, size the bytes that it reads, all its bytes when it
-// goes through more of them than stay in the caches.
-func report(b *testing.B, c *crew, flop float64, size int64, all int) {
+// measure runs step over and over and reports what it has reached: flop is the work of one, size the bytes that it reads, all its
+// bytes when it goes through more of them than stay in the caches. The bandwidth is measured before and after, for it changes.
+func measure(b *testing.B, c *crew, flop float64, size int64, all int, step func()) {
+	var bandwidth float64
+	if size > 0 {
+		bandwidth = readBandwidth(c, all)
+	}
+	for b.Loop() {
+		step()
+	}
 	perSecond := float64(b.N) / b.Elapsed().Seconds()
 	b.ReportMetric(flop*perSecond/1e9, "GFLOP/s")
 	b.ReportMetric(flop*perSecond/fmaPeak(c), "of-FMA-peak")
 	if size > 0 {
-		b.ReportMetric(float64(size)*perSecond/readBandwidth(c, all), "of-bandwidth")
+		bandwidth = (bandwidth + readBandwidth(c, all)) / 2
+		b.ReportMetric(float64(size)*perSecond/bandwidth, "of-bandwidth")
 	}
 }
 
@@ -153,14 +161,11 @@ func benchmarkProduct(b *testing.B, w *matrix, rows int, lower bool) {
 		var task mulTask
 		w.mul(c, &task, dst, x, rows)
 		b.SetBytes(w.bytes())
-		for b.Loop() {
-			w.mul(c, &task, dst, x, rows)
-		}
 		size := w.bytes()
 		if rows > 1 {
 			size = 0 // the weights are read more than once, or are not the limit
 		}
-		report(b, c, 2*float64(rows)*float64(w.in)*float64(w.out), size, int(w.bytes()))
+		measure(b, c, 2*float64(rows)*float64(w.in)*float64(w.out), size, int(w.bytes()), func() { w.mul(c, &task, dst, x, rows) })
 	})
 }
 
@@ -280,10 +285,11 @@ func benchmarkAttention(b *testing.B, cfg StackConfig, form CacheType, old, fres
 		} else {
 			size = 0
 		}
-		for layer := 0; b.Loop(); layer++ {
-			ws.attend(layer%cfg.Layers, fresh)
-		}
-		report(b, c, 4*float64(sees)*float64(cfg.Heads*cfg.HeadDim), size, int(size)*cfg.Layers)
+		layer := 0
+		measure(b, c, 4*float64(sees)*float64(cfg.Heads*cfg.HeadDim), size, int(size)*cfg.Layers, func() {
+			ws.attend(layer, fresh)
+			layer = (layer + 1) % cfg.Layers
+		})
 	})
 }
 

@@ -40,7 +40,7 @@ func TestMatrixGuardPages(t *testing.T) {
 	eachKernel(t, func(t *testing.T) {
 		for _, form := range matrixForms {
 			r := rand.New(rand.NewPCG(10, uint64(form)))
-			for _, s := range [][3]int{{1, 32, 1}, {2, 64, 31}, {3, 33, 32}, {4, 31, 33}, {5, 96, 64}, {6, 40, 100}, {7, 32, 129}, {14, 64, 257}} {
+			for _, s := range [][3]int{{1, 32, 1}, {2, 64, 31}, {3, 33, 32}, {4, 31, 33}, {5, 96, 64}, {6, 40, 100}, {7, 32, 129}, {9, 96, 64}, {11, 64, 96}, {14, 64, 257}} {
 				rows, out, in := s[0], s[1], s[2]
 				plain := newTestMatrix(r, out, in, form)
 				x := randomValues(r, rows*in)
