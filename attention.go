@@ -24,7 +24,7 @@ type attentionTask struct {
 	layer   int
 	rows    int
 	tiles   []attentionTile
-	split   int // parts into which the query heads of a kv head are cut, so that every thread has some
+	split   int // into how many parts the query heads of a kv head are cut, so that every thread has some
 	perPart int // tiles
 	scratch []attentionScratch
 }
@@ -76,11 +76,8 @@ func (ws *workspace) attend(layer, rows int) {
 		t.scratch[i].grow(rowsPerTile*group, c.HeadDim)
 	}
 	t.split = 1
-	for t.split < group && len(t.tiles)*c.KVHeads*t.split < ws.crew.workers {
+	for t.split < group && (group%t.split != 0 || len(t.tiles)*c.KVHeads*t.split < ws.crew.workers) {
 		t.split++
-		for group%t.split != 0 {
-			t.split++
-		}
 	}
 	items := len(t.tiles) * c.KVHeads * t.split
 	parts := min(items, max(1, 2*work*c.Heads*c.HeadDim/attentionPart), maxParts)

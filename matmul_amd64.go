@@ -6,11 +6,11 @@ import "golang.org/x/sys/cpu"
 
 // What the processor has: every bit that a family of kernels uses.
 var (
-	cpuAVX2   = cpu.X86.HasAVX && cpu.X86.HasAVX2 && cpu.X86.HasFMA
-	cpuAVX512 = cpuAVX2 && cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL
-	cpuVNNI   = cpuAVX512 && cpu.X86.HasAVX512VNNI
-	cpuVNNI2  = cpuAVX2 && cpu.X86.HasAVXVNNI // AVX-VNNI, the same in registers of AVX2
-	cpuBF16   = cpuAVX512 && cpu.X86.HasAVX512BF16
+	cpuAVX2    = cpu.X86.HasAVX && cpu.X86.HasAVX2 && cpu.X86.HasFMA
+	cpuAVX512  = cpuAVX2 && cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL
+	cpuVNNI    = cpuAVX512 && cpu.X86.HasAVX512VNNI
+	cpuAVXVNNI = cpuAVX2 && cpu.X86.HasAVXVNNI // AVX-VNNI, the same in registers of AVX2
+	cpuBF16    = cpuAVX512 && cpu.X86.HasAVX512BF16
 
 	// quickPairs says whether VDPBF16PS does more than VFMADD231PS in the same time. It does on Zen 4; Emerald Rapids takes two
 	// cycles for it, so that the kernels of float32 with the same weights are the faster ones, and other processors of Intel's,
@@ -19,7 +19,7 @@ var (
 )
 
 // What the kernels may use: the processor's, or less.
-var useAVX2, useAVX512, useVNNI, useVNNI2, useBF16 bool
+var useAVX2, useAVX512, useVNNI, useAVXVNNI, useBF16 bool
 
 // kernelTiers are the names that setKernel takes here, best first.
 func kernelTiers() []string {
@@ -33,7 +33,7 @@ func kernelTiers() []string {
 	if cpuVNNI || cpuBF16 {
 		names = append(names, "avx512f") // avx512 without VNNI and BF16
 	}
-	if cpuVNNI2 {
+	if cpuAVXVNNI {
 		names = append(names, "avx2vnni")
 	}
 	if cpuAVX2 {
@@ -45,7 +45,7 @@ func kernelTiers() []string {
 func useKernel(name string) {
 	useAVX512 = name == "avx512" || name == "avx512bf16" || name == "avx512f"
 	useAVX2 = useAVX512 || name == "avx2vnni" || name == "avx2"
-	useVNNI2 = name == "avx2vnni"
+	useAVXVNNI = name == "avx2vnni"
 	useVNNI = cpuVNNI && name != "avx512f" && useAVX512
 	useBF16 = quickPairs && name == "avx512" || cpuBF16 && name == "avx512bf16"
 }
@@ -129,8 +129,8 @@ func mulBlockInt8(dst []float32, stride int, x []quantGroup, xStride, rows int, 
 	switch {
 	case useVNNI:
 		mulBlockInt8AVX512(&dst[0], stride, &x[0], xStride, rows, &w[0], groups, add)
-	case useVNNI2:
-		mulBlockInt8VNNI(&dst[0], stride, &x[0], xStride, rows, &w[0], groups, add)
+	case useAVXVNNI:
+		mulBlockInt8AVXVNNI(&dst[0], stride, &x[0], xStride, rows, &w[0], groups, add)
 	default:
 		mulBlockInt8AVX2(&dst[0], stride, &x[0], xStride, rows, &w[0], groups, add)
 	}
@@ -146,8 +146,8 @@ func mulBlockInt4(dst []float32, stride int, x []quantGroup, xStride, rows int, 
 	switch {
 	case useVNNI:
 		mulBlockInt4AVX512(&dst[0], stride, &x[0], xStride, rows, &w[0], groups, add)
-	case useVNNI2:
-		mulBlockInt4VNNI(&dst[0], stride, &x[0], xStride, rows, &w[0], groups, add)
+	case useAVXVNNI:
+		mulBlockInt4AVXVNNI(&dst[0], stride, &x[0], xStride, rows, &w[0], groups, add)
 	default:
 		mulBlockInt4AVX2(&dst[0], stride, &x[0], xStride, rows, &w[0], groups, add)
 	}
@@ -258,13 +258,13 @@ func mulBlockBF16AVX512(dst *float32, stride int, x *float32, xStride, rows int,
 func mulBlockPairsAVX512(dst *float32, stride int, x *uint16, xStride, rows int, w *uint16, pairs int, add bool)
 
 //go:noescape
-func mulBlockInt8VNNI(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
+func mulBlockInt8AVXVNNI(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
 
 //go:noescape
 func mulBlockInt8AVX512(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
 
 //go:noescape
-func mulBlockInt4VNNI(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
+func mulBlockInt4AVXVNNI(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
 
 //go:noescape
 func mulBlockInt4AVX512(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)

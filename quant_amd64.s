@@ -299,9 +299,9 @@ TEXT ·mulBlockInt4AVX2(SB), NOSPLIT, $0-57
 	VMOVDQU 128(R10), Y14; DOTW_Y2; DOTW_Y6 \
 	VMOVDQU 160(R10), Y14; DOTW_Y3; DOTW_Y7
 
-// func mulBlockInt8VNNI(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
+// func mulBlockInt8AVXVNNI(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
 // Reference: mulBlockInt8Generic, the same bits.
-TEXT ·mulBlockInt8VNNI(SB), NOSPLIT, $0-57
+TEXT ·mulBlockInt8AVXVNNI(SB), NOSPLIT, $0-57
 	KERNEL(8, 0, BIAS, VNNI8STEP1, VNNI8STEP2, NOTHING)
 
 #define VNNI4STEP1 \
@@ -318,9 +318,9 @@ TEXT ·mulBlockInt8VNNI(SB), NOSPLIT, $0-57
 	INT4W(128(R10)); DOTW_Y2; DOTW_Y6; DOTH_Y2; DOTH_Y6 \
 	INT4W(160(R10)); DOTW_Y3; DOTW_Y7; DOTH_Y3; DOTH_Y7
 
-// func mulBlockInt4VNNI(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
+// func mulBlockInt4AVXVNNI(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
 // Reference: mulBlockInt4Generic, the same bits.
-TEXT ·mulBlockInt4VNNI(SB), NOSPLIT, $0-57
+TEXT ·mulBlockInt4AVXVNNI(SB), NOSPLIT, $0-57
 	NIBBLES
 	KERNEL(4, 16, BIAS, VNNI4STEP1, VNNI4STEP2, NOTHING)
 

@@ -186,12 +186,12 @@ func (ws *workspace) commit(layer, rows int) {
 			seg.cache.reserve(seg.rows)
 		}
 	}
-	t := &ws.commitTask
-	*t = commitTask{ws: ws, layer: layer, rows: rows, heads: 1}
-	if heads := ws.stack.cfg.KVHeads; rows*ws.stack.cfg.HeadDim < 1<<13 {
-		t.heads = heads
+	c, t := &ws.stack.cfg, &ws.commitTask
+	*t = commitTask{ws: ws, layer: layer, rows: rows, heads: c.KVHeads}
+	if rows*c.HeadDim >= 1<<13 {
+		t.heads = 1
 	}
-	ws.crew.run(t, ws.stack.cfg.KVHeads/t.heads)
+	ws.crew.run(t, c.KVHeads/t.heads)
 }
 
 // commitTask is commit for some heads a part.
