@@ -58,6 +58,7 @@ func TestVectorGuardPages(t *testing.T) {
 				scale(v[0], v[1], 0.5)
 				rotatePairs(v[0], v[1], v[2], v[3])
 				narrowF16(guarded(t, make([]uint16, n), atEnd), v[1])
+				narrowInt8(guarded(t, make([]int8, n), atEnd), v[2], 1/magnitude(v[2]))
 				s := newSoftmax()
 				s.extend(v[3])
 			}

@@ -1,5 +1,7 @@
 package photon
 
+import "math"
+
 // CacheType is how keys and values are held.
 type CacheType int
 
@@ -58,27 +60,15 @@ func (r *kvRows) set(t CacheType, at int, x []float32) {
 	case CacheF16:
 		narrowF16(r.f16[at*len(x):][:len(x)], x)
 	case CacheInt8:
-		var amax float32
-		for _, v := range x {
-			amax = max(amax, v, -v)
-		}
+		amax := magnitude(x)
 		r.scale[at] = amax / 127
 		to := r.i8[at*len(x):][:len(x)]
-		if amax < 1e-30 { // the inverse would overflow
+		if !(amax >= 1e-30 && amax <= math.MaxFloat32) { // the inverse would overflow, or the scale says it all
 			clear(to)
 			return
 		}
-		inverse := 127 / amax
-		for i, v := range x {
-			to[i] = int8(roundEven(v * inverse))
-		}
+		narrowInt8(to, x, 127/amax)
 	}
-}
-
-// roundEven rounds |x| < 2²² to the nearest integer, ties to even.
-func roundEven(x float32) int32 {
-	const magic = 3 << 22
-	return int32(float32(x+magic) - magic)
 }
 
 // copyRows copies n rows of one head.

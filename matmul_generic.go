@@ -123,7 +123,7 @@ func quantizeRowGeneric(dst []quantGroup, x []float32, offset int32) {
 	for g := range dst {
 		values, d := x[g*groupSize:min((g+1)*groupSize, len(x))], &dst[g]
 		*d = quantGroup{}
-		amax := absMax(values)
+		amax := magnitudeGeneric(values)
 		if !(amax <= math.MaxFloat32) {
 			d.scale = float32(math.NaN())
 			continue

@@ -45,16 +45,18 @@ func kernelTiers() []string { return []string{"generic"} }
 func useKernel(name string) {}
 func kernelName() string    { return "generic" }
 
-func sumSquares(x []float32, s *lanes)                  { sumSquaresGeneric(x, s) }
-func mulScaled(dst, x, weight []float32, scale float32) { mulScaledGeneric(dst, x, weight, scale) }
-func mulSilu(dst, gate, up []float32)                   { mulSiluGeneric(dst, gate, up) }
-func addTo(dst, x []float32)                            { addToGeneric(dst, x) }
-func mulBy(dst, x []float32)                            { mulByGeneric(dst, x) }
-func scale(dst, x []float32, a float32)                 { scaleGeneric(dst, x, a) }
-func rotatePairs(a, b, cos, sin []float32)              { rotatePairsGeneric(a, b, cos, sin) }
-func narrowF16(dst []uint16, x []float32)               { narrowF16Generic(dst, x) }
-func maximum(x []float32) float32                       { return maximumGeneric(x) }
-func expSum(x []float32, top float32, s *lanes)         { expSumGeneric(x, top, s) }
+func sumSquares(x []float32, s *lanes)                    { sumSquaresGeneric(x, s) }
+func mulScaled(dst, x, weight []float32, scale float32)   { mulScaledGeneric(dst, x, weight, scale) }
+func mulSilu(dst, gate, up []float32)                     { mulSiluGeneric(dst, gate, up) }
+func addTo(dst, x []float32)                              { addToGeneric(dst, x) }
+func mulBy(dst, x []float32)                              { mulByGeneric(dst, x) }
+func scale(dst, x []float32, a float32)                   { scaleGeneric(dst, x, a) }
+func rotatePairs(a, b, cos, sin []float32)                { rotatePairsGeneric(a, b, cos, sin) }
+func narrowF16(dst []uint16, x []float32)                 { narrowF16Generic(dst, x) }
+func narrowInt8(dst []int8, x []float32, inverse float32) { narrowInt8Generic(dst, x, inverse) }
+func magnitude(x []float32) float32                       { return magnitudeGeneric(x) }
+func maximum(x []float32) float32                         { return maximumGeneric(x) }
+func expSum(x []float32, top float32, s *lanes)           { expSumGeneric(x, top, s) }
 
 func scoreF32(dst []float32, stride int, q, k []float32, dim int) {
 	scoreF32Generic(dst, stride, q, k, dim)

@@ -25,7 +25,7 @@ type quantGroup struct {
 // Values that came out of it give the same weights again. A value that is not finite makes the scale NaN or infinite, and so
 // the output NaN.
 func packInt8(group []byte, lane int, values []float32) {
-	bits := f32ToBF16(absMax(values) / 127)
+	bits := f32ToBF16(magnitude(values) / 127)
 	scale := bf16ToF32(bits)
 	if scale < leastScale {
 		bits, values = 0, nil
@@ -56,7 +56,7 @@ func packInt4(group []byte, lane int, values []float32) {
 // and for that q the best scale.
 func quantizeInt4(best *[groupSize]int8, values []float32) (scaleBits uint16) {
 	*best = [groupSize]int8{}
-	extreme := absMax(values) // with its sign, below
+	extreme := magnitude(values) // with its sign, below
 	if !(extreme <= math.MaxFloat32) {
 		return f32ToBF16(float32(math.NaN()))
 	}
@@ -97,15 +97,6 @@ func quantizeInt4(best *[groupSize]int8, values []float32) (scaleBits uint16) {
 
 // leastScale is the least scale to divide by: its inverse is finite.
 const leastScale = 0x1p-126
-
-// absMax is the largest magnitude; NaN beats infinity.
-func absMax(values []float32) float32 {
-	most := uint32(0)
-	for _, v := range values {
-		most = max(most, math.Float32bits(v)&^(1<<31))
-	}
-	return math.Float32frombits(most)
-}
 
 // roundToInt rounds |v| < 2^22 to nearest, ties to even: adding 1.5·2^23 leaves the integer in the last bits.
 func roundToInt(v float32) int32 {

@@ -116,6 +116,55 @@ halves:
 	VZEROUPPER
 	RET
 
+// func narrowInt8Vector(dst *int8, x *float32, n int, inverse float32)
+// Reference: narrowInt8Generic.
+TEXT ·narrowInt8Vector(SB), NOSPLIT, $0-28
+	MOVQ         dst+0(FP), DI
+	MOVQ         x+8(FP), SI
+	MOVQ         n+16(FP), CX
+	VBROADCASTSS inverse+24(FP), Y15
+	PCALIGN $32
+
+bytes:
+	VMULPS       (SI), Y15, Y0
+	VCVTPS2DQ    Y0, Y0
+	VEXTRACTI128 $1, Y0, X1
+	VPACKSSDW    X1, X0, X0
+	VPACKSSWB    X0, X0, X0
+	VMOVQ        X0, (DI)
+	ADDQ         $32, SI
+	ADDQ         $8, DI
+	SUBQ         $8, CX
+	JNE          bytes
+	VZEROUPPER
+	RET
+
+// func magnitudeVector(x *float32, n int) float32
+// Reference: magnitudeGeneric.
+TEXT ·magnitudeVector(SB), NOSPLIT, $0-20
+	MOVQ     x+0(FP), SI
+	MOVQ     n+8(FP), CX
+	VPCMPEQD Y15, Y15, Y15
+	VPSRLD   $1, Y15, Y15 // all but the sign bit
+	VPXOR    Y0, Y0, Y0
+	PCALIGN $32
+
+magnitudes:
+	VPAND        (SI), Y15, Y1
+	VPMAXUD      Y1, Y0, Y0
+	ADDQ         $32, SI
+	SUBQ         $8, CX
+	JNE          magnitudes
+	VEXTRACTI128 $1, Y0, X1
+	VPMAXUD      X1, X0, X0
+	VPSHUFD      $0x4e, X0, X1
+	VPMAXUD      X1, X0, X0
+	VPSHUFD      $0xb1, X0, X1
+	VPMAXUD      X1, X0, X0
+	VMOVSS       X0, ret+16(FP)
+	VZEROUPPER
+	RET
+
 // func maximumVector(x *float32, n int) float32
 // Reference: maximumGeneric, but a NaN may or may not be the result.
 TEXT ·maximumVector(SB), NOSPLIT, $0-20

@@ -138,6 +138,48 @@ halves:
 	BNE     halves
 	RET
 
+// func narrowInt8Vector(dst *int8, x *float32, n int, inverse float32)
+// Reference: narrowInt8Generic.
+TEXT ·narrowInt8Vector(SB), NOSPLIT, $0-28
+	MOVD  dst+0(FP), R0
+	MOVD  x+8(FP), R1
+	MOVD  n+16(FP), R2
+	FMOVS inverse+24(FP), F15
+
+bytes:
+	FLDPQ.P 32(R1), (F0, F1)
+	FMULE(0, 0, 15, 0)
+	FMULE(1, 1, 15, 0)
+	FCVTNSV(0, 0)
+	FCVTNSV(1, 1)
+	VUZP1   V1.H8, V0.H8, V0.H8
+	VUZP1   V0.B16, V0.B16, V0.B16
+	FMOVD.P F0, 8(R0)
+	SUBS    $8, R2
+	BNE     bytes
+	RET
+
+// func magnitudeVector(x *float32, n int) float32
+// Reference: magnitudeGeneric.
+TEXT ·magnitudeVector(SB), NOSPLIT, $0-20
+	MOVD x+0(FP), R0
+	MOVD n+8(FP), R1
+	MOVD $0x7fffffff, R2 // all but the sign bit
+	VDUP R2, V3.S4
+	ZEROV(0)
+
+magnitudes:
+	FLDPQ.P 32(R0), (F1, F2)
+	VAND    V3.B16, V1.B16, V1.B16
+	VAND    V3.B16, V2.B16, V2.B16
+	VUMAX   V1.S4, V0.S4, V0.S4
+	VUMAX   V2.S4, V0.S4, V0.S4
+	SUBS    $8, R1
+	BNE     magnitudes
+	UMAXVS(0, 0)
+	FMOVS   F0, ret+16(FP)
+	RET
+
 // func maximumVector(x *float32, n int) float32
 // Reference: maximumGeneric.
 TEXT ·maximumVector(SB), NOSPLIT, $0-20

@@ -2,6 +2,8 @@
 
 package photon
 
+import "math"
+
 // The wrappers of the kernels that amd64 and arm64 have both, named …Vector. addToVector, mulByVector, and those of attention are
 // Go functions of each machine.
 
@@ -96,6 +98,29 @@ func narrowF16(dst []uint16, x []float32) {
 		dst, x = dst[n:], x[n:]
 	}
 	narrowF16Generic(dst, x)
+}
+
+// narrowInt8 rounds x·inverse to whole numbers.
+func narrowInt8(dst []int8, x []float32, inverse float32) {
+	if n := len(x) &^ 7; useVectors() && n > 0 {
+		_ = dst[n-1]
+		raceWrite(dst[:n])
+		raceRead(x[:n])
+		narrowInt8Vector(&dst[0], &x[0], n, inverse)
+		dst, x = dst[n:], x[n:]
+	}
+	narrowInt8Generic(dst, x, inverse)
+}
+
+// magnitude is the largest magnitude.
+func magnitude(x []float32) float32 {
+	n := len(x) &^ 7
+	if !useVectors() || n == 0 {
+		return magnitudeGeneric(x)
+	}
+	raceRead(x[:n])
+	most := math.Float32bits(magnitudeVector(&x[0], n))
+	return math.Float32frombits(max(most, math.Float32bits(magnitudeGeneric(x[n:]))))
 }
 
 func maximum(x []float32) float32 {
@@ -212,6 +237,12 @@ func rotatePairsVector(a, b, cos, sin *float32, n int)
 
 //go:noescape
 func narrowF16Vector(dst *uint16, x *float32, n int)
+
+//go:noescape
+func narrowInt8Vector(dst *int8, x *float32, n int, inverse float32)
+
+//go:noescape
+func magnitudeVector(x *float32, n int) float32
 
 //go:noescape
 func maximumVector(x *float32, n int) float32

@@ -77,6 +77,23 @@ func narrowF16Generic(dst []uint16, x []float32) {
 	}
 }
 
+// narrowInt8Generic rounds x·inverse, at most 127 in magnitude, to the nearest integers, ties to even.
+func narrowInt8Generic(dst []int8, x []float32, inverse float32) {
+	dst = dst[:len(x)]
+	for i, v := range x {
+		dst[i] = int8(roundToInt(float32(v * inverse)))
+	}
+}
+
+// magnitudeGeneric is the largest magnitude; NaN beats infinity.
+func magnitudeGeneric(x []float32) float32 {
+	most := uint32(0)
+	for _, v := range x {
+		most = max(most, math.Float32bits(v)&^(1<<31))
+	}
+	return math.Float32frombits(most)
+}
+
 func maximumGeneric(x []float32) float32 {
 	top := float32(math.Inf(-1))
 	for _, v := range x {

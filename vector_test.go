@@ -94,6 +94,27 @@ func TestVectorKernels(t *testing.T) {
 				}
 			}
 			check("narrowF16", narrow(narrowF16), narrow(narrowF16Generic))
+			check("magnitude", func(x, _, _, _ []float32) float32 { return magnitude(x) },
+				func(x, _, _, _ []float32) float32 { return magnitudeGeneric(x) })
+			narrowInt := func(f func(dst []int8, x []float32, inverse float32)) func(x, a, _, _ []float32) float32 {
+				return func(x, a, _, _ []float32) float32 {
+					whole := make([]int8, n+1)
+					for i, v := range a {
+						a[i] = min(max(v, -100), 100)
+						if v != v {
+							a[i] = 0
+						}
+					}
+					f(whole[:n], a, 1.27)
+					for i, q := range whole {
+						if i < n {
+							x[i] = float32(q)
+						}
+					}
+					return float32(whole[n])
+				}
+			}
+			check("narrowInt8", narrowInt(narrowInt8), narrowInt(narrowInt8Generic))
 			if n%3 != 0 { // of NaNs the largest may be anything
 				check("maximum", func(x, _, _, _ []float32) float32 { return maximum(x) },
 					func(x, _, _, _ []float32) float32 { return maximumGeneric(x) })
