@@ -11,24 +11,10 @@
 	VFMADD231PS  Z24, Z26, a \
 	VFMADD231PS  Z25, Z26, b
 
-#define F32TILE(tile, k, n, X, DST, far) \
-tile: \
-	DST(ZERO)           \
-	TESTL   AX, AX      \
-	JEQ     k           \
-	DST(LOAD)           \
-k: \
-	FETCH(far, (R10))   \
-	VMOVUPS 0(R10), Z24 \
-	VMOVUPS 64(R10), Z25 \
-	X(F32ROW)           \
-	ADDQ    $4, R12     \
-	ADDQ    $4, R13     \
-	ADDQ    $128, R10   \
-	DECQ    R11         \
-	JNE     k           \
-	DST(STORE)          \
-	AFTER(f32x, n)
+// w of an input at p: Z24, Z25.
+#define F32W(p) \
+	VMOVUPS 0 p, Z24  \
+	VMOVUPS 64 p, Z25
 
 // func mulBlockF32AVX512(dst *float32, stride int, x *float32, xStride, rows int, w *float32, k int, add bool)
 // Reference: mulBlockF32Generic, up to the rounding of fused products.
@@ -46,7 +32,7 @@ TEXT ·mulBlockF32AVX512(SB), NOSPLIT, $8-57
 	MOVQ    w+40(FP), DX
 	MOVBLZX add+56(FP), AX
 
-f32x:
+tile:
 	TILE12(f32x12, f32x6, f32x5, f32x4, f32x3, f32x2, f32x1)
 
 f32x12:
@@ -61,8 +47,7 @@ f32x12Begin:
 	MOVQ step-8(SP), BX
 
 f32x12K:
-	VMOVUPS 0(R10), Z24
-	VMOVUPS 64(R10), Z25
+	F32W((R10))
 	X12(F32ROW)
 	ADDQ  $4, R12
 	ADDQ  $4, R13
@@ -75,14 +60,14 @@ f32x12K:
 	DECQ  R11
 	JNE   f32x12K
 	DST12(STORE)
-	AFTER12(f32x, k+48(FP))
+	AFTER12(tile, k+48(FP))
 
-	F32TILE(f32x6, f32x6K, 6, X6, DST6, BLOCK)
-	F32TILE(f32x5, f32x5K, 5, X5, DST5, BLOCK)
-	F32TILE(f32x4, f32x4K, 4, X4, DST4, BLOCK)
-	F32TILE(f32x3, f32x3K, 3, X3, DST3, BLOCK)
-	F32TILE(f32x2, f32x2K, 2, X2, DST2, BLOCK)
-	F32TILE(f32x1, f32x1K, 1, X1, DST1, NEAR)
+	FLOATTILE(f32x6, f32x6K, 6, F32W((R10)), X6(F32ROW), 4, DST6, BLOCK)
+	FLOATTILE(f32x5, f32x5K, 5, F32W((R10)), X5(F32ROW), 4, DST5, BLOCK)
+	FLOATTILE(f32x4, f32x4K, 4, F32W((R10)), X4(F32ROW), 4, DST4, BLOCK)
+	FLOATTILE(f32x3, f32x3K, 3, F32W((R10)), X3(F32ROW), 4, DST3, BLOCK)
+	FLOATTILE(f32x2, f32x2K, 2, F32W((R10)), X2(F32ROW), 4, DST2, BLOCK)
+	FLOATTILE(f32x1, f32x1K, 1, F32W((R10)), X1(F32ROW), 4, DST1, NEAR)
 
 // w of a pair of inputs at p: Z24, Z25 the even one, Z26, Z27 the odd one. Z30 keeps the upper halves.
 #define BF16W(p) \
@@ -99,24 +84,6 @@ f32x12K:
 	VFMADD231PS  Z25, Z28, b \
 	VFMADD231PS  Z26, Z29, a \
 	VFMADD231PS  Z27, Z29, b
-
-#define BF16TILE(tile, k, n, X, DST, far) \
-tile: \
-	DST(ZERO)         \
-	TESTL AX, AX      \
-	JEQ   k           \
-	DST(LOAD)         \
-k: \
-	FETCH(far, (R10)) \
-	BF16W((R10))      \
-	X(BF16ROW)        \
-	ADDQ  $8, R12     \
-	ADDQ  $8, R13     \
-	ADDQ  $128, R10   \
-	DECQ  R11         \
-	JNE   k           \
-	DST(STORE)        \
-	AFTER(bf16x, n)
 
 // func mulBlockBF16AVX512(dst *float32, stride int, x *float32, xStride, rows int, w *uint16, pairs int, add bool)
 // Reference: mulBlockBF16Generic, up to the rounding of fused products.
@@ -136,7 +103,7 @@ TEXT ·mulBlockBF16AVX512(SB), NOSPLIT, $8-57
 	VPTERNLOGD $0xff, Z30, Z30, Z30
 	VPSLLD     $16, Z30, Z30
 
-bf16x:
+tile:
 	TILE12(bf16x12, bf16x6, bf16x5, bf16x4, bf16x3, bf16x2, bf16x1)
 
 bf16x12:
@@ -164,14 +131,14 @@ bf16x12K:
 	DECQ  R11
 	JNE   bf16x12K
 	DST12(STORE)
-	AFTER12(bf16x, pairs+48(FP))
+	AFTER12(tile, pairs+48(FP))
 
-	BF16TILE(bf16x6, bf16x6K, 6, X6, DST6, BLOCK)
-	BF16TILE(bf16x5, bf16x5K, 5, X5, DST5, BLOCK)
-	BF16TILE(bf16x4, bf16x4K, 4, X4, DST4, BLOCK)
-	BF16TILE(bf16x3, bf16x3K, 3, X3, DST3, BLOCK)
-	BF16TILE(bf16x2, bf16x2K, 2, X2, DST2, BLOCK)
-	BF16TILE(bf16x1, bf16x1K, 1, X1, DST1, NEAR)
+	FLOATTILE(bf16x6, bf16x6K, 6, BF16W((R10)), X6(BF16ROW), 8, DST6, BLOCK)
+	FLOATTILE(bf16x5, bf16x5K, 5, BF16W((R10)), X5(BF16ROW), 8, DST5, BLOCK)
+	FLOATTILE(bf16x4, bf16x4K, 4, BF16W((R10)), X4(BF16ROW), 8, DST4, BLOCK)
+	FLOATTILE(bf16x3, bf16x3K, 3, BF16W((R10)), X3(BF16ROW), 8, DST3, BLOCK)
+	FLOATTILE(bf16x2, bf16x2K, 2, BF16W((R10)), X2(BF16ROW), 8, DST2, BLOCK)
+	FLOATTILE(bf16x1, bf16x1K, 1, BF16W((R10)), X1(BF16ROW), 8, DST1, NEAR)
 
 // func mulRowBF16AVX512(dst, x *float32, w, v *uint16, pairs int, add bool)
 // Reference: mulBlockBF16Generic for one row and two panels, w (Z0, Z1) and v (Z2, Z3), so that sums need not wait for one another.

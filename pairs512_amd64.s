@@ -48,24 +48,6 @@
 	PAIRS5                         \
 	VPBROADCASTD (R13)(R9*2), Z14; DOT_Z10; DOT_Z11
 
-#define PAIRSTILE(tile, k, n, PAIRS, DST, far) \
-tile: \
-	DST(ZERO)         \
-	TESTL AX, AX      \
-	JEQ   k           \
-	DST(LOAD)         \
-k: \
-	FETCH(far, (R10)) \
-	PAIRSW((R10))     \
-	PAIRS             \
-	ADDQ  $4, R12     \
-	ADDQ  $4, R13     \
-	ADDQ  $128, R10   \
-	DECQ  R11         \
-	JNE   k           \
-	DST(STORE)        \
-	AFTER(pairsx, n)
-
 // func mulBlockPairsAVX512(dst *float32, stride int, x *uint16, xStride, rows int, w *uint16, pairs int, add bool)
 // Reference: mulBlockBF16Generic, but for the rounding within a pair and for denormals, which count as zero.
 TEXT ·mulBlockPairsAVX512(SB), NOSPLIT, $0-57
@@ -80,15 +62,15 @@ TEXT ·mulBlockPairsAVX512(SB), NOSPLIT, $0-57
 	MOVQ    pairs+48(FP), BX
 	MOVBLZX add+56(FP), AX
 
-pairsx:
+tile:
 	TILE(pairsx6, pairsx5, pairsx4, pairsx3, pairsx2, pairsx1)
 
-	PAIRSTILE(pairsx6, pairsx6K, 6, PAIRS6, DST6, BLOCK)
-	PAIRSTILE(pairsx5, pairsx5K, 5, PAIRS5, DST5, BLOCK)
-	PAIRSTILE(pairsx4, pairsx4K, 4, PAIRS4, DST4, BLOCK)
-	PAIRSTILE(pairsx3, pairsx3K, 3, PAIRS3, DST3, BLOCK)
-	PAIRSTILE(pairsx2, pairsx2K, 2, PAIRS2, DST2, BLOCK)
-	PAIRSTILE(pairsx1, pairsx1K, 1, PAIRS1, DST1, NEAR)
+	FLOATTILE(pairsx6, pairsx6K, 6, PAIRSW((R10)), PAIRS6, 4, DST6, BLOCK)
+	FLOATTILE(pairsx5, pairsx5K, 5, PAIRSW((R10)), PAIRS5, 4, DST5, BLOCK)
+	FLOATTILE(pairsx4, pairsx4K, 4, PAIRSW((R10)), PAIRS4, 4, DST4, BLOCK)
+	FLOATTILE(pairsx3, pairsx3K, 3, PAIRSW((R10)), PAIRS3, 4, DST3, BLOCK)
+	FLOATTILE(pairsx2, pairsx2K, 2, PAIRSW((R10)), PAIRS2, 4, DST2, BLOCK)
+	FLOATTILE(pairsx1, pairsx1K, 1, PAIRSW((R10)), PAIRS1, 4, DST1, NEAR)
 
 // func mulRowPairsAVX512(dst *float32, x, w, v *uint16, pairs int, add bool)
 // Reference: that of mulBlockPairsAVX512, for one row and two panels, w (Z0, Z1) and v (Z2, Z3).

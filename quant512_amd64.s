@@ -82,6 +82,11 @@
 	SCALE5(at)                               \
 	SCALE(at(R13)(R9*2), Z10, Z11, Z22, Z23)
 
+// w of a step of int8.
+#define INT8W \
+	VMOVDQU32 64(R10), Z24  \
+	VMOVDQU32 128(R10), Z25
+
 // Four inputs of a row: Z24, Z25 are w, unsigned; x is signed.
 #define INT8ROW(x, a, b) \
 	VPBROADCASTD x, Z28      \
@@ -122,36 +127,40 @@
 	VPANDD    Z26, Z30, Z26 \
 	VPANDD    Z27, Z30, Z27
 
-#define INT8TILE(tile, group, k, n, X, FDST, SCALEN, far) \
-tile: \
+#define NOTHING
+
+// A tile of n rows: groups of steps of 128 bytes, of which W loads one and ROWS multiplies it with four inputs (and, of int4, four more) of
+// each row of x, whose scale stands at bytes behind the last of them.
+#define GROUPTILE(begin, group, k, n, steps, at, X, PREPARE, W, ROWS, FDST, SCALEN, far) \
+begin: \
 	FDST(ZERO)                \
 	TESTL AX, AX              \
 	JEQ   group               \
 	FDST(LOAD)                \
 group: \
 	X(BIAS)                   \
-	MOVQ  $8, BX              \
+	PREPARE                   \
+	MOVQ  $steps, BX          \
 k: \
 	FETCH(far, (R10))         \
-	VMOVDQU32 64(R10), Z24    \
-	VMOVDQU32 128(R10), Z25   \
-	X(INT8ROW)                \
+	W                         \
+	ROWS                      \
 	ADDQ  $4, R12             \
 	ADDQ  $4, R13             \
 	ADDQ  $128, R10           \
 	DECQ  BX                  \
 	JNE   k                   \
 	FETCH64(far, (R10))       \
-	SCALES(-1024(R10), -992(R10)) \
-	SCALEN(0)                 \
-	ADDQ  $8, R12             \
-	ADDQ  $8, R13             \
+	SCALES((-128*steps)(R10), (-128*steps+32)(R10)) \
+	SCALEN(at)                \
+	ADDQ  $(8+at), R12        \
+	ADDQ  $(8+at), R13        \
 	ADDQ  $64, R10            \
 	DECQ  R11                 \
 	JNE   group               \
 	FDST(STORE)               \
 	MOVQ  groups+48(FP), BX   \
-	AFTER(int8x, n)
+	AFTER(tile, n)
 
 // func mulBlockInt8AVX512(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
 // Reference: mulBlockInt8Generic, the same bits.
@@ -167,46 +176,15 @@ TEXT ·mulBlockInt8AVX512(SB), NOSPLIT, $0-57
 	MOVQ    groups+48(FP), BX
 	MOVBLZX add+56(FP), AX
 
-int8x:
+tile:
 	TILE(int8x6, int8x5, int8x4, int8x3, int8x2, int8x1)
 
-	INT8TILE(int8x6, int8x6Group, int8x6K, 6, X6, FDST6, SCALE6, BLOCK)
-	INT8TILE(int8x5, int8x5Group, int8x5K, 5, X5, FDST5, SCALE5, BLOCK)
-	INT8TILE(int8x4, int8x4Group, int8x4K, 4, X4, FDST4, SCALE4, BLOCK)
-	INT8TILE(int8x3, int8x3Group, int8x3K, 3, X3, FDST3, SCALE3, BLOCK)
-	INT8TILE(int8x2, int8x2Group, int8x2K, 2, X2, FDST2, SCALE2, BLOCK)
-	INT8TILE(int8x1, int8x1Group, int8x1K, 1, X1, FDST1, SCALE1, NEAR)
-
-#define INT4TILE(tile, group, k, n, X, FDST, SCALEN, far) \
-tile: \
-	FDST(ZERO)                \
-	TESTL AX, AX              \
-	JEQ   group               \
-	FDST(LOAD)                \
-group: \
-	X(BIAS)                   \
-	NIBBLES                   \
-	MOVQ  $4, BX              \
-k: \
-	FETCH(far, (R10))         \
-	INT4W                     \
-	X(INT4ROW)                \
-	ADDQ  $4, R12             \
-	ADDQ  $4, R13             \
-	ADDQ  $128, R10           \
-	DECQ  BX                  \
-	JNE   k                   \
-	FETCH64(far, (R10))       \
-	SCALES(-512(R10), -480(R10)) \
-	SCALEN(16)                \
-	ADDQ  $24, R12            \
-	ADDQ  $24, R13            \
-	ADDQ  $64, R10            \
-	DECQ  R11                 \
-	JNE   group               \
-	FDST(STORE)               \
-	MOVQ  groups+48(FP), BX   \
-	AFTER(int4x, n)
+	GROUPTILE(int8x6, int8x6Group, int8x6K, 6, 8, 0, X6, NOTHING, INT8W, X6(INT8ROW), FDST6, SCALE6, BLOCK)
+	GROUPTILE(int8x5, int8x5Group, int8x5K, 5, 8, 0, X5, NOTHING, INT8W, X5(INT8ROW), FDST5, SCALE5, BLOCK)
+	GROUPTILE(int8x4, int8x4Group, int8x4K, 4, 8, 0, X4, NOTHING, INT8W, X4(INT8ROW), FDST4, SCALE4, BLOCK)
+	GROUPTILE(int8x3, int8x3Group, int8x3K, 3, 8, 0, X3, NOTHING, INT8W, X3(INT8ROW), FDST3, SCALE3, BLOCK)
+	GROUPTILE(int8x2, int8x2Group, int8x2K, 2, 8, 0, X2, NOTHING, INT8W, X2(INT8ROW), FDST2, SCALE2, BLOCK)
+	GROUPTILE(int8x1, int8x1Group, int8x1K, 1, 8, 0, X1, NOTHING, INT8W, X1(INT8ROW), FDST1, SCALE1, NEAR)
 
 // func mulBlockInt4AVX512(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
 // Reference: mulBlockInt4Generic, the same bits.
@@ -222,14 +200,14 @@ TEXT ·mulBlockInt4AVX512(SB), NOSPLIT, $0-57
 	MOVQ    groups+48(FP), BX
 	MOVBLZX add+56(FP), AX
 
-int4x:
+tile:
 	TILE(int4x6, int4x5, int4x4, int4x3, int4x2, int4x1)
 
-	INT4TILE(int4x6, int4x6Group, int4x6K, 6, X6, FDST6, SCALE6, BLOCK)
-	INT4TILE(int4x5, int4x5Group, int4x5K, 5, X5, FDST5, SCALE5, BLOCK)
-	INT4TILE(int4x4, int4x4Group, int4x4K, 4, X4, FDST4, SCALE4, BLOCK)
-	INT4TILE(int4x3, int4x3Group, int4x3K, 3, X3, FDST3, SCALE3, BLOCK)
-	INT4TILE(int4x2, int4x2Group, int4x2K, 2, X2, FDST2, SCALE2, BLOCK)
+	GROUPTILE(int4x6, int4x6Group, int4x6K, 6, 4, 16, X6, NIBBLES, INT4W, X6(INT4ROW), FDST6, SCALE6, BLOCK)
+	GROUPTILE(int4x5, int4x5Group, int4x5K, 5, 4, 16, X5, NIBBLES, INT4W, X5(INT4ROW), FDST5, SCALE5, BLOCK)
+	GROUPTILE(int4x4, int4x4Group, int4x4K, 4, 4, 16, X4, NIBBLES, INT4W, X4(INT4ROW), FDST4, SCALE4, BLOCK)
+	GROUPTILE(int4x3, int4x3Group, int4x3K, 3, 4, 16, X3, NIBBLES, INT4W, X3(INT4ROW), FDST3, SCALE3, BLOCK)
+	GROUPTILE(int4x2, int4x2Group, int4x2K, 2, 4, 16, X2, NIBBLES, INT4W, X2(INT4ROW), FDST2, SCALE2, BLOCK)
 
 int4x1:
 	FDST1(ZERO)

@@ -199,3 +199,23 @@
 #define STORE(p, a, b) \
 	VMOVUPS a, 0 p  \
 	VMOVUPS b, 64 p
+
+// A tile of n rows whose sums are floats: W loads a step of 128 bytes of w, ROWS multiplies it with the size bytes that a step takes of
+// each row of x.
+#define FLOATTILE(begin, k, n, W, ROWS, size, DST, far) \
+begin: \
+	DST(ZERO)         \
+	TESTL AX, AX      \
+	JEQ   k           \
+	DST(LOAD)         \
+k: \
+	FETCH(far, (R10)) \
+	W                 \
+	ROWS              \
+	ADDQ  $size, R12  \
+	ADDQ  $size, R13  \
+	ADDQ  $128, R10   \
+	DECQ  R11         \
+	JNE   k           \
+	DST(STORE)        \
+	AFTER(tile, n)
