@@ -16,41 +16,49 @@ const (
 // attentionTask is causal attention of one layer for the rows of a step: queries from ws.qkv, keys and values from the rows' caches
 // and, after those, from the fresh rows of the step.
 //
-// Its unit is a tile: a few rows of one segment, with the query heads of one kv head, walk the positions that they see in ascending
-// order, block by block. The order of a row's sums depends on positions only, so neither its company nor the places where keys and
-// values stand can change its bits.
+// Its unit is a tile: a few rows of one segment, with the query heads of one kv head, take the positions that they see block by
+// block, each with a softmax of its own, and join the blocks in order. The order of a row's sums depends on positions only, so neither its
+// company nor the places where keys and values stand can change its bits. Where there are few tiles for the threads,
+// these share the blocks of each.
 type attentionTask struct {
 	ws      *workspace
 	layer   int
-	rows    int
 	tiles   []attentionTile
-	split   int // into how many parts the query heads of a kv head are cut, so that every thread has some
-	perPart int // tiles
+	cut     int // blocks to a tile, each done by itself; 0: whole tiles are
+	perPart int // tiles or blocks
 	scratch []attentionScratch
+	sums    []float32 // of the blocks of cut tiles, [kv heads × tiles × cut × queries × dim]
+	soft    []softmax // and theirs, [… × queries]
 }
 
 // attentionTile is a run of rows of a step, all of one segment.
 type attentionTile struct{ row, rows int }
 
-// attentionScratch is what a tile needs; a worker holds one while it does a part.
+// attentionScratch is what a worker needs, for a tile or a block of one at a time.
 type attentionScratch struct {
-	busy   atomic.Bool
-	q      []float32 // [queries × dim], row by row, times 1/sqrt(dim)
-	out    []float32 // [queries × dim]
-	scores []float32 // [queries × attentionStride]
-	soft   []softmax // [queries]
-	spans  []keySpan
+	busy     atomic.Bool
+	h        int        // the kv head
+	places   []rowPlace // of the tile's rows
+	spans    []keySpan  // where the keys and values are that they see
+	q        []float32  // [queries × dim], row by row, times 1/sqrt(dim)
+	scores   []float32  // [queries × attentionStride]
+	narrow   []float32  // [queries × 64], scores with a block of keys of which not all count
+	sums     []float32  // [queries × dim], of a block of positions
+	soft     []softmax  // [queries]
+	allSums  []float32  // [queries × dim], of the blocks so far
+	allSoft  []softmax  // [queries]
+	firstRow int        // of the step
 }
 
 // attend computes attention of one layer for the rows of the step.
 func (ws *workspace) attend(layer, rows int) {
 	c := &ws.stack.cfg
 	t := &ws.attention
-	t.ws, t.layer, t.rows = ws, layer, rows
+	t.ws, t.layer = ws, layer
 	t.tiles = t.tiles[:0]
 	group := c.Heads / c.KVHeads
 	rowsPerTile := max(1, tileQueries/group)
-	work := 0
+	work, most := 0, 0
 	for r := range ws.rows {
 		p := &ws.rows[r]
 		p.visible = p.position + 1
@@ -61,6 +69,7 @@ func (ws *workspace) attend(layer, rows int) {
 			p.visible = min(p.visible, c.SlidingWindow)
 		}
 		work += p.visible
+		most = max(most, p.position/attentionBlock-p.first()/attentionBlock+1)
 		if p.cache != nil {
 			p.cache.read += int64(p.visible) * p.cache.rowBytes() / int64(c.Layers)
 		}
@@ -72,39 +81,90 @@ func (ws *workspace) attend(layer, rows int) {
 	if len(t.scratch) < ws.crew.workers {
 		t.scratch = make([]attentionScratch, ws.crew.workers)
 	}
+	queries := rowsPerTile * group
 	for i := range t.scratch {
-		t.scratch[i].grow(rowsPerTile*group, c.HeadDim)
+		t.scratch[i].grow(queries, c.HeadDim)
 	}
-	t.split = 1
-	for t.split < group && (group%t.split != 0 || len(t.tiles)*c.KVHeads*t.split < ws.crew.workers) {
-		t.split++
+	items := len(t.tiles) * c.KVHeads
+	t.cut = 0
+	if ws.crew.workers > 1 && items < 4*ws.crew.workers && most > 1 {
+		t.cut = most + 1 // a tile's rows may begin in different blocks
+		items *= t.cut
+		t.sums = grow(t.sums, items*queries*c.HeadDim)
+		t.soft = grow(t.soft, items*queries)
 	}
-	items := len(t.tiles) * c.KVHeads * t.split
+	if items == 0 {
+		return
+	}
 	parts := min(items, max(1, 2*work*c.Heads*c.HeadDim/attentionPart), maxParts)
-	if items > 0 {
-		t.perPart = (items + parts - 1) / parts
-		ws.crew.run(t, (items+t.perPart-1)/t.perPart)
+	t.perPart = (items + parts - 1) / parts
+	ws.crew.run(t, (items+t.perPart-1)/t.perPart)
+	if t.cut > 0 {
+		t.joinCut()
 	}
 }
 
 func (s *attentionScratch) grow(queries, dim int) {
 	s.q = grow(s.q, queries*dim)
-	s.out = grow(s.out, queries*dim)
 	s.scores = grow(s.scores, queries*attentionStride)
-	s.soft = grow(s.soft, queries)
+	s.narrow = grow(s.narrow, queries*blockLanes)
+	s.sums, s.allSums = grow(s.sums, queries*dim), grow(s.allSums, queries*dim)
+	s.soft, s.allSoft = grow(s.soft, queries), grow(s.allSoft, queries)
 	s.spans = grow(s.spans, 3)
 }
 
-// part does a run of (query heads, tile); the last tiles of a text, which see the most, come first.
+// part does a run of (kv head, tile), or of their blocks; the last tiles of a text, which see the most, come first.
 func (t *attentionTask) part(i int) {
 	s := &t.scratch[0]
 	for n := 1; !s.busy.CompareAndSwap(false, true); n++ {
 		s = &t.scratch[n%len(t.scratch)]
 	}
 	defer s.busy.Store(false)
-	for item := i * t.perPart; item < min((i+1)*t.perPart, len(t.tiles)*t.ws.stack.cfg.KVHeads*t.split); item++ {
-		t.attendTile(s, item/len(t.tiles), t.tiles[len(t.tiles)-1-item%len(t.tiles)])
+	each := max(1, t.cut)
+	for item := i * t.perPart; item < min((i+1)*t.perPart, len(t.tiles)*t.ws.stack.cfg.KVHeads*each); item++ {
+		from, end := t.begin(s, item/each)
+		if t.cut > 0 {
+			if block := from + item%each; block < end {
+				t.block(s, block)
+				copy(t.sums[item*len(s.sums):], s.sums)
+				copy(t.soft[item*len(s.soft):], s.soft)
+			}
+			continue
+		}
+		for block := from; block < end; block++ {
+			t.block(s, block)
+			t.join(s, block, s.sums, s.soft)
+		}
+		t.write(s)
 	}
+}
+
+// joinCut joins the blocks of cut tiles.
+func (t *attentionTask) joinCut() {
+	s := &t.scratch[0]
+	for n := range len(t.tiles) * t.ws.stack.cfg.KVHeads {
+		from, end := t.begin(s, n)
+		for block := from; block < end; block++ {
+			item := n*t.cut + block - from
+			t.join(s, block, t.sums[item*len(s.sums):], t.soft[item*len(s.soft):])
+		}
+		t.write(s)
+	}
+}
+
+// begin takes up the n-th (kv head, tile) and returns the blocks of positions that it sees, from … end-1.
+func (t *attentionTask) begin(s *attentionScratch, n int) (from, end int) {
+	ws, c := t.ws, &t.ws.stack.cfg
+	tile := t.tiles[len(t.tiles)-1-n%len(t.tiles)]
+	s.h, s.firstRow, s.places = n/len(t.tiles), tile.row, ws.rows[tile.row:][:tile.rows]
+	wide := c.Heads / c.KVHeads * c.HeadDim
+	width := (c.Heads + 2*c.KVHeads) * c.HeadDim
+	for r := range s.places {
+		scale(s.q[r*wide:][:wide], ws.qkv[(tile.row+r)*width+s.h*wide:][:wide], float32(1/math.Sqrt(float64(c.HeadDim))))
+	}
+	first, last := s.places[0].first(), s.places[tile.rows-1].position
+	s.spans = t.spans(s.spans[:0], s.h, tile, first, last+1)
+	return first / attentionBlock, last/attentionBlock + 1
 }
 
 // keySpan is a run of positions whose keys and values stand side by side.
@@ -126,121 +186,158 @@ func (t *attentionTask) spans(list []keySpan, h int, tile attentionTile, first, 
 			list = append(list, keySpan{layer, first + a.n, first + a.n + b.n, at + b.at - a.n})
 		}
 	}
-	return append(list, keySpan{&t.ws.fresh, max(first, begin), end, h*t.rows + place.start - begin})
+	return append(list, keySpan{&t.ws.fresh, max(first, begin), end, h*t.ws.slots + t.ws.rows[place.start].slot - begin})
 }
 
 // first is the first position that a row sees.
 func (p *rowPlace) first() int { return p.position + 1 - p.visible }
 
-// attendTile computes the h-th set of query heads, those of one kv head or some of them, for the rows of a tile.
-func (t *attentionTask) attendTile(s *attentionScratch, h int, tile attentionTile) {
-	ws, c := t.ws, &t.ws.stack.cfg
-	dim, group := c.HeadDim, c.Heads/c.KVHeads/t.split
+// block computes the sums of one block of positions and their softmax for the rows that see some of it.
+func (t *attentionTask) block(s *attentionScratch, block int) {
+	typ, dim := t.ws.cacheType, t.ws.stack.cfg.HeadDim
+	places, rows := s.places, len(s.places)
+	group := t.ws.stack.cfg.Heads / t.ws.stack.cfg.KVHeads
 	wide := group * dim
-	width := (c.Heads + 2*c.KVHeads) * dim
-	places := ws.rows[tile.row:][:tile.rows]
-	q, out, soft := s.q[:tile.rows*wide], s.out[:tile.rows*wide], s.soft[:tile.rows*group]
-	for r := range places {
-		scale(q[r*wide:][:wide], ws.qkv[(tile.row+r)*width+h*wide:][:wide], float32(1/math.Sqrt(float64(dim))))
-	}
-	clear(out)
-	for i := range soft {
-		soft[i] = newSoftmax()
-	}
+	clear(s.sums[:rows*wide])
 
 	// The first row of the tile sees first … firstEnd-1, the last one lastFirst … end-1.
-	first, end := places[0].first(), places[len(places)-1].position+1
-	firstEnd, lastFirst := places[0].position+1, places[len(places)-1].first()
-	s.spans = t.spans(s.spans[:0], h/t.split, tile, first, end)
-	for block := first - first%attentionBlock; block < end; block += attentionBlock {
-		from, to := max(block, first), min(block+attentionBlock, end)
-		for i := range s.spans {
-			s.spans[i].score(ws.cacheType, s.scores, q, dim, from, to)
-		}
-		for r := range places {
-			lo, hi := max(from, places[r].first()), min(to, places[r].position+1)
-			if lo >= hi {
-				continue
-			}
+	first, end := places[0].first(), places[rows-1].position+1
+	firstEnd, lastFirst := places[0].position+1, places[rows-1].first()
+	from, to := max(block*attentionBlock, first), min((block+1)*attentionBlock, end)
+	for i := range s.spans {
+		s.spans[i].score(typ, s.scores, s.narrow, s.q[:rows*wide], dim, from, to)
+	}
+	for r := range places {
+		if lo, hi := max(from, places[r].first()), min(to, places[r].position+1); lo < hi {
 			for i := r * group; i < (r+1)*group; i++ {
-				if shrink := soft[i].extend(s.scores[i*attentionStride:][lo-from : hi-from]); shrink != 1 {
-					scale(out[i*dim:][:dim], out[i*dim:][:dim], shrink)
-				}
+				s.soft[i] = weigh(s.scores[i*attentionStride:][lo-from : hi-from])
 			}
-		}
-		// What all rows see is done for all at once; before and after it each row has its own.
-		lo, hi := max(from, lastFirst), min(to, firstEnd)
-		if lo >= hi {
-			lo, hi = to, to
-		}
-		mix := func(row, rows, lo, hi int) {
-			if lo >= hi {
-				return
-			}
-			for i := range s.spans {
-				s.spans[i].mix(ws.cacheType, out[row*wide:][:rows*wide], s.scores[row*group*attentionStride:], dim, from, lo, hi)
-			}
-		}
-		for r := range places {
-			mix(r, 1, max(from, places[r].first()), min(lo, places[r].position+1))
-		}
-		mix(0, len(places), lo, hi)
-		for r := range places {
-			mix(r, 1, max(hi, places[r].first()), min(to, places[r].position+1))
 		}
 	}
-	for i := range soft {
-		r, g := i/group, i%group
-		scale(ws.mixed[((tile.row+r)*c.Heads+h*group+g)*dim:][:dim], out[i*dim:][:dim], 1/soft[i].sum)
+	// What all rows see is done for all at once; before and after it each row has its own.
+	lo, hi := max(from, lastFirst), min(to, firstEnd)
+	if lo >= hi {
+		lo, hi = to, to
+	}
+	mix := func(row, rows, lo, hi int) {
+		if lo >= hi {
+			return
+		}
+		for i := range s.spans {
+			s.spans[i].mix(typ, s.sums[row*wide:][:rows*wide], s.scores[row*group*attentionStride:], dim, from, lo, hi)
+		}
+	}
+	for r := range places {
+		mix(r, 1, max(from, places[r].first()), min(lo, places[r].position+1))
+	}
+	mix(0, rows, lo, hi)
+	for r := range places {
+		mix(r, 1, max(hi, places[r].first()), min(to, places[r].position+1))
 	}
 }
 
-// score writes q_i · k for those of positions from … to-1 that are in the span to row i of scores, whose first column is from.
-func (s *keySpan) score(t CacheType, scores, q []float32, dim, from, to int) {
-	k, step := &s.layer.k, callKeys(t, q, dim)
-	for lo, hi := max(from, s.from), min(to, s.to); lo < hi; lo += step {
-		at, n := s.base+lo, min(step, hi-lo)
-		dst := scores[lo-from:]
-		switch t {
-		case CacheF32:
-			scoreF32(dst, attentionStride, q, k.f32[at*dim:][:n*dim], dim)
-		case CacheF16:
-			scoreF16(dst, attentionStride, q, k.f16[at*dim:][:n*dim], dim)
-		case CacheInt8:
-			scoreInt8(dst, attentionStride, q, k.i8[at*dim:][:n*dim], dim)
-			for i := range len(q) / dim {
-				mulBy(dst[i*attentionStride:][:n], k.scale[at:][:n])
+// join adds the sums of a block to those of the blocks before it, for the rows that see some of it.
+func (t *attentionTask) join(s *attentionScratch, block int, sums []float32, soft []softmax) {
+	dim := t.ws.stack.cfg.HeadDim
+	group := t.ws.stack.cfg.Heads / t.ws.stack.cfg.KVHeads
+	for r := range s.places {
+		firstBlock, lastBlock := s.places[r].first()/attentionBlock, s.places[r].position/attentionBlock
+		for i := r * group; i < (r+1)*group; i++ {
+			all, sum := s.allSums[i*dim:][:dim], sums[i*dim:][:dim]
+			switch {
+			case block == firstBlock:
+				copy(all, sum)
+				s.allSoft[i] = soft[i]
+			case block > firstBlock && block <= lastBlock:
+				shrink, weight := s.allSoft[i].join(soft[i])
+				if shrink != 1 {
+					scale(all, all, shrink)
+				}
+				if weight != 1 {
+					scale(sum, sum, weight)
+				}
+				add(all, sum)
 			}
 		}
+	}
+}
+
+// write divides the sums by those of their weights.
+func (t *attentionTask) write(s *attentionScratch) {
+	c := &t.ws.stack.cfg
+	group := c.Heads / c.KVHeads
+	for i := range len(s.places) * group {
+		to := ((s.firstRow+i/group)*c.Heads + s.h*group + i%group) * c.HeadDim
+		scale(t.ws.mixed[to:][:c.HeadDim], s.allSums[i*c.HeadDim:][:c.HeadDim], 1/s.allSoft[i].sum)
+	}
+}
+
+// score writes q_i · k for those of positions from … to-1 that are in the span to row i of scores, whose first column is from, and
+// up to fifteen numbers that mean nothing behind them. narrow is scratch.
+func (s *keySpan) score(t CacheType, scores, narrow, q []float32, dim, from, to int) {
+	k, queries := &s.layer.k, len(q)/dim
+	most := max(blockLanes, callKeys(t, queries, dim)&^(blockLanes-1))
+	for lo, hi := max(from, s.from), min(to, s.to); lo < hi; {
+		at, n := s.base+lo, min(most, hi-lo)
+		before := at % k.block // keys of the block that do not count
+		dst, stride := scores[lo-from:], attentionStride
+		if before > 0 {
+			n = min(n, k.block-before)
+			dst, stride = narrow, blockLanes
+		}
+		skip := before &^ 15
+		m := keyMix(queries, stride, (before+n-skip+15)&^15, k.block, dim)
+		begin := (at-before)*dim + skip
+		switch t {
+		case CacheF32:
+			mixF32(dst, q, k.f32[begin:], &m)
+		case CacheF16:
+			mixF16(dst, q, k.f16[begin:], &m)
+		case CacheInt8:
+			mixInt8(dst, q, k.i8[begin:], &m)
+		}
+		if before > 0 {
+			for i := range queries {
+				copy(scores[i*attentionStride+lo-from:][:n], narrow[i*blockLanes+before-skip:])
+			}
+		}
+		if t == CacheInt8 {
+			for i := range queries {
+				mulBy(scores[i*attentionStride+lo-from:][:n], k.scale[at:][:n])
+			}
+		}
+		lo += n
 	}
 }
 
 // mix adds Σ weight·v over those of positions lo … hi-1 that are in the span, ascending, to out. Row i of weights belongs to row i
 // of out, its first column to position from; int8 overwrites it.
 func (s *keySpan) mix(t CacheType, out, weights []float32, dim, from, lo, hi int) {
-	v, step := &s.layer.v, callKeys(t, out, dim)
-	for lo, hi := max(lo, s.from), min(hi, s.to); lo < hi; lo += step {
-		at, n := s.base+lo, min(step, hi-lo)
+	v, queries := &s.layer.v, len(out)/dim
+	most := max(4, callKeys(t, queries, dim))
+	for lo, hi := max(lo, s.from), min(hi, s.to); lo < hi; lo += most {
+		at, n := s.base+lo, min(most, hi-lo)
 		p := weights[lo-from:]
+		m := valueMix(queries, attentionStride, n, dim)
 		switch t {
 		case CacheF32:
-			mixF32(out, p, attentionStride, v.f32[at*dim:][:n*dim], dim)
+			mixF32(out, p, v.f32[at*dim:], &m)
 		case CacheF16:
-			mixF16(out, p, attentionStride, v.f16[at*dim:][:n*dim], dim)
+			mixF16(out, p, v.f16[at*dim:], &m)
 		case CacheInt8:
-			for i := range len(out) / dim {
+			for i := range queries {
 				mulBy(p[i*attentionStride:][:n], v.scale[at:][:n])
 			}
-			mixInt8(out, p, attentionStride, v.i8[at*dim:][:n*dim], dim)
+			mixInt8(out, p, v.i8[at*dim:], &m)
 		}
 	}
 }
 
 // callKeys is the number of keys for one call of a kernel: they stay in the first-level cache while the queries take turns.
-func callKeys(t CacheType, q []float32, dim int) int {
+func callKeys(t CacheType, queries, dim int) int {
 	bytes := 16 << 10
-	if len(q) <= 3*dim {
+	if queries <= 3 {
 		bytes = 64 << 10 // there is one turn
 	}
-	return max(4, bytes/int(t.headBytes(dim))&^3)
+	return bytes / int(t.headBytes(dim))
 }

@@ -1,24 +1,35 @@
 //go:build !purego
 
+#include "go_asm.h"
 #include "textflag.h"
 
-// Attention on AVX2 and FMA, written once for the three forms of keys and values: a macro takes WIDEN, which loads eight elements
-// (into a Y register) or four (into an X register, zeros above) as float32, and SIZE, the bytes of an element. Queries go three by
-// three, a rest of four two by two. dim is a multiple of four; neither queries nor keys are zero.
+// The sums of attention on AVX2 and FMA, with the bits of those on AVX-512 (attention512_amd64.s): queries go three by three, a rest of
+// four two by two, and bands are 32, 16, 8 or 4 elements wide, for a query alone 64. A macro takes WIDEN, which loads eight elements (into
+// a Y register) or four (into an X register, zeros above) as float32, and SIZE, the bytes of an element. lanes is a multiple of
+// four; no count is zero.
+//
+//	         w[s, 0…7]  w[s, 8…15]  w[s, 16…23]  w[s, 24…31]
+//	query 0     Y0         Y3          Y6           Y9
+//	query 1     Y1         Y4          Y7           Y10
+//	query 2     Y2         Y5          Y8           Y11
+//
+//	DI dst, R9 its stride in bytes   SI p, R8 its stride in bytes   DX w at the band   BX the shape
+//	R11 a row of w, R10 to the next   R12 p   R13 rows left   R15 lanes left   R14 from the end of a block to the beginning of the next
+//
+// Rows are fetched AHEAD, as there.
+#define AHEAD 6144
 
-// Keys and values are fetched AHEAD into the second-level cache, for every 32 elements a line or (f32) the pair of lines that comes
-// with it: the hardware alone stops at every page. A fetch of what is not there is nothing.
-#define AHEAD 8192
+#define FETCH1 \
+	PREFETCHT0 AHEAD(R11)
 
-#define FETCHF32(off, r) \
-	PREFETCHT1 (AHEAD+off)(r)    \
-	PREFETCHT1 (AHEAD+off+64)(r)
+#define FETCH2 \
+	FETCH1                      \
+	PREFETCHT0 (AHEAD+64)(R11)
 
-#define FETCHF16(off, r) \
-	PREFETCHT1 (AHEAD+off)(r)
-
-#define FETCHINT8(off, r) \
-	PREFETCHT1 (AHEAD+off)(r)
+#define FETCH4 \
+	FETCH2                      \
+	PREFETCHT0 (AHEAD+128)(R11) \
+	PREFETCHT0 (AHEAD+192)(R11)
 
 #define WIDENF32(m, y) \
 	VMOVUPS m, y
@@ -30,455 +41,232 @@
 	VPMOVSXBD m, y \
 	VCVTDQ2PS y, y
 
-#define FMA3(a, b, c) \
-	VFMADD231PS Y15, Y12, a \
-	VFMADD231PS Y15, Y13, b \
-	VFMADD231PS Y15, Y14, c
+// What the queries multiply a row with.
+#define P1 \
+	VBROADCASTSS (R12), Y12
 
-#define FMA2(a, b, c) \
-	VFMADD231PS Y15, Y12, a \
-	VFMADD231PS Y15, Y13, b
+#define P2 \
+	P1                            \
+	VBROADCASTSS (R12)(R8*1), Y13
 
-#define FMA1(a, b, c) \
+#define P3 \
+	P2                            \
+	VBROADCASTSS (R12)(R8*2), Y14
+
+#define DOT1(a, b, c) \
 	VFMADD231PS Y15, Y12, a
 
-// The sums of a, b, c, d, each ((s0+s4)+(s2+s6)) + ((s1+s5)+(s3+s7)), go side by side to m.
-#define SUM4(a, b, c, d, xa, m) \
-	VBLENDPS     $0xf0, b, a, Y12    \
-	VPERM2F128   $0x21, b, a, Y13    \
-	VADDPS       Y13, Y12, a         \ // s0+s4 … s3+s7 of a and b
-	VBLENDPS     $0xf0, d, c, Y14    \
-	VPERM2F128   $0x21, d, c, Y15    \
-	VADDPS       Y15, Y14, c         \
-	VBLENDPS     $0xcc, c, a, Y12    \
-	VSHUFPS      $0x4e, c, a, Y13    \
-	VADDPS       Y13, Y12, a         \ // two sums of a, two of c; of b, of d
-	VPERMILPS    $0xb1, a, Y12       \
-	VADDPS       Y12, a, a           \
-	VEXTRACTF128 $1, a, X12          \
-	VBLENDPS     $0xa, X12, xa, X12  \
-	VMOVUPS      X12, m
+#define DOT2(a, b, c) \
+	DOT1(a, b, c)           \
+	VFMADD231PS Y15, Y13, b
 
-// Queries AX of four elements or eight, from the walking pointer.
-#define Q3(x, y, z) \
-	VMOVUPS (AX), x         \
-	VMOVUPS (AX)(R9*1), y   \
-	VMOVUPS (AX)(R9*2), z
+#define DOT3(a, b, c) \
+	DOT2(a, b, c)           \
+	VFMADD231PS Y15, Y14, c
 
-#define Q2(x, y, z) \
-	VMOVUPS (AX), x       \
-	VMOVUPS (AX)(R9*1), y
-
-#define Q1(x, y, z) \
-	VMOVUPS (AX), x
-
-#define SUMS3 \
-	SUM4(Y0, Y3, Y6, Y9, X0, (R13))          \
-	SUM4(Y1, Y4, Y7, Y10, X1, (R13)(R8*1))   \
-	SUM4(Y2, Y5, Y8, Y11, X2, (R13)(R8*2))
-
-#define SUMS2 \
-	SUM4(Y0, Y3, Y6, Y9, X0, (R13))         \
-	SUM4(Y1, Y4, Y7, Y10, X1, (R13)(R8*1))
-
-#define SUMS1 \
-	SUM4(Y0, Y3, Y6, Y9, X0, (R13))
-
-// Four keys at R11 for one, two or three queries at SI: the scores go to R13. An accumulator is eight lanes of a score:
-//
-//	       q0  q1  q2
-//	key 0  Y0  Y1  Y2
-//	key 1  Y3  Y4  Y5
-//	key 2  Y6  Y7  Y8
-//	key 3  Y9  Y10 Y11
-//
-// R12 keys are left; fewer than four go to rest. BX walks along the keys, for the fetches.
-#define KEYS4(four, eight, tail, sums, Q, FMA, SUMS, WIDEN, FETCH, SIZE) \
-four: \
-	CMPQ   R12, $4             \
-	JLT    rest                \
-	VXORPS Y0, Y0, Y0          \
-	VXORPS Y1, Y1, Y1          \
-	VXORPS Y2, Y2, Y2          \
-	VXORPS Y3, Y3, Y3          \
-	VXORPS Y4, Y4, Y4          \
-	VXORPS Y5, Y5, Y5          \
-	VXORPS Y6, Y6, Y6          \
-	VXORPS Y7, Y7, Y7          \
-	VXORPS Y8, Y8, Y8          \
-	VXORPS Y9, Y9, Y9          \
-	VXORPS Y10, Y10, Y10       \
-	VXORPS Y11, Y11, Y11       \
-	MOVQ   SI, AX              \
-	LEAQ   (R10)(R10*2), R15   \
-	ADDQ   R11, R15            \
-	MOVQ   dim+48(FP), R14     \
-	SHRQ   $3, R14             \
-	JEQ    tail                \
-	PCALIGN $32 \
-eight: \
-	FETCH(0, BX)                \
-	ADDQ   $(32*SIZE), BX      \
-	Q(Y12, Y13, Y14)           \
-	WIDEN((R11), Y15)          \
-	FMA(Y0, Y1, Y2)            \
-	WIDEN((R11)(R10*1), Y15)   \
-	FMA(Y3, Y4, Y5)            \
-	WIDEN((R11)(R10*2), Y15)   \
-	FMA(Y6, Y7, Y8)            \
-	WIDEN((R15), Y15)          \
-	FMA(Y9, Y10, Y11)          \
-	ADDQ   $32, AX             \
-	ADDQ   $(8*SIZE), R11      \
-	ADDQ   $(8*SIZE), R15      \
-	DECQ   R14                 \
-	JNE    eight               \
-tail: \
-	TESTQ  $4, dim+48(FP)      \
-	JEQ    sums                \
-	Q(X12, X13, X14)           \
-	WIDEN((R11), X15)          \
-	FMA(Y0, Y1, Y2)            \
-	WIDEN((R11)(R10*1), X15)   \
-	FMA(Y3, Y4, Y5)            \
-	WIDEN((R11)(R10*2), X15)   \
-	FMA(Y6, Y7, Y8)            \
-	WIDEN((R15), X15)          \
-	FMA(Y9, Y10, Y11)          \
-	ADDQ   $(4*SIZE), R15      \
-sums: \
-	SUMS                       \
-	MOVQ   R15, R11            \
-	ADDQ   $16, R13            \
-	SUBQ   $4, R12             \
-	JMP    four
-
-// DI dst, R8 its stride in bytes   SI q, R9 its row in bytes, CX queries left, at (SP) those of this turn
-// DX k, R10 its row in bytes       R11 key, R12 keys left, R13 its scores
-#define SCORE(WIDEN, FETCH, SIZE) \
-	MOVQ         dst+0(FP), DI      \
-	MOVQ         stride+8(FP), R8   \
-	SHLQ         $2, R8             \
-	MOVQ         q+16(FP), SI       \
-	MOVQ         queries+24(FP), CX \
-	MOVQ         k+32(FP), DX       \
-	MOVQ         dim+48(FP), R9     \
-	IMUL3Q       $SIZE, R9, R10     \
-	SHLQ         $2, R9             \
-turn: \
-	MOVQ         DX, R11            \
-	MOVQ         keys+40(FP), R12   \
-	MOVQ         DI, R13            \
-	MOVQ         DX, BX             \
-	MOVQ         $2, turn-8(SP)     \
-	CMPQ         CX, $4             \
-	JEQ          two                \
-	CMPQ         CX, $2             \
-	JEQ          two                \
-	MOVQ         $1, turn-8(SP)     \
-	JLT          one                \
-	MOVQ         $3, turn-8(SP)     \
-	KEYS4(three, threeEight, threeTail, threeSums, Q3, FMA3, SUMS3, WIDEN, FETCH, SIZE) \
-	KEYS4(two, twoEight, twoTail, twoSums, Q2, FMA2, SUMS2, WIDEN, FETCH, SIZE) \
-	KEYS4(one, oneEight, oneTail, oneSums, Q1, FMA1, SUMS1, WIDEN, FETCH, SIZE) \
-rest: \ // one key at R11, with one query after the other: R15 query, R14 its score, AX queries left
-	TESTQ        R12, R12           \
-	JEQ          next               \
-	MOVQ         SI, R15            \
-	MOVQ         R13, R14           \
-	MOVQ         turn-8(SP), AX     \
-query: \
-	VXORPS       Y0, Y0, Y0         \
-	MOVQ         dim+48(FP), BX     \
-	SHRQ         $3, BX             \
-	JEQ          queryTail          \
-queryEight: \
-	VMOVUPS      (R15), Y12         \
-	WIDEN((R11), Y15)               \
-	VFMADD231PS  Y15, Y12, Y0       \
-	ADDQ         $32, R15           \
-	ADDQ         $(8*SIZE), R11     \
-	DECQ         BX                 \
-	JNE          queryEight         \
-queryTail: \
-	TESTQ        $4, dim+48(FP)     \
-	JEQ          querySum           \
-	VMOVUPS      (R15), X12         \
-	WIDEN((R11), X15)               \
-	VFMADD231PS  Y15, Y12, Y0       \
-	ADDQ         $16, R15           \
-	ADDQ         $(4*SIZE), R11     \
-querySum: \
-	VEXTRACTF128 $1, Y0, X1         \
-	VADDPS       X1, X0, X0         \
-	VPERMILPS    $0x4e, X0, X1      \
-	VADDPS       X1, X0, X0         \
-	VMOVSHDUP    X0, X1             \
-	VADDSS       X1, X0, X0         \
-	VMOVSS       X0, (R14)          \
-	SUBQ         R10, R11           \
-	ADDQ         R8, R14            \
-	DECQ         AX                 \
-	JNE          query              \
-	ADDQ         R10, R11           \
-	ADDQ         $4, R13            \
-	DECQ         R12                \
-	JMP          rest               \
-next: \
-	MOVQ         turn-8(SP), AX     \
-	SUBQ         AX, CX             \
-	JEQ          done               \
-	MOVQ         AX, R11            \
-	IMULQ        R9, R11            \
-	ADDQ         R11, SI            \
-	IMULQ        R8, AX             \
-	ADDQ         AX, DI             \
-	JMP          turn               \
-done: \
-	VZEROUPPER                      \
-	RET
-
-// Eight sums of each query at DI+off, from and to memory.
-#define GET3(off, a, b, c) \
-	VMOVUPS off(DI), a       \
-	VMOVUPS off(DI)(R9*1), b \
-	VMOVUPS off(DI)(R9*2), c
-
-#define PUT3(off, a, b, c) \
-	VMOVUPS a, off(DI)       \
-	VMOVUPS b, off(DI)(R9*1) \
-	VMOVUPS c, off(DI)(R9*2)
-
-#define GET2(off, a, b, c) \
-	VMOVUPS off(DI), a       \
-	VMOVUPS off(DI)(R9*1), b
-
-#define PUT2(off, a, b, c) \
-	VMOVUPS a, off(DI)       \
-	VMOVUPS b, off(DI)(R9*1)
-
+// Sums from and to memory.
 #define GET1(off, a, b, c) \
 	VMOVUPS off(DI), a
+
+#define GET2(off, a, b, c) \
+	GET1(off, a, b, c)       \
+	VMOVUPS off(DI)(R9*1), b
+
+#define GET3(off, a, b, c) \
+	GET2(off, a, b, c)       \
+	VMOVUPS off(DI)(R9*2), c
 
 #define PUT1(off, a, b, c) \
 	VMOVUPS a, off(DI)
 
-// The queries' weights of a key.
-#define P3 \
-	VBROADCASTSS (R12), Y12       \
-	VBROADCASTSS (R12)(R8*1), Y13 \
-	VBROADCASTSS (R12)(R8*2), Y14
+#define PUT2(off, a, b, c) \
+	PUT1(off, a, b, c)       \
+	VMOVUPS b, off(DI)(R9*1)
 
-#define P2 \
-	VBROADCASTSS (R12), Y12       \
-	VBROADCASTSS (R12)(R8*1), Y13
+#define PUT3(off, a, b, c) \
+	PUT2(off, a, b, c)       \
+	VMOVUPS c, off(DI)(R9*2)
 
-#define P1 \
-	VBROADCASTSS (R12), Y12
+#define ZERO3(off, a, b, c) \
+	VXORPS a, a, a \
+	VXORPS b, b, b \
+	VXORPS c, c, c
 
-// A band of the sums, 32, 16, 8 or 4 elements wide, stays in registers while all keys pass. AX elements are left.
-#define BEGIN \
-	MOVQ DX, R11 \
-	MOVQ SI, R12 \
-	MOVQ BX, R13
+// DO for the sums of a band.
+#define EACH4(DO) \
+	DO(0, X0, X1, X2)
 
-#define NEXT(again) \
-	ADDQ R10, R11 \
-	ADDQ $4, R12  \
-	DECQ R13      \
-	JNE  again
+#define EACH8(DO) \
+	DO(0, Y0, Y1, Y2)
 
-#define LEAVE(n, SIZE) \
-	ADDQ $(4*n), DI    \
-	ADDQ $(n*SIZE), DX \
-	SUBQ $n, AX
+#define EACH16(DO) \
+	EACH8(DO)          \
+	DO(32, Y3, Y4, Y5)
 
-#define BANDS(b32, k32, b16, k16, b8, k8, b4, k4, P, GET, FMA, PUT, WIDEN, FETCH, SIZE) \
+#define EACH32(DO) \
+	EACH16(DO)          \
+	DO(64, Y6, Y7, Y8)  \
+	DO(96, Y9, Y10, Y11)
+
+// Of a query alone.
+#define EACH64(DO) \
+	DO(0, Y0, Y0, Y0)    \
+	DO(32, Y1, Y1, Y1)   \
+	DO(64, Y2, Y2, Y2)   \
+	DO(96, Y3, Y3, Y3)   \
+	DO(128, Y4, Y4, Y4)  \
+	DO(160, Y5, Y5, Y5)  \
+	DO(192, Y6, Y6, Y6)  \
+	DO(224, Y7, Y7, Y7)
+
+#define ROW4(DOT, WIDEN, SIZE) \
+	WIDEN((R11), X15) \
+	DOT(Y0, Y1, Y2)
+
+#define ROW8(DOT, WIDEN, SIZE) \
+	WIDEN((R11), Y15) \
+	DOT(Y0, Y1, Y2)
+
+#define ROW16(DOT, WIDEN, SIZE) \
+	ROW8(DOT, WIDEN, SIZE)     \
+	WIDEN((8*SIZE)(R11), Y15)  \
+	DOT(Y3, Y4, Y5)
+
+#define ROW32(DOT, WIDEN, SIZE) \
+	ROW16(DOT, WIDEN, SIZE)     \
+	WIDEN((16*SIZE)(R11), Y15)  \
+	DOT(Y6, Y7, Y8)             \
+	WIDEN((24*SIZE)(R11), Y15)  \
+	DOT(Y9, Y10, Y11)
+
+#define ROW64(DOT, WIDEN, SIZE) \
+	WIDEN((R11), Y15)           \
+	DOT(Y0, Y0, Y0)             \
+	WIDEN((8*SIZE)(R11), Y15)   \
+	DOT(Y1, Y1, Y1)             \
+	WIDEN((16*SIZE)(R11), Y15)  \
+	DOT(Y2, Y2, Y2)             \
+	WIDEN((24*SIZE)(R11), Y15)  \
+	DOT(Y3, Y3, Y3)             \
+	WIDEN((32*SIZE)(R11), Y15)  \
+	DOT(Y4, Y4, Y4)             \
+	WIDEN((40*SIZE)(R11), Y15)  \
+	DOT(Y5, Y5, Y5)             \
+	WIDEN((48*SIZE)(R11), Y15)  \
+	DOT(Y6, Y6, Y6)             \
+	WIDEN((56*SIZE)(R11), Y15)  \
+	DOT(Y7, Y7, Y7)
+
+// A band of n lanes.
+#define BAND(loop, n, P, GET, DOT, PUT, EACH, ROW, WIDEN, FETCH, SIZE) \
+	MOVQ    DX, R11                 \
+	MOVQ    SI, R12                 \
+	MOVQ    mixShape_steps(BX), R13 \
+	EACH(ZERO3)                     \
+	CMPB    mixShape_begin(BX), $0  \
+	JNE     loop                    \
+	EACH(GET)                       \
+	PCALIGN $32                     \
+loop: \
+	FETCH                           \
+	P                               \
+	ROW(DOT, WIDEN, SIZE)           \
+	ADDQ    R10, R11                \
+	ADDQ    $4, R12                 \
+	DECQ    R13                     \
+	JNE     loop                    \
+	EACH(PUT)                       \
+	ADDQ    $(n*SIZE), DX           \
+	ADDQ    $(4*n), DI              \
+	SUBQ    $n, R15
+
+// The bands of n queries.
+#define TURN(n, b32, k32, b16, k16, b8, k8, b4, k4, P, GET, DOT, PUT, WIDEN, far2, far1, SIZE) \
+	MOVQ $n, turn-8(SP) \
 b32: \
-	CMPQ AX, $32             \
-	JLT  b16                 \
-	BEGIN                    \
-	GET(0, Y0, Y1, Y2)       \
-	GET(32, Y3, Y4, Y5)      \
-	GET(64, Y6, Y7, Y8)      \
-	GET(96, Y9, Y10, Y11)    \
-	PCALIGN $32 \
-k32: \
-	FETCH(0, R11)             \
-	P                        \
-	WIDEN((R11), Y15)        \
-	FMA(Y0, Y1, Y2)          \
-	WIDEN((8*SIZE)(R11), Y15) \
-	FMA(Y3, Y4, Y5)          \
-	WIDEN((16*SIZE)(R11), Y15) \
-	FMA(Y6, Y7, Y8)          \
-	WIDEN((24*SIZE)(R11), Y15) \
-	FMA(Y9, Y10, Y11)        \
-	NEXT(k32)                \
-	PUT(0, Y0, Y1, Y2)       \
-	PUT(32, Y3, Y4, Y5)      \
-	PUT(64, Y6, Y7, Y8)      \
-	PUT(96, Y9, Y10, Y11)    \
-	LEAVE(32, SIZE)          \
-	JMP  b32                 \
+	CMPQ R15, $32        \
+	JLT  b16             \
+	BAND(k32, 32, P, GET, DOT, PUT, EACH32, ROW32, WIDEN, far2, SIZE) \
+	LEAQ    (DX)(R14*1), CX \
+	MOVQ    mixShape_lanes(BX), AX \
+	SUBQ    R15, AX      \
+	TESTQ   $63, AX      \
+	CMOVQEQ CX, DX       \
+	JMP  b32             \
 b16: \
-	CMPQ AX, $16             \
-	JLT  b8                  \
-	BEGIN                    \
-	GET(0, Y0, Y1, Y2)       \
-	GET(32, Y3, Y4, Y5)      \
-	PCALIGN $32 \
-k16: \
-	FETCH(0, R11)             \
-	P                        \
-	WIDEN((R11), Y15)        \
-	FMA(Y0, Y1, Y2)          \
-	WIDEN((8*SIZE)(R11), Y15) \
-	FMA(Y3, Y4, Y5)          \
-	NEXT(k16)                \
-	PUT(0, Y0, Y1, Y2)       \
-	PUT(32, Y3, Y4, Y5)      \
-	LEAVE(16, SIZE)          \
+	CMPQ R15, $16        \
+	JLT  b8              \
+	BAND(k16, 16, P, GET, DOT, PUT, EACH16, ROW16, WIDEN, far1, SIZE) \
 b8: \
-	CMPQ AX, $8              \
-	JLT  b4                  \
-	BEGIN                    \
-	GET(0, Y0, Y1, Y2)       \
-	PCALIGN $32 \
-k8: \
-	P                        \
-	WIDEN((R11), Y15)        \
-	FMA(Y0, Y1, Y2)          \
-	NEXT(k8)                 \
-	PUT(0, Y0, Y1, Y2)       \
-	LEAVE(8, SIZE)           \
+	CMPQ R15, $8         \
+	JLT  b4              \
+	BAND(k8, 8, P, GET, DOT, PUT, EACH8, ROW8, WIDEN, far1, SIZE) \
 b4: \
-	TESTQ AX, AX             \
-	JEQ  next                \
-	BEGIN                    \
-	GET(0, X0, X1, X2)       \
-	PCALIGN $32 \
-k4: \
-	P                        \
-	WIDEN((R11), X15)        \
-	FMA(Y0, Y1, Y2)          \
-	NEXT(k4)                 \
-	PUT(0, X0, X1, X2)       \
-	LEAVE(4, SIZE)           \
+	TESTQ R15, R15       \
+	JEQ  next            \
+	BAND(k4, 4, P, GET, DOT, PUT, EACH4, ROW4, WIDEN, far1, SIZE) \
 	JMP  next
 
-// DI dst, R9 its row in bytes, CX queries left, at (SP) those of this turn
-// SI p, R8 its stride in bytes   DX v, R10 its row in bytes   BX keys
-#define MIX(WIDEN, FETCH, SIZE) \
-	MOVQ  dst+0(FP), DI     \
-	MOVQ  queries+8(FP), CX \
-	MOVQ  p+16(FP), SI      \
-	MOVQ  stride+24(FP), R8 \
-	SHLQ  $2, R8            \
-	MOVQ  v+32(FP), DX      \
-	MOVQ  keys+40(FP), BX   \
-	MOVQ  dim+48(FP), R9    \
-	IMUL3Q$SIZE, R9, R10    \
-	SHLQ  $2, R9            \
+#define MIX(WIDEN, far4, far2, far1, SIZE) \
+	MOVQ   dst+0(FP), DI            \
+	MOVQ   p+8(FP), SI              \
+	MOVQ   m+24(FP), BX             \
+	MOVQ   mixShape_stride(BX), R9  \
+	SHLQ   $2, R9                   \
+	MOVQ   mixShape_pStride(BX), R8 \
+	SHLQ   $2, R8                   \
+	IMUL3Q $SIZE, mixShape_step(BX), R10  \
+	IMUL3Q $SIZE, mixShape_block(BX), R14 \
+	SUBQ   $(64*SIZE), R14          \
+	MOVQ   mixShape_queries(BX), AX \
+	MOVQ   AX, left-16(SP)          \
 turn: \
-	MOVQ  dim+48(FP), AX    \
-	MOVQ  $2, turn-8(SP)    \
-	CMPQ  CX, $4            \
-	JEQ   two               \
-	CMPQ  CX, $2            \
-	JEQ   two               \
-	MOVQ  $1, turn-8(SP)    \
-	JLT   one               \
-	MOVQ  $3, turn-8(SP)    \
-	BANDS(three, three32, threeB16, three16, threeB8, three8, threeB4, three4, P3, GET3, FMA3, PUT3, WIDEN, FETCH, SIZE) \
-	BANDS(two, two32, twoB16, two16, twoB8, two8, twoB4, two4, P2, GET2, FMA2, PUT2, WIDEN, FETCH, SIZE) \
-one: \ // a band of 64 keeps enough sums in flight for a query alone
-	CMPQ  AX, $64           \
-	JLT   oneB32            \
-	BEGIN                   \
-	VMOVUPS 0(DI), Y0       \
-	VMOVUPS 32(DI), Y1      \
-	VMOVUPS 64(DI), Y2      \
-	VMOVUPS 96(DI), Y3      \
-	VMOVUPS 128(DI), Y4     \
-	VMOVUPS 160(DI), Y5     \
-	VMOVUPS 192(DI), Y6     \
-	VMOVUPS 224(DI), Y7     \
-	PCALIGN $32 \
-one64: \
-	FETCH(0, R11)            \
-	FETCH(32*SIZE, R11)   \
-	P1                      \
-	WIDEN((R11), Y15)       \
-	FMA1(Y0, Y0, Y0)        \
-	WIDEN((8*SIZE)(R11), Y15) \
-	FMA1(Y1, Y1, Y1)        \
-	WIDEN((16*SIZE)(R11), Y15) \
-	FMA1(Y2, Y2, Y2)        \
-	WIDEN((24*SIZE)(R11), Y15) \
-	FMA1(Y3, Y3, Y3)        \
-	WIDEN((32*SIZE)(R11), Y15) \
-	FMA1(Y4, Y4, Y4)        \
-	WIDEN((40*SIZE)(R11), Y15) \
-	FMA1(Y5, Y5, Y5)        \
-	WIDEN((48*SIZE)(R11), Y15) \
-	FMA1(Y6, Y6, Y6)        \
-	WIDEN((56*SIZE)(R11), Y15) \
-	FMA1(Y7, Y7, Y7)        \
-	NEXT(one64)             \
-	VMOVUPS Y0, 0(DI)       \
-	VMOVUPS Y1, 32(DI)      \
-	VMOVUPS Y2, 64(DI)      \
-	VMOVUPS Y3, 96(DI)      \
-	VMOVUPS Y4, 128(DI)     \
-	VMOVUPS Y5, 160(DI)     \
-	VMOVUPS Y6, 192(DI)     \
-	VMOVUPS Y7, 224(DI)     \
-	LEAVE(64, SIZE)         \
-	JMP   one               \
-	BANDS(oneB32, one32, oneB16, one16, oneB8, one8, oneB4, one4, P1, GET1, FMA1, PUT1, WIDEN, FETCH, SIZE) \
-next: \ // DI and DX stand behind their first row
-	SUBQ  R10, DX           \
-	MOVQ  turn-8(SP), AX    \
-	SUBQ  AX, CX            \
-	JEQ   done              \
-	MOVQ  AX, R11           \
-	IMULQ R8, R11           \
-	ADDQ  R11, SI           \
-	DECQ  AX                \
-	IMULQ R9, AX            \
-	ADDQ  AX, DI            \
-	JMP   turn              \
-done: \
-	VZEROUPPER              \
+	MOVQ   w+16(FP), DX             \
+	MOVQ   DI, base-24(SP)          \
+	MOVQ   mixShape_lanes(BX), R15  \
+	MOVQ   left-16(SP), CX          \
+	CMPQ   CX, $1                   \
+	JEQ    one                      \
+	CMPQ   CX, $2                   \
+	JEQ    two                      \
+	CMPQ   CX, $4                   \
+	JEQ    two                      \
+	TURN(3, b32x3, k32x3, b16x3, k16x3, b8x3, k8x3, b4x3, k4x3, P3, GET3, DOT3, PUT3, WIDEN, far2, far1, SIZE) \
+two: \
+	TURN(2, b32x2, k32x2, b16x2, k16x2, b8x2, k8x2, b4x2, k4x2, P2, GET2, DOT2, PUT2, WIDEN, far2, far1, SIZE) \
+one: \
+	CMPQ   R15, $64                 \
+	JLT    few                      \
+	BAND(k64, 64, P1, GET1, DOT1, PUT1, EACH64, ROW64, WIDEN, far4, SIZE) \
+	ADDQ   R14, DX                  \
+	JMP    one                      \
+few: \
+	TURN(1, b32x1, k32x1, b16x1, k16x1, b8x1, k8x1, b4x1, k4x1, P1, GET1, DOT1, PUT1, WIDEN, far2, far1, SIZE) \
+next: \
+	MOVQ   turn-8(SP), AX          \
+	MOVQ   AX, CX                   \
+	IMULQ  R8, CX                   \
+	ADDQ   CX, SI                   \
+	MOVQ   base-24(SP), DI          \
+	MOVQ   AX, CX                   \
+	IMULQ  R9, CX                   \
+	ADDQ   CX, DI                   \
+	SUBQ   AX, left-16(SP)          \
+	JNE    turn                     \
+	VZEROUPPER                      \
 	RET
 
-// func scoreF32AVX2(dst *float32, stride int, q *float32, queries int, k *float32, keys, dim int)
-// Reference: scoreF32Generic, up to rounding.
-TEXT ·scoreF32AVX2(SB), NOSPLIT, $8-56
-	SCORE(WIDENF32, FETCHF32, 4)
-
-// func scoreF16AVX2(dst *float32, stride int, q *float32, queries int, k *uint16, keys, dim int)
-// Reference: scoreF16Generic, up to rounding.
-TEXT ·scoreF16AVX2(SB), NOSPLIT, $8-56
-	SCORE(WIDENF16, FETCHF16, 2)
-
-// func scoreInt8AVX2(dst *float32, stride int, q *float32, queries int, k *int8, keys, dim int)
-// Reference: scoreInt8Generic, up to rounding.
-TEXT ·scoreInt8AVX2(SB), NOSPLIT, $8-56
-	SCORE(WIDENINT8, FETCHINT8, 1)
-
-// func mixF32AVX2(dst *float32, queries int, p *float32, stride int, v *float32, keys, dim int)
+// func mixF32AVX2(dst, p, w *float32, m *mixShape)
 // Reference: mixF32Generic, up to rounding.
-TEXT ·mixF32AVX2(SB), NOSPLIT, $8-56
-	MIX(WIDENF32, FETCHF32, 4)
+TEXT ·mixF32AVX2(SB), NOSPLIT, $24-32
+	MIX(WIDENF32, FETCH4, FETCH2, FETCH1, 4)
 
-// func mixF16AVX2(dst *float32, queries int, p *float32, stride int, v *uint16, keys, dim int)
+// func mixF16AVX2(dst, p *float32, w *uint16, m *mixShape)
 // Reference: mixF16Generic, up to rounding.
-TEXT ·mixF16AVX2(SB), NOSPLIT, $8-56
-	MIX(WIDENF16, FETCHF16, 2)
+TEXT ·mixF16AVX2(SB), NOSPLIT, $24-32
+	MIX(WIDENF16, FETCH2, FETCH1, FETCH1, 2)
 
-// func mixInt8AVX2(dst *float32, queries int, p *float32, stride int, v *int8, keys, dim int)
+// func mixInt8AVX2(dst, p *float32, w *int8, m *mixShape)
 // Reference: mixInt8Generic, up to rounding.
-TEXT ·mixInt8AVX2(SB), NOSPLIT, $8-56
-	MIX(WIDENINT8, FETCHINT8, 1)
+TEXT ·mixInt8AVX2(SB), NOSPLIT, $24-32
+	MIX(WIDENINT8, FETCH1, FETCH1, FETCH1, 1)

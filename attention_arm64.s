@@ -1,11 +1,12 @@
 //go:build !purego
 
+#include "go_asm.h"
 #include "textflag.h"
 #include "words_arm64.h"
 
-// Attention on NEON, in the order of the AVX2 kernels and so with their bits. Written once for the three forms of keys and values:
-// WIDEN loads eight elements at p as float32 into V30 and V31 and moves p on, HALF four into V30. Queries go three by three, a rest
-// of four two by two. dim is a multiple of four; neither queries nor keys are zero.
+// The sums of attention on NEON (mixShape says which), with the bits of the kernels on AVX2. Written once for the three forms of keys
+// and values: WIDEN loads eight elements at p as float32 into V30 and V31 and moves p on, HALF four into V30. Queries go three by
+// three, a rest of four two by two. lanes is a multiple of four; no count is zero.
 
 #define WIDENF32(p) \
 	FLDPQ.P 32(p), (F30, F31)
@@ -45,199 +46,6 @@
 	ZEROV(a+5) \
 	ZEROV(a+6) \
 	ZEROV(a+7)
-
-// Four keys for one, two or three queries. The eight lanes of a score are two accumulators:
-//
-//	          q0        q1        q2
-//	key k  V6k,6k+1  V6k+2,3   V6k+4,5
-//
-// V24 … V29 are eight elements of the queries, V30 and V31 of a key.
-#define Q3 \
-	FLDPQ.P 32(R17), (F24, F25) \
-	FLDPQ.P 32(R19), (F26, F27) \
-	FLDPQ.P 32(R20), (F28, F29)
-
-#define Q2 \
-	FLDPQ.P 32(R17), (F24, F25) \
-	FLDPQ.P 32(R19), (F26, F27)
-
-#define Q1 \
-	FLDPQ.P 32(R17), (F24, F25)
-
-#define QHALF3 \
-	FMOVQ.P 16(R17), F24 \
-	FMOVQ.P 16(R19), F26 \
-	FMOVQ.P 16(R20), F28
-
-#define QHALF2 \
-	FMOVQ.P 16(R17), F24 \
-	FMOVQ.P 16(R19), F26
-
-#define QHALF1 \
-	FMOVQ.P 16(R17), F24
-
-#define DOTS1(k) \
-	FMLAV(6*k, 30, 24)   \
-	FMLAV(6*k+1, 31, 25)
-
-#define DOTS2(k) \
-	DOTS1(k)             \
-	FMLAV(6*k+2, 30, 26) \
-	FMLAV(6*k+3, 31, 27)
-
-#define DOTS3(k) \
-	DOTS2(k)             \
-	FMLAV(6*k+4, 30, 28) \
-	FMLAV(6*k+5, 31, 29)
-
-#define DOTSHALF1(k) \
-	FMLAV(6*k, 30, 24)
-
-#define DOTSHALF2(k) \
-	FMLAV(6*k, 30, 24)   \
-	FMLAV(6*k+2, 30, 26)
-
-#define DOTSHALF3(k) \
-	FMLAV(6*k, 30, 24)   \
-	FMLAV(6*k+2, 30, 26) \
-	FMLAV(6*k+4, 30, 28)
-
-// The sums of query q with four keys, each ((s0+s4)+(s2+s6)) + ((s1+s5)+(s3+s7)), go side by side to R22, which moves to the next row.
-#define SUM4(q) \
-	FADDV(2*q, 2*q, 2*q+1)          \
-	FADDV(6+2*q, 6+2*q, 6+2*q+1)    \
-	FADDV(12+2*q, 12+2*q, 12+2*q+1) \
-	FADDV(18+2*q, 18+2*q, 18+2*q+1) \
-	ZIP1D(24, 2*q, 6+2*q)           \
-	ZIP2D(25, 2*q, 6+2*q)           \
-	ZIP1D(26, 12+2*q, 18+2*q)       \
-	ZIP2D(27, 12+2*q, 18+2*q)       \
-	FADDV(24, 24, 25)               \
-	FADDV(26, 26, 27)               \
-	FADDPV(24, 24, 26)              \
-	FMOVQ F24, (R22)                \
-	ADD   R1, R22
-
-#define SUMS1 SUM4(0)
-
-#define SUMS2 \
-	SUM4(0) \
-	SUM4(1)
-
-#define SUMS3 \
-	SUM4(0) \
-	SUM4(1) \
-	SUM4(2)
-
-#define KEYS4(four, eight, tail, sums, Q, QHALF, DOTS, DOTSHALF, SUMS, WIDEN, HALF) \
-four: \
-	CMP  $4, R10      \
-	BLT  rest         \
-	ZERO8(0)          \
-	ZERO8(8)          \
-	ZERO8(16)         \
-	MOVD R2, R17      \
-	ADD  R7, R17, R19 \
-	ADD  R7, R19, R20 \
-	MOVD R9, R13      \
-	ADD  R8, R13, R14 \
-	ADD  R8, R14, R15 \
-	ADD  R8, R15, R16 \
-	LSR  $3, R6, R21  \
-	CBZ  R21, tail    \
-eight: \
-	Q                 \
-	WIDEN(R13)        \
-	DOTS(0)           \
-	WIDEN(R14)        \
-	DOTS(1)           \
-	WIDEN(R15)        \
-	DOTS(2)           \
-	WIDEN(R16)        \
-	DOTS(3)           \
-	SUB  $1, R21      \
-	CBNZ R21, eight   \
-tail: \
-	TBZ  $2, R6, sums \
-	QHALF             \
-	HALF(R13)         \
-	DOTSHALF(0)       \
-	HALF(R14)         \
-	DOTSHALF(1)       \
-	HALF(R15)         \
-	DOTSHALF(2)       \
-	HALF(R16)         \
-	DOTSHALF(3)       \
-sums: \
-	MOVD R11, R22     \
-	SUMS              \
-	MOVD R16, R9      \
-	ADD  $16, R11     \
-	SUB  $4, R10      \
-	B    four
-
-// R0 dst, R1 its stride in bytes   R2 q, R7 its row in bytes, R3 queries left, R12 those of this turn
-// R4 k, R8 its row in bytes, R5 keys, R6 dim   R9 key, R10 keys left, R11 its scores
-#define SCORE(WIDEN, HALF, SHIFT) \
-	LSL   $2, R1          \
-	LSL   $2, R6, R7      \
-	LSL   $SHIFT, R6, R8  \
-turn: \
-	MOVD  R4, R9          \
-	MOVD  R5, R10         \
-	MOVD  R0, R11         \
-	MOVD  $2, R12         \
-	CMP   $4, R3          \
-	BEQ   two             \
-	CMP   $2, R3          \
-	BEQ   two             \
-	MOVD  $1, R12         \
-	BLT   one             \
-	MOVD  $3, R12         \
-	KEYS4(three, threeEight, threeTail, threeSums, Q3, QHALF3, DOTS3, DOTSHALF3, SUMS3, WIDEN, HALF) \
-	KEYS4(two, twoEight, twoTail, twoSums, Q2, QHALF2, DOTS2, DOTSHALF2, SUMS2, WIDEN, HALF) \
-	KEYS4(one, oneEight, oneTail, oneSums, Q1, QHALF1, DOTS1, DOTSHALF1, SUMS1, WIDEN, HALF) \
-rest: \ // one key at R9, with one query after the other: R17 query, R22 its score, R23 queries left
-	CBZ   R10, next       \
-	MOVD  R2, R17         \
-	MOVD  R11, R22        \
-	MOVD  R12, R23        \
-query: \
-	ZEROV(0)              \
-	ZEROV(1)              \
-	MOVD  R9, R13         \
-	LSR   $3, R6, R21     \
-	CBZ   R21, queryTail  \
-queryEight: \
-	Q1                    \
-	WIDEN(R13)            \
-	DOTS1(0)              \
-	SUB   $1, R21         \
-	CBNZ  R21, queryEight \
-queryTail: \
-	TBZ   $2, R6, querySum \
-	QHALF1                \
-	HALF(R13)             \
-	DOTSHALF1(0)          \
-querySum: \
-	FADDV(0, 0, 1)        \
-	ZIP2D(1, 0, 0)        \
-	FADDV(0, 0, 1)        \
-	FADDPV(0, 0, 0)       \
-	FMOVS F0, (R22)       \
-	ADD   R1, R22         \
-	SUB   $1, R23         \
-	CBNZ  R23, query      \
-	ADD   R8, R9          \
-	ADD   $4, R11         \
-	SUB   $1, R10         \
-	B     rest            \
-next: \
-	MADD  R7, R2, R12, R2 \
-	MADD  R1, R0, R12, R0 \
-	SUBS  R12, R3         \
-	BNE   turn            \
-	RET
 
 // Sums of a band, 32, 16, 8 or 4 elements wide: those of query 0 in V0 … V7, of query 1 in V8 … V15, of query 2 in V16 … V23.
 #define LOAD32(p, a, b, c, d, e, f, g, h) \
@@ -328,7 +136,7 @@ next: \
 	PUT4x2 \
 	FMOVQ F16, 0(R24)
 
-// The queries' weights of a key: V24, V25, V26, in lane 0.
+// What the queries multiply a row with: V24, V25, V26, in lane 0.
 #define Px1 \
 	FMOVS.P 4(R17), F24
 #define Px2 \
@@ -338,7 +146,7 @@ next: \
 	Px2 \
 	FMOVS.P 4(R20), F26
 
-// Sums i and i+1 of each query gain weight times V30, V31.
+// Sums i and i+1 of each query gain that times V30, V31.
 #define MIXx1(i) \
 	FMLAE(i, 30, 24, 0)    \
 	FMLAE(i+1, 31, 24, 0)
@@ -360,15 +168,21 @@ next: \
 	MIXHALFx2 \
 	FMLAE(16, 30, 26, 0)
 
-// A band stays in registers while all keys pass: R13 v, R17, R19, R20 weights, R21 keys left. R9 elements are left.
-#define BEGIN \
-	MOVD R11, R13     \
-	MOVD R2, R17      \
-	ADD  R1, R17, R19 \
-	ADD  R1, R19, R20 \
-	MOVD R5, R21      \
-	ADD  R7, R10, R23 \
-	ADD  R7, R23, R24
+// A band stays in registers while all rows pass: R13 w, R17, R19, R20 p, R21 rows left. R9 lanes are left. Sums that begin at zero
+// go straight to loop.
+#define BEGIN(loop) \
+	MOVD R11, R13               \
+	MOVD R2, R17                \
+	ADD  R1, R17, R19           \
+	ADD  R1, R19, R20           \
+	MOVD mixShape_steps(R5), R21 \
+	ADD  R7, R10, R23           \
+	ADD  R7, R23, R24           \
+	ZERO8(0)                    \
+	ZERO8(8)                    \
+	ZERO8(16)                   \
+	MOVBU mixShape_begin(R5), R14 \
+	CBNZ R14, loop
 
 #define NEXT(again) \
 	ADD  R8, R13    \
@@ -384,7 +198,7 @@ next: \
 b32: \
 	CMP  $32, R9    \
 	BLT  b16        \
-	BEGIN           \
+	BEGIN(k32)      \
 	GET32           \
 k32: \
 	P               \
@@ -400,11 +214,15 @@ k32: \
 	NEXT(k32)       \
 	PUT32           \
 	LEAVE(32, SHIFT) \
+	SUB  R9, R15, R14        \
+	TST  $63, R14            \
+	ADD  R6, R11, R14        \
+	CSEL EQ, R14, R11, R11   \
 	B    b32        \
 b16: \
 	CMP  $16, R9    \
 	BLT  b8         \
-	BEGIN           \
+	BEGIN(k16)      \
 	GET16           \
 k16: \
 	P               \
@@ -419,7 +237,7 @@ k16: \
 b8: \
 	CMP  $8, R9     \
 	BLT  b4         \
-	BEGIN           \
+	BEGIN(k8)      \
 	GET8            \
 k8: \
 	P               \
@@ -431,7 +249,7 @@ k8: \
 	LEAVE(8, SHIFT) \
 b4: \
 	CBZ  R9, next   \
-	BEGIN           \
+	BEGIN(k4)      \
 	GET4            \
 k4: \
 	P               \
@@ -442,14 +260,27 @@ k4: \
 	PUT4            \
 	B    next
 
-// R0 dst, R7 its row in bytes, R3 queries left, R12 those of this turn   R2 p, R1 its stride in bytes
-// R4 v, R8 its row in bytes, R5 keys, R6 dim   R10, R11 dst and v at the band
+// R0 dst, R7 its stride in bytes, R3 queries left, R12 those of this turn   R2 p, R1 its stride in bytes
+// R4 w, R8 from a row of it to the next, R6 from the end of a block to the beginning of the next   R5 the shape, R15 its lanes
+// R10, R11 dst and w at the band
 #define MIX(WIDEN, HALF, SHIFT) \
-	LSL   $2, R1          \
-	LSL   $2, R6, R7      \
-	LSL   $SHIFT, R6, R8  \
+	MOVD  dst+0(FP), R0        \
+	MOVD  p+8(FP), R2          \
+	MOVD  w+16(FP), R4         \
+	MOVD  m+24(FP), R5         \
+	MOVD  mixShape_stride(R5), R7 \
+	LSL   $2, R7               \
+	MOVD  mixShape_pStride(R5), R1 \
+	LSL   $2, R1               \
+	MOVD  mixShape_step(R5), R8 \
+	LSL   $SHIFT, R8           \
+	MOVD  mixShape_block(R5), R6 \
+	SUB   $64, R6              \
+	LSL   $SHIFT, R6           \
+	MOVD  mixShape_queries(R5), R3 \
+	MOVD  mixShape_lanes(R5), R15 \
 turn: \
-	MOVD  R6, R9          \
+	MOVD  R15, R9         \
 	MOVD  R0, R10         \
 	MOVD  R4, R11         \
 	MOVD  $2, R12         \
@@ -470,74 +301,17 @@ next: \
 	BNE   turn            \
 	RET
 
-// func scoreF32NEON(dst *float32, stride int, q *float32, queries int, k *float32, keys, dim int)
-// Reference: scoreF32Generic, up to rounding.
-TEXT ·scoreF32NEON(SB), NOSPLIT, $0-56
-	MOVD dst+0(FP), R0
-	MOVD stride+8(FP), R1
-	MOVD q+16(FP), R2
-	MOVD queries+24(FP), R3
-	MOVD k+32(FP), R4
-	MOVD keys+40(FP), R5
-	MOVD dim+48(FP), R6
-	SCORE(WIDENF32, HALFF32, 2)
-
-// func mixF32NEON(dst *float32, queries int, p *float32, stride int, v *float32, keys, dim int)
+// func mixF32Vector(dst, p, w *float32, m *mixShape)
 // Reference: mixF32Generic, up to rounding.
-TEXT ·mixF32NEON(SB), NOSPLIT, $0-56
-	MOVD dst+0(FP), R0
-	MOVD queries+8(FP), R3
-	MOVD p+16(FP), R2
-	MOVD stride+24(FP), R1
-	MOVD v+32(FP), R4
-	MOVD keys+40(FP), R5
-	MOVD dim+48(FP), R6
+TEXT ·mixF32Vector(SB), NOSPLIT, $0-32
 	MIX(WIDENF32, HALFF32, 2)
 
-// func scoreF16NEON(dst *float32, stride int, q *float32, queries int, k *uint16, keys, dim int)
-// Reference: scoreF16Generic, up to rounding.
-TEXT ·scoreF16NEON(SB), NOSPLIT, $0-56
-	MOVD dst+0(FP), R0
-	MOVD stride+8(FP), R1
-	MOVD q+16(FP), R2
-	MOVD queries+24(FP), R3
-	MOVD k+32(FP), R4
-	MOVD keys+40(FP), R5
-	MOVD dim+48(FP), R6
-	SCORE(WIDENF16, HALFF16, 1)
-
-// func mixF16NEON(dst *float32, queries int, p *float32, stride int, v *uint16, keys, dim int)
+// func mixF16Vector(dst, p *float32, w *uint16, m *mixShape)
 // Reference: mixF16Generic, up to rounding.
-TEXT ·mixF16NEON(SB), NOSPLIT, $0-56
-	MOVD dst+0(FP), R0
-	MOVD queries+8(FP), R3
-	MOVD p+16(FP), R2
-	MOVD stride+24(FP), R1
-	MOVD v+32(FP), R4
-	MOVD keys+40(FP), R5
-	MOVD dim+48(FP), R6
+TEXT ·mixF16Vector(SB), NOSPLIT, $0-32
 	MIX(WIDENF16, HALFF16, 1)
 
-// func scoreInt8NEON(dst *float32, stride int, q *float32, queries int, k *int8, keys, dim int)
-// Reference: scoreInt8Generic, up to rounding.
-TEXT ·scoreInt8NEON(SB), NOSPLIT, $0-56
-	MOVD dst+0(FP), R0
-	MOVD stride+8(FP), R1
-	MOVD q+16(FP), R2
-	MOVD queries+24(FP), R3
-	MOVD k+32(FP), R4
-	MOVD keys+40(FP), R5
-	MOVD dim+48(FP), R6
-	SCORE(WIDENINT8, HALFINT8, 0)
-
-// func mixInt8NEON(dst *float32, queries int, p *float32, stride int, v *int8, keys, dim int)
+// func mixInt8Vector(dst, p *float32, w *int8, m *mixShape)
 // Reference: mixInt8Generic, up to rounding.
-TEXT ·mixInt8NEON(SB), NOSPLIT, $0-56
-	MOVD dst+0(FP), R0
-	MOVD queries+8(FP), R3
-	MOVD p+16(FP), R2
-	MOVD stride+24(FP), R1
-	MOVD v+32(FP), R4
-	MOVD keys+40(FP), R5
-	MOVD dim+48(FP), R6
+TEXT ·mixInt8Vector(SB), NOSPLIT, $0-32
 	MIX(WIDENINT8, HALFINT8, 0)

@@ -12,27 +12,27 @@ func TestAttentionGuardPages(t *testing.T) {
 	eachKernel(t, func(t *testing.T) {
 		for _, typ := range cacheTypes {
 			r := rand.New(rand.NewPCG(31, uint64(typ)))
-			for dim := 1; dim <= 68; dim++ {
-				queries, keys := 1+dim%7, 1+dim%10
-				q, k := randomValues(r, queries*dim), newTestRows(typ, randomValues(r, keys*dim), dim)
-				scores, out := make([]float32, queries*keys), make([]float32, queries*dim)
-				scoreForm(typ, scores, keys, q, k, dim)
-				mixForm(typ, out, scores, keys, k, dim)
-				for _, atEnd := range []bool{false, true} {
-					var in kvRows
-					switch typ {
-					case CacheF32:
-						in.f32 = guarded(t, k.f32, atEnd)
-					case CacheF16:
-						in.f16 = guarded(t, k.f16, atEnd)
-					case CacheInt8:
-						in.i8 = guarded(t, k.i8, atEnd)
-					}
-					gotScores, got := guarded(t, make([]float32, queries*keys), atEnd), guarded(t, make([]float32, queries*dim), atEnd)
-					scoreForm(typ, gotScores, keys, guarded(t, q, atEnd), &in, dim)
-					mixForm(typ, got, gotScores, keys, &in, dim)
-					if !sameBits(gotScores, scores) || !sameBits(got, out) {
-						t.Fatalf("%v: %d queries, %d keys of %d: another result between guard pages", typ, queries, keys, dim)
+			for n := 1; n <= 80; n++ {
+				queries, steps := 1+n%7, 1+n%10
+				for _, m := range []mixShape{valueMix(queries, steps, steps, n), keyMix(queries, 16*steps, 16*steps, wholeBlocks(16*steps)/((16*steps+63)/64), n)} {
+					p, w := randomValues(r, queries*m.pStride), newTestRows(typ, randomValues(r, m.extent()))
+					want := make([]float32, queries*m.stride)
+					mixForm(typ, want, p, w, &m)
+					for _, atEnd := range []bool{false, true} {
+						var in kvRows
+						switch typ {
+						case CacheF32:
+							in.f32 = guarded(t, w.f32, atEnd)
+						case CacheF16:
+							in.f16 = guarded(t, w.f16, atEnd)
+						case CacheInt8:
+							in.i8 = guarded(t, w.i8, atEnd)
+						}
+						got := guarded(t, make([]float32, len(want)), atEnd)
+						mixForm(typ, got, guarded(t, p, atEnd), &in, &m)
+						if !sameBits(got, want) {
+							t.Fatalf("%v: %+v: another result between guard pages", typ, m)
+						}
 					}
 				}
 			}
@@ -59,8 +59,7 @@ func TestVectorGuardPages(t *testing.T) {
 				rotatePairs(v[0], v[1], v[2], v[3])
 				narrowF16(guarded(t, make([]uint16, n), atEnd), v[1])
 				narrowInt8(guarded(t, make([]int8, n), atEnd), v[2], 1/magnitude(v[2]))
-				s := newSoftmax()
-				s.extend(v[3])
+				weigh(v[3])
 			}
 		}
 	})

@@ -6,146 +6,146 @@ import (
 	"hash/fnv"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
 var cacheTypes = []CacheType{CacheF32, CacheF16, CacheInt8}
 
-// newTestRows stores x [rows × dim] as one head.
-func newTestRows(t CacheType, x []float32, dim int) *kvRows {
-	r := new(kvRows)
-	r.resize(t, 1, len(x)/dim, dim)
-	for i := range len(x) / dim {
-		r.set(t, i, x[i*dim:][:dim])
+// newTestRows stores n random numbers, as values.
+func newTestRows(t CacheType, x []float32) *kvRows {
+	var l kvLayer
+	l.resize(t, 1, len(x), 1)
+	for i := range x {
+		l.v.set(t, i, x[i:i+1])
 	}
-	return r
+	return &l.v
 }
 
-// value is element d of row j, without the row's scale.
-func (r *kvRows) value(t CacheType, j, d, dim int) float64 {
+// number is number i of r, without a scale.
+func (r *kvRows) number(t CacheType, i int) float64 {
 	switch t {
 	case CacheF16:
-		return float64(f16ToF32(r.f16[j*dim+d]))
+		return float64(f16ToF32(r.f16[i]))
 	case CacheInt8:
-		return float64(r.i8[j*dim+d])
+		return float64(r.i8[i])
 	}
-	return float64(r.f32[j*dim+d])
+	return float64(r.f32[i])
 }
 
-func scoreForm(t CacheType, dst []float32, stride int, q []float32, k *kvRows, dim int) {
-	switch t {
-	case CacheF32:
-		scoreF32(dst, stride, q, k.f32, dim)
-	case CacheF16:
-		scoreF16(dst, stride, q, k.f16, dim)
-	case CacheInt8:
-		scoreInt8(dst, stride, q, k.i8, dim)
+// place is where r holds element d of a row.
+func (r *kvRows) place(row, d, dim int) int {
+	if r.block > 0 {
+		return (row/r.block*dim+d)*r.block + row%r.block
 	}
+	return row*dim + d
 }
 
-func mixForm(t CacheType, dst, p []float32, stride int, v *kvRows, dim int) {
+func mixForm(t CacheType, dst, p []float32, w *kvRows, m *mixShape) {
 	switch t {
 	case CacheF32:
-		mixF32(dst, p, stride, v.f32, dim)
+		mixF32(dst, p, w.f32, m)
 	case CacheF16:
-		mixF16(dst, p, stride, v.f16, dim)
+		mixF16(dst, p, w.f16, m)
 	case CacheInt8:
-		mixInt8(dst, p, stride, v.i8, dim)
+		mixInt8(dst, p, w.i8, m)
 	}
 }
 
-// attentionShapes are queries, keys, dim: every small number of each, and every length up to 513 (in short tests one in five).
-func attentionShapes() (list [][3]int) {
+// from is what begins at number i.
+func (r *kvRows) from(t CacheType, i int) *kvRows {
+	switch t {
+	case CacheF32:
+		return &kvRows{f32: r.f32[i:]}
+	case CacheF16:
+		return &kvRows{f16: r.f16[i:]}
+	}
+	return &kvRows{i8: r.i8[i:]}
+}
+
+// mixShapes are values and keys in every small number of queries and steps, and of every length up to 513 (in short tests one in five).
+func mixShapes(r *rand.Rand) (list []mixShape) {
 	step := 1
 	if testing.Short() {
 		step = 5
 	}
-	for dim := 1; dim <= 140; dim++ {
-		list = append(list, [3]int{1 + dim%13, 1 + dim%9, dim})
+	add := func(queries, steps, lanes int) {
+		list = append(list, valueMix(queries, steps+r.IntN(20), steps, lanes))
+		if keys := (lanes + 15) &^ 15; keys <= 208 {
+			list = append(list, keyMix(queries, keys+r.IntN(20), keys, wholeBlocks(keys)/((keys+63)/64), steps))
+		}
+	}
+	for lanes := 1; lanes <= 140; lanes++ {
+		add(1+lanes%13, 1+lanes%9, lanes)
 	}
 	for queries := 1; queries <= 13; queries++ {
-		for keys := 1; keys <= 9; keys++ {
-			list = append(list, [3]int{queries, keys, 4 * (1 + (queries+keys)%20)})
+		for steps := 1; steps <= 9; steps++ {
+			add(queries, steps, 4*(1+(queries+steps)%40))
 		}
 	}
 	for n := 1; n <= 513; n += step {
-		list = append(list, [3]int{1 + n%3, n, 8 * (1 + n%2)}, [3]int{1 + n%4, 1 + n%5, n})
+		add(1+n%7, n, 8*(1+n%5))
+		add(1+n%4, 1+n%5, n)
 	}
 	return list
 }
 
-// Scores and sums against float64, for all shapes; what lies around the results stays as it was; and a query's bits are those that
-// it has alone, a key's those that it has alone, and sums may stop anywhere and go on.
+// Sums against float64, for all shapes; what lies around the results stays as it was; and a query's bits are those that it has alone,
+// a lane's those that it has in a band of its own, and sums may stop anywhere and go on.
 func TestAttentionKernels(t *testing.T) {
 	eachKernel(t, func(t *testing.T) {
 		for _, form := range cacheTypes {
 			r := rand.New(rand.NewPCG(11, uint64(form)))
-			for _, s := range attentionShapes() {
-				queries, keys, dim := s[0], s[1], s[2]
-				what := fmt.Sprintf("%v: %d queries, %d keys of %d", form, queries, keys, dim)
-				q := randomValues(r, queries*dim)
-				k := newTestRows(form, randomValues(r, keys*dim), dim)
-				stride := keys + r.IntN(20)
-				scores := randomValues(r, (queries-1)*stride+keys+1)
-				before := append([]float32(nil), scores...)
-				scoreForm(form, scores, stride, q, k, dim)
-				for i := range scores {
-					if i%stride < keys && i/stride < queries {
-						checkDot(t, what, scores[i], dim, func(d int) (a, b float64) {
-							return float64(q[i/stride*dim+d]), k.value(form, i%stride, d, dim)
-						})
-					} else if scores[i] != before[i] {
-						t.Fatalf("%s: writes outside its rows", what)
-					}
-				}
-				alone := make([]float32, keys)
-				i, j := r.IntN(queries), r.IntN(keys)
-				scoreForm(form, alone, keys, q[i*dim:][:dim], k, dim)
-				if !sameBits(alone, scores[i*stride:][:keys]) {
-					t.Fatalf("%s: query %d has other scores alone", what, i)
-				}
-				scoreForm(form, alone, keys, q[i*dim:][:dim], k.slice(form, j, 1, dim), dim)
-				if !sameBits(alone[:1], scores[i*stride+j:][:1]) {
-					t.Fatalf("%s: key %d has another score alone", what, j)
-				}
-
-				out := randomValues(r, queries*dim+1)
-				first := append([]float32(nil), out...)
-				mixForm(form, out[:queries*dim], scores, stride, k, dim)
-				for n := range queries * dim {
-					checkDot(t, what, out[n], keys+1, func(j int) (a, b float64) {
-						if j == keys {
-							return 1, float64(first[n])
+			for _, m := range mixShapes(r) {
+				what := fmt.Sprintf("%v: %+v", form, m)
+				p, w := randomValues(r, (m.queries-1)*m.pStride+m.steps), newTestRows(form, randomValues(r, m.extent()))
+				dst := randomValues(r, (m.queries-1)*m.stride+m.lanes+1)
+				first := append([]float32(nil), dst...)
+				element := func(s, lane int) float64 { return w.number(form, lane/64*m.block+s*m.step+lane%64) }
+				mixForm(form, dst, p, w, &m)
+				for n := range dst {
+					i, lane := n/m.stride, n%m.stride
+					if lane >= m.lanes || i >= m.queries {
+						if dst[n] != first[n] {
+							t.Fatalf("%s: writes outside its rows", what)
 						}
-						return float64(scores[n/dim*stride+j]), k.value(form, j, n%dim, dim)
+						continue
+					}
+					checkDot(t, what, dst[n], m.steps+1, func(s int) (a, b float64) {
+						switch {
+						case s < m.steps:
+							return float64(p[i*m.pStride+s]), element(s, lane)
+						case m.begin:
+							return 0, 0
+						}
+						return 1, float64(first[n])
 					})
 				}
-				if out[queries*dim] != first[queries*dim] {
-					t.Fatalf("%s: writes behind its sums", what)
+
+				alone := m
+				i, stop := r.IntN(m.queries), r.IntN(m.steps)
+				alone.queries = 1
+				got, p := first[i*m.stride:][:m.lanes], p[i*m.pStride:]
+				if stop > 0 {
+					alone.steps = stop
+					mixForm(form, got, p, w, &alone)
+					alone.begin = false
 				}
-				part := first[i*dim:][:dim]
-				mixForm(form, part, scores[i*stride:], stride, k.slice(form, 0, j, dim), dim)
-				mixForm(form, part, scores[i*stride+j:], stride, k.slice(form, j, keys-j, dim), dim)
-				if !sameBits(part, out[i*dim:][:dim]) {
-					t.Fatalf("%s: query %d has another sum alone and in two parts", what, i)
+				alone.steps = m.steps - stop
+				mixForm(form, got, p[stop:], w.from(form, stop*m.step), &alone)
+				if !sameBits(got, dst[i*m.stride:][:m.lanes]) {
+					t.Fatalf("%s: query %d has other sums alone and in two parts", what, i)
+				}
+				if at := r.IntN((m.lanes+15)/16) * 16; m.begin {
+					alone.begin, alone.steps, alone.lanes = true, m.steps, 16
+					mixForm(form, got, p, w.from(form, at/64*m.block+at%64), &alone)
+					if !sameBits(got[:16], dst[i*m.stride+at:][:16]) {
+						t.Fatalf("%s: lanes from %d on of query %d have other sums alone", what, at, i)
+					}
 				}
 			}
 		}
 	})
-}
-
-// slice is rows at … at+n-1.
-func (r *kvRows) slice(t CacheType, at, n, dim int) *kvRows {
-	var s kvRows
-	switch t {
-	case CacheF32:
-		s.f32 = r.f32[at*dim:][:n*dim]
-	case CacheF16:
-		s.f16 = r.f16[at*dim:][:n*dim]
-	case CacheInt8:
-		s.i8 = r.i8[at*dim:][:n*dim]
-	}
-	return &s
 }
 
 // checkDot compares a sum of n products with float64: each rounding is within 2^-24 of the magnitudes added so far.
@@ -164,25 +164,62 @@ func checkDot(t *testing.T, what string, got float32, n int, factors func(i int)
 
 // Slices that begin anywhere within 64 bytes.
 func TestAttentionMisaligned(t *testing.T) {
-	const queries, keys, dim = 5, 7, 52
 	eachKernel(t, func(t *testing.T) {
 		for _, form := range cacheTypes {
-			r := rand.New(rand.NewPCG(12, uint64(form)))
-			q, k := randomValues(r, queries*dim), newTestRows(form, randomValues(r, keys*dim), dim)
-			wantScores, wantOut := make([]float32, queries*keys), make([]float32, queries*dim)
-			scoreForm(form, wantScores, keys, q, k, dim)
-			mixForm(form, wantOut, wantScores, keys, k, dim)
-			for shift := range 64 {
-				m := &kvRows{f32: moved(k.f32, shift%16), f16: moved(k.f16, shift%32), i8: moved(k.i8, shift)}
-				scores, out := moved(make([]float32, queries*keys), 15-shift%16), moved(make([]float32, queries*dim), shift*7%16)
-				scoreForm(form, scores, keys, moved(q, shift%16), m, dim)
-				mixForm(form, out, scores, keys, m, dim)
-				if !sameBits(scores, wantScores) || !sameBits(out, wantOut) {
-					t.Fatalf("%v: another result when slices begin %d bytes later", form, shift)
+			for _, m := range []mixShape{valueMix(5, 7, 7, 52), valueMix(7, 9, 9, 116), keyMix(3, 112, 112, 64, 20), keyMix(8, 48, 48, 64, 12)} {
+				r := rand.New(rand.NewPCG(12, uint64(form)))
+				p, w := randomValues(r, m.queries*m.pStride), newTestRows(form, randomValues(r, m.extent()))
+				want := make([]float32, m.queries*m.stride)
+				mixForm(form, want, p, w, &m)
+				for shift := range 64 {
+					moved1 := &kvRows{f32: moved(w.f32, shift%16), f16: moved(w.f16, shift%32), i8: moved(w.i8, shift)}
+					got := moved(make([]float32, len(want)), shift*7%16)
+					mixForm(form, got, moved(p, shift%16), moved1, &m)
+					if !sameBits(got, want) {
+						t.Fatalf("%v: another result when slices begin %d bytes later", form, shift)
+					}
 				}
 			}
 		}
 	})
+}
+
+// Rows come back from a cache's arrays as they were, wherever they are copied from and to.
+func TestCopyRows(t *testing.T) {
+	const dim, rows = 5, 70
+	for _, form := range cacheTypes {
+		r := rand.New(rand.NewPCG(16, uint64(form)))
+		var a, b kvLayer
+		a.resize(form, 1, wholeBlocks(rows), dim)
+		b.resize(form, 1, wholeBlocks(rows), dim)
+		for range 300 {
+			n := r.IntN(rows + 1)
+			from, to := r.IntN(rows-n+1), r.IntN(rows-n+1)
+			if r.IntN(3) == 0 {
+				to = from
+			}
+			for half := range 2 {
+				a, b := a.half(half), b.half(half)
+				for i := range rows {
+					a.set(form, i, randomValues(r, dim))
+					b.set(form, i, randomValues(r, dim))
+				}
+				before := kvRows{f32: slices.Clone(b.f32), f16: slices.Clone(b.f16), i8: slices.Clone(b.i8)}
+				copyRows(form, dim, b, to, a, from, n)
+				for i := range rows {
+					for d := range dim {
+						want := before.number(form, b.place(i, d, dim))
+						if i >= to && i < to+n {
+							want = a.number(form, a.place(from+i-to, d, dim))
+						}
+						if got := b.number(form, b.place(i, d, dim)); got != want {
+							t.Fatalf("%v, half %d: %d rows from %d to %d: row %d has %g, want %g", form, half, n, from, to, i, got, want)
+						}
+					}
+				}
+			}
+		}
+	}
 }
 
 // testAttention is a step of one stack: segments of some lengths with or without rows before them.
@@ -221,19 +258,19 @@ func feed(r *rand.Rand, c *kvCache, n int) {
 	for n > 0 {
 		rows := min(n, most)
 		var fresh kvLayer
+		fresh.resize(c.typ, c.heads, most, c.headDim)
 		for _, kv := range []*kvRows{&fresh.k, &fresh.v} {
-			kv.resize(c.typ, c.heads, rows, c.headDim)
 			for h := range c.heads {
 				from := values[r.IntN(1000):]
 				for i := range rows {
-					kv.set(c.typ, h*rows+i, from[i*c.headDim:][:c.headDim])
+					kv.set(c.typ, h*most+i, from[i*c.headDim:][:c.headDim])
 				}
 			}
 		}
 		c.reserve(rows)
 		for l := range c.layers {
 			for h := range c.heads {
-				c.commit(l, h, &fresh, rows, 0, rows)
+				c.commit(l, h, &fresh, most, 0, rows)
 			}
 		}
 		c.advance(rows)
@@ -261,7 +298,7 @@ func (a *testAttention) want(r, g int) []float64 {
 		if i < begin {
 			return &p.cache.layers[0].k, &p.cache.layers[0].v, h*p.cache.capacity + i%p.cache.capacity
 		}
-		return &ws.fresh.k, &ws.fresh.v, h*a.rows + p.start + i - begin
+		return &ws.fresh.k, &ws.fresh.v, h*ws.slots + p.slot - p.position + i
 	}
 	scaleOf := func(r *kvRows, at int) float64 {
 		if ws.cacheType == CacheInt8 {
@@ -273,7 +310,7 @@ func (a *testAttention) want(r, g int) []float64 {
 		k, _, at := row(i)
 		s := 0.0
 		for d := range dim {
-			s += float64(ws.qkv[(r*(c.Heads+2*c.KVHeads)+g)*dim+d]) * k.value(ws.cacheType, at, d, dim)
+			s += float64(ws.qkv[(r*(c.Heads+2*c.KVHeads)+g)*dim+d]) * k.number(ws.cacheType, k.place(at, d, dim))
 		}
 		s *= scaleOf(k, at) / math.Sqrt(float64(dim))
 		scores = append(scores, s)
@@ -285,7 +322,7 @@ func (a *testAttention) want(r, g int) []float64 {
 		e := math.Exp(scores[i-first] - top)
 		sum += e
 		for d := range dim {
-			out[d] += e * scaleOf(v, at) * v.value(ws.cacheType, at, d, dim)
+			out[d] += e * scaleOf(v, at) * v.number(ws.cacheType, v.place(at, d, dim))
 		}
 	}
 	for d := range out {
@@ -366,7 +403,7 @@ func FuzzAttention(f *testing.F) {
 
 // The kernels of both machines give the same bits: these, but for the generic ones.
 func TestAttentionBits(t *testing.T) {
-	want := map[CacheType]uint64{CacheF32: 0x41aa105052b5a81a, CacheF16: 0x6cc091fda74718fe, CacheInt8: 0x12253c5f732ad159}
+	want := map[CacheType]uint64{CacheF32: 0x6b5a0d4f5e49a7c0, CacheF16: 0x85c0b6bc442e247c, CacheInt8: 0x27704a4af5656729}
 	eachKernel(t, func(t *testing.T) {
 		if kernelName() == "generic" {
 			return
@@ -375,17 +412,14 @@ func TestAttentionBits(t *testing.T) {
 			r := rand.New(rand.NewPCG(17, uint64(typ)))
 			sum := fnv.New64a()
 			for dim := 4; dim <= 132; dim += 4 {
-				const queries, keys = 11, 21
-				values := make([]float32, (queries+keys)*dim)
-				for i := range values {
-					values[i] = r.Float32() - 0.5
-				}
-				k := newTestRows(typ, values[queries*dim:], dim)
-				scores, out := make([]float32, queries*keys), make([]float32, queries*dim)
-				scoreForm(typ, scores, keys, values[:queries*dim], k, dim)
-				mixForm(typ, out, scores, keys, k, dim)
-				for _, v := range append(scores, out...) {
-					binary.Write(sum, binary.LittleEndian, v)
+				for _, m := range []mixShape{valueMix(11, 21, 21, dim), keyMix(11, 112, 112, 64, dim)} {
+					values := make([]float32, m.queries*m.pStride+m.extent())
+					for i := range values {
+						values[i] = r.Float32() - 0.5
+					}
+					out := make([]float32, m.queries*m.stride)
+					mixForm(typ, out, values, newTestRows(typ, values[m.queries*m.pStride:]), &m)
+					binary.Write(sum, binary.LittleEndian, out)
 				}
 			}
 			if got := sum.Sum64(); got != want {
@@ -425,7 +459,7 @@ func TestAttentionRowAlone(t *testing.T) {
 							ws.attend(0, company+n)
 							cache.reserve(n)
 							for h := range cache.heads {
-								cache.commit(0, h, &ws.fresh, company+n, company, n)
+								cache.commit(0, h, &ws.fresh, ws.slots, ws.rows[company].slot, n)
 							}
 							cache.advance(n)
 							out = append(out, ws.mixed[company*c.Heads*c.HeadDim:]...)
@@ -456,8 +490,10 @@ func TestAttentionNotFinite(t *testing.T) {
 			run := func(poison bool) *testAttention {
 				a := newTestAttention(rand.New(rand.NewPCG(14, 0)), c, CacheF32, 1, []int{4, 0}, []int{15, 5})
 				if poison {
-					a.ws.fresh.k.f32[poisoned*8+3] = bad
-					a.ws.fresh.v.f32[poisoned*8+3] = bad
+					for i := range 2 {
+						rows := a.ws.fresh.half(i)
+						rows.f32[rows.place(a.ws.rows[poisoned].slot, 3, 8)] = bad
+					}
 				}
 				a.ws.attend(0, a.rows)
 				return a

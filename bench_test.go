@@ -268,7 +268,7 @@ func benchmarkAttention(b *testing.B, cfg StackConfig, form CacheType, old, fres
 		cache.reserve(rows)
 		for layer := range cfg.Layers {
 			for h := range cfg.KVHeads {
-				cache.commit(layer, h, &ws.fresh, rows, 0, rows)
+				cache.commit(layer, h, &ws.fresh, ws.slots, ws.rows[0].slot, rows)
 			}
 		}
 		cache.advance(rows)

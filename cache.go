@@ -24,23 +24,40 @@ func (t CacheType) headBytes(headDim int) int64 {
 	return 4 * int64(headDim)
 }
 
-// kvRows stores keys or values: a [heads][rows][headDim] array in the form of a CacheType.
+// kvRows stores keys or values in the form of a CacheType. Values are an array [heads][rows][headDim]. Keys stand side by side in
+// blocks, [heads][rows/block][headDim][block], so that a query's scores with them are sums of rows too, without any across a row.
 type kvRows struct {
+	block int // keys: 64, or as many as there are rows at all, 16 or 32; values: 0
 	f32   []float32
 	f16   []uint16
 	i8    []int8
 	scale []float32 // [heads][rows], int8 only
 }
 
-func (r *kvRows) resize(t CacheType, heads, rows, headDim int) {
+type kvLayer struct{ k, v kvRows }
+
+// half is the keys (0) or the values (1).
+func (l *kvLayer) half(i int) *kvRows {
+	if i == 0 {
+		return &l.k
+	}
+	return &l.v
+}
+
+// resize makes room for as many rows, whole blocks of them, of which it keeps none.
+func (l *kvLayer) resize(t CacheType, heads, rows, headDim int) {
+	l.k.block = min(rows, blockLanes)
 	n := heads * rows * headDim
-	switch t {
-	case CacheF32:
-		r.f32 = grow(r.f32, n)
-	case CacheF16:
-		r.f16 = grow(r.f16, n)
-	case CacheInt8:
-		r.i8, r.scale = grow(r.i8, n), grow(r.scale, heads*rows)
+	for i := range 2 {
+		r := l.half(i)
+		switch t {
+		case CacheF32:
+			r.f32 = grow(r.f32, n)
+		case CacheF16:
+			r.f16 = grow(r.f16, n)
+		case CacheInt8:
+			r.i8, r.scale = grow(r.i8, n), grow(r.scale, heads*rows)
+		}
 	}
 }
 
@@ -52,35 +69,101 @@ func grow[T any](s []T, n int) []T {
 	return s[:n]
 }
 
+// wholeBlocks is the rows of as many blocks as hold n.
+func wholeBlocks(n int) int {
+	block := 16
+	for block < min(n, blockLanes) {
+		block *= 2
+	}
+	return (n + block - 1) / block * block
+}
+
 // set stores the vector x as row number at (head·rows + row), rounding it to the cache's form.
 func (r *kvRows) set(t CacheType, at int, x []float32) {
 	switch t {
 	case CacheF32:
-		copy(r.f32[at*len(x):], x)
+		setRow(r.block, r.f32, at, x, len(x), 0)
 	case CacheF16:
-		narrowF16(r.f16[at*len(x):][:len(x)], x)
+		var half [64]uint16
+		for d := 0; d < len(x); d += len(half) {
+			part := half[:min(len(half), len(x)-d)]
+			narrowF16(part, x[d:][:len(part)])
+			setRow(r.block, r.f16, at, part, len(x), d)
+		}
 	case CacheInt8:
 		amax := magnitude(x)
 		r.scale[at] = amax / 127
-		to := r.i8[at*len(x):][:len(x)]
-		if !(amax >= 1e-30 && amax <= math.MaxFloat32) { // the inverse would overflow, or the scale says it all
-			clear(to)
-			return
+		finite := amax >= 1e-30 && amax <= math.MaxFloat32 // or else the inverse would overflow, or the scale says it all
+		var bytes [64]int8
+		for d := 0; d < len(x); d += len(bytes) {
+			part := bytes[:min(len(bytes), len(x)-d)]
+			if finite {
+				narrowInt8(part, x[d:][:len(part)], 127/amax)
+			}
+			setRow(r.block, r.i8, at, part, len(x), d)
 		}
-		narrowInt8(to, x, 127/amax)
+	}
+}
+
+// setRow stores x as the elements from d on of row at, which has dim.
+func setRow[T any](block int, rows []T, at int, x []T, dim, d int) {
+	if block == 0 {
+		copy(rows[at*dim+d:], x)
+		return
+	}
+	place := rows[(at/block*dim+d)*block+at%block:]
+	for i, v := range x {
+		place[i*block] = v
+	}
+}
+
+// getRow is setRow the other way, for a whole row.
+func getRow[T any](block int, rows []T, at int, x []T) {
+	if block == 0 {
+		copy(x, rows[at*len(x):])
+		return
+	}
+	place := rows[at/block*len(x)*block+at%block:]
+	for i := range x {
+		x[i] = place[i*block]
 	}
 }
 
 // copyRows copies n rows of one head.
-func copyRows(t CacheType, headDim int, to *kvRows, toAt int, from *kvRows, fromAt, n int) {
+func copyRows(t CacheType, dim int, to *kvRows, toAt int, from *kvRows, fromAt, n int) {
 	switch t {
 	case CacheF32:
-		copy(to.f32[toAt*headDim:][:n*headDim], from.f32[fromAt*headDim:])
+		copyForm(to.block, to.f32, toAt, from.block, from.f32, fromAt, n, dim)
 	case CacheF16:
-		copy(to.f16[toAt*headDim:][:n*headDim], from.f16[fromAt*headDim:])
+		copyForm(to.block, to.f16, toAt, from.block, from.f16, fromAt, n, dim)
 	case CacheInt8:
-		copy(to.i8[toAt*headDim:][:n*headDim], from.i8[fromAt*headDim:])
+		copyForm(to.block, to.i8, toAt, from.block, from.i8, fromAt, n, dim)
 		copy(to.scale[toAt:][:n], from.scale[fromAt:])
+	}
+}
+
+func copyForm[T any](toBlock int, to []T, toAt, fromBlock int, from []T, fromAt, n, dim int) {
+	if toBlock == 0 {
+		copy(to[toAt*dim:][:n*dim], from[fromAt*dim:])
+		return
+	}
+	for n > 0 {
+		i, j := toAt%toBlock, fromAt%fromBlock
+		run := min(n, toBlock-i, fromBlock-j)
+		to, from := to[(toAt-i)*dim+i:], from[(fromAt-j)*dim+j:]
+		switch {
+		case run == toBlock && run == fromBlock:
+			copy(to[:run*dim], from)
+		case run == 1:
+			for d := range dim {
+				to[d*toBlock] = from[d*fromBlock]
+			}
+		default:
+			for d := range dim {
+				copy(to[d*toBlock:][:run], from[d*fromBlock:])
+			}
+		}
+		toAt, fromAt, n = toAt+run, fromAt+run, n-run
 	}
 }
 
@@ -90,20 +173,10 @@ type kvCache struct {
 	typ            CacheType
 	heads, headDim int
 	window         int // 0: unbounded
-	capacity       int // rows that the arrays hold
+	capacity       int // rows that the arrays hold, whole blocks
 	first, next    int // the positions held
 	layers         []kvLayer
 	read, written  int64 // bytes that attention read and that were stored, ever
-}
-
-type kvLayer struct{ k, v kvRows }
-
-// half is the keys (0) or the values (1).
-func (l *kvLayer) half(i int) *kvRows {
-	if i == 0 {
-		return &l.k
-	}
-	return &l.v
 }
 
 func newKVCache(t CacheType, s StackConfig) *kvCache {
@@ -134,21 +207,22 @@ func (c *kvCache) reserve(n int) {
 	if need <= c.capacity {
 		return
 	}
-	capacity := max(need, 2*c.capacity, 8)
+	capacity := max(need, 2*c.capacity)
 	if c.window > 0 {
 		capacity = min(capacity, c.window)
 	}
 	c.move(capacity)
 }
 
-// move puts the rows into new arrays of that capacity.
+// move puts the rows into new arrays of that capacity, rounded up to whole blocks.
 func (c *kvCache) move(capacity int) {
+	capacity = wholeBlocks(capacity)
 	old := c.layers
 	c.layers = make([]kvLayer, len(old))
 	for i := range c.layers {
+		c.layers[i].resize(c.typ, c.heads, capacity, c.headDim)
 		for j := range 2 {
 			to, from := c.layers[i].half(j), old[i].half(j)
-			to.resize(c.typ, c.heads, capacity, c.headDim)
 			for p := c.first; p < c.next; {
 				a, b := p%c.capacity, p%capacity
 				run := min(c.next-p, c.capacity-a, capacity-b)
@@ -162,14 +236,14 @@ func (c *kvCache) move(capacity int) {
 	c.capacity = capacity
 }
 
-// commit appends n rows to head h of a layer from fresh [heads][freshRows][headDim], beginning at fresh row at. Of more rows than a window holds only the
-// last are kept. Calls for different heads may run at the same time.
-func (c *kvCache) commit(layer, h int, fresh *kvLayer, freshRows, at, n int) {
+// commit appends n rows to head h of a layer from fresh, which has slots rows a head, beginning at row at. Of more rows than the cache
+// has room for only the last are kept. Calls for different heads may run at the same time.
+func (c *kvCache) commit(layer, h int, fresh *kvLayer, slots, at, n int) {
 	for p := max(0, n-c.capacity); p < n; {
 		slot := (c.next + p) % c.capacity
 		run := min(n-p, c.capacity-slot)
 		for j := range 2 {
-			copyRows(c.typ, c.headDim, c.layers[layer].half(j), h*c.capacity+slot, fresh.half(j), h*freshRows+at+p, run)
+			copyRows(c.typ, c.headDim, c.layers[layer].half(j), h*c.capacity+slot, fresh.half(j), h*slots+at+p, run)
 		}
 		p += run
 	}

@@ -58,17 +58,6 @@ func magnitude(x []float32) float32                       { return magnitudeGene
 func maximum(x []float32) float32                         { return maximumGeneric(x) }
 func expSum(x []float32, top float32, s *lanes)           { expSumGeneric(x, top, s) }
 
-func scoreF32(dst []float32, stride int, q, k []float32, dim int) {
-	scoreF32Generic(dst, stride, q, k, dim)
-}
-func mixF32(dst, p []float32, stride int, v []float32, dim int) {
-	mixF32Generic(dst, p, stride, v, dim)
-}
-func scoreF16(dst []float32, stride int, q []float32, k []uint16, dim int) {
-	scoreF16Generic(dst, stride, q, k, dim)
-}
-func mixF16(dst, p []float32, stride int, v []uint16, dim int) { mixF16Generic(dst, p, stride, v, dim) }
-func scoreInt8(dst []float32, stride int, q []float32, k []int8, dim int) {
-	scoreInt8Generic(dst, stride, q, k, dim)
-}
-func mixInt8(dst, p []float32, stride int, v []int8, dim int) { mixInt8Generic(dst, p, stride, v, dim) }
+func mixF32(dst, p, w []float32, m *mixShape)          { mixF32Generic(dst, p, w, m) }
+func mixF16(dst, p []float32, w []uint16, m *mixShape) { mixF16Generic(dst, p, w, m) }
+func mixInt8(dst, p []float32, w []int8, m *mixShape)  { mixInt8Generic(dst, p, w, m) }

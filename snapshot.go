@@ -325,29 +325,46 @@ func (c *coder) cache(name string, k *kvCache, most int) {
 	}
 }
 
+// rows codes n rows of one head, one behind the other.
 func (c *coder) rows(k *kvCache, r *kvRows, at, n int) {
 	switch k.typ {
 	case CacheF32:
-		c.floats(r.f32[at*k.headDim:][:n*k.headDim])
+		eachCoded(c, r.block, r.f32, at, n, k.headDim, c.floats)
 	case CacheF16:
-		v := r.f16[at*k.headDim:][:n*k.headDim]
-		for i, b := 0, c.take(2*len(v)); i < len(b); i += 2 {
-			if c.reading {
-				v[i/2] = binary.LittleEndian.Uint16(b[i:])
-			} else {
-				binary.LittleEndian.PutUint16(b[i:], v[i/2])
+		eachCoded(c, r.block, r.f16, at, n, k.headDim, func(v []uint16) {
+			for i, b := 0, c.take(2*len(v)); i < len(b); i += 2 {
+				if c.reading {
+					v[i/2] = binary.LittleEndian.Uint16(b[i:])
+				} else {
+					binary.LittleEndian.PutUint16(b[i:], v[i/2])
+				}
 			}
-		}
+		})
 	case CacheInt8:
-		v := r.i8[at*k.headDim:][:n*k.headDim]
-		for i, b := 0, c.take(len(v)); i < len(b); i++ {
-			if c.reading {
-				v[i] = int8(b[i])
-			} else {
-				b[i] = byte(v[i])
+		eachCoded(c, r.block, r.i8, at, n, k.headDim, func(v []int8) {
+			for i, b := 0, c.take(len(v)); i < len(b); i++ {
+				if c.reading {
+					v[i] = int8(b[i])
+				} else {
+					b[i] = byte(v[i])
+				}
 			}
-		}
+		})
 		c.floats(r.scale[at:][:n])
+	}
+}
+
+// eachCoded codes rows at … at+n-1 with code, which takes one.
+func eachCoded[T any](c *coder, block int, rows []T, at, n, dim int, code func([]T)) {
+	row := make([]T, dim)
+	for i := at; i < at+n; i++ {
+		if c.reading {
+			code(row)
+			setRow(block, rows, i, row, dim, 0)
+		} else {
+			getRow(block, rows, i, row)
+			code(row)
+		}
 	}
 }
 

@@ -121,24 +121,23 @@ func (ws *workspace) place(s *stack, rows int) {
 	half := len(s.inverse)
 	ws.rows = grow(ws.rows, rows)
 	ws.cos, ws.sin = grow(ws.cos, rows*half), grow(ws.sin, rows*half)
-	r := 0
+	r, slot := 0, 0
 	for _, seg := range ws.segments {
 		start := r
+		if seg.rows >= blockLanes { // whole blocks of keys go to the cache as they are
+			slot = wholeBlocks(slot) + seg.position()%blockLanes
+		}
 		for i := range seg.rows {
-			ws.rows[r] = rowPlace{cache: seg.cache, start: start, position: seg.position() + i}
+			ws.rows[r] = rowPlace{cache: seg.cache, start: start, position: seg.position() + i, slot: slot}
 			for j, inverse := range s.inverse {
 				sin, cos := math.Sincos(float64(ws.rows[r].position) * inverse)
 				ws.cos[r*half+j], ws.sin[r*half+j] = float32(cos), float32(sin)
 			}
-			r++
+			r, slot = r+1, slot+1
 		}
 	}
-	var typ CacheType
-	if len(ws.segments) > 0 {
-		typ = ws.cacheType
-	}
-	ws.fresh.k.resize(typ, s.cfg.KVHeads, rows, s.cfg.HeadDim)
-	ws.fresh.v.resize(typ, s.cfg.KVHeads, rows, s.cfg.HeadDim)
+	ws.slots = wholeBlocks(slot)
+	ws.fresh.resize(ws.cacheType, s.cfg.KVHeads, ws.slots, s.cfg.HeadDim)
 }
 
 // normRows writes RMSNorm of the rows lo … hi-1 of x to normed.
@@ -172,7 +171,7 @@ func keepRows(ws *workspace, lo, hi int) {
 		keys := row[c.Heads*c.HeadDim:]
 		values := keys[c.KVHeads*c.HeadDim:]
 		for h := range c.KVHeads {
-			at := h*len(ws.rows) + r
+			at := h*ws.slots + ws.rows[r].slot
 			ws.fresh.k.set(ws.cacheType, at, keys[h*c.HeadDim:][:c.HeadDim])
 			ws.fresh.v.set(ws.cacheType, at, values[h*c.HeadDim:][:c.HeadDim])
 		}
@@ -187,7 +186,7 @@ func (ws *workspace) commit(layer, rows int) {
 		}
 	}
 	c, t := &ws.stack.cfg, &ws.commitTask
-	*t = commitTask{ws: ws, layer: layer, rows: rows, heads: c.KVHeads}
+	*t = commitTask{ws: ws, layer: layer, heads: c.KVHeads}
 	if rows*c.HeadDim >= 1<<13 {
 		t.heads = 1
 	}
@@ -196,16 +195,16 @@ func (ws *workspace) commit(layer, rows int) {
 
 // commitTask is commit for some heads a part.
 type commitTask struct {
-	ws                 *workspace
-	layer, rows, heads int
+	ws           *workspace
+	layer, heads int
 }
 
 func (t *commitTask) part(i int) {
 	at := 0
 	for _, seg := range t.ws.segments {
-		if seg.cache != nil {
+		if seg.cache != nil && seg.rows > 0 {
 			for h := i * t.heads; h < (i+1)*t.heads; h++ {
-				seg.cache.commit(t.layer, h, &t.ws.fresh, t.rows, at, seg.rows)
+				seg.cache.commit(t.layer, h, &t.ws.fresh, t.ws.slots, t.ws.rows[at].slot, seg.rows)
 			}
 		}
 		at += seg.rows
@@ -243,7 +242,8 @@ type workspace struct {
 	mixed         []float32 // [rows × heads·headDim]
 	gateUp, gated []float32 // [rows × 2f], [rows × f]
 	cos, sin      []float32 // [rows × headDim/2]
-	fresh         kvLayer   // [kvHeads][rows][headDim]
+	fresh         kvLayer   // of slots rows, in which the step's have places
+	slots         int
 
 	schedule
 	logits      []float32
@@ -256,6 +256,7 @@ type workspace struct {
 type rowPlace struct {
 	cache    *kvCache // what came before; nil: nothing
 	start    int      // the first row of its segment in this step
+	slot     int      // its row in fresh
 	position int
 	visible  int // rows that it sees, itself included
 }

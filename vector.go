@@ -48,27 +48,33 @@ func rotate(x, cos, sin []float32) {
 	rotatePairs(x[:half], x[half:2*half], cos, sin[:half])
 }
 
-// softmax is a softmax in progress over scores that come in blocks. Of n finite scores no weight is further than 2 + n/8 units
+// softmax is the state of a softmax over scores that come in blocks. Of n finite scores no weight is further than 2 + n/8 units
 // in the last place from the exact one. A NaN or +Inf among them makes the sum NaN, and so does a block of nothing but -Inf;
 // besides finite ones a -Inf weighs nothing.
 type softmax struct {
-	top float32 // the largest score so far
+	top float32 // the largest score
 	sum float32 // Σ e^(score - top)
 }
 
-func newSoftmax() softmax { return softmax{top: float32(math.Inf(-1))} }
-
-// extend turns a block of scores into their weights e^(score - top). What was weighted before must be multiplied by shrink.
-func (s *softmax) extend(scores []float32) (shrink float32) {
-	shrink = 1
-	if top := maximum(scores); !(top <= s.top) {
-		shrink = exp32(s.top - top)
-		s.top = top
-	}
+// weigh turns a block of scores into their weights e^(score - top).
+func weigh(scores []float32) softmax {
+	top := maximum(scores)
 	var l lanes
-	expSum(scores, s.top, &l)
-	s.sum = float32(s.sum*shrink) + l.sum()
-	return shrink
+	expSum(scores, top, &l)
+	return softmax{top, l.sum()}
+}
+
+// join adds the next block to s. What was weighted before must be multiplied by shrink, and what the block weighted by weight.
+func (s *softmax) join(next softmax) (shrink, weight float32) {
+	shrink, weight = 1, 1
+	if next.top <= s.top {
+		weight = exp32(next.top - s.top)
+	} else {
+		shrink = exp32(s.top - next.top)
+		s.top = next.top
+	}
+	s.sum = float32(s.sum*shrink) + float32(next.sum*weight)
+	return shrink, weight
 }
 
 // exp32 is e^x for x ≤ 0, within 1.25 units in the last place: x = n·ln2 + r with |r| ≤ ln2/2, and a polynomial for e^r. Below
@@ -216,119 +222,101 @@ func expSumGeneric(x []float32, top float32, s *lanes) {
 	}
 }
 
-// dot is Σ a[i]·b[i] in eight lanes.
-func dot(a, b []float32) float32 {
-	var s lanes
-	for ; len(a) >= 8 && len(b) >= 8; a, b = a[8:], b[8:] {
-		s[0] += a[0] * b[0]
-		s[1] += a[1] * b[1]
-		s[2] += a[2] * b[2]
-		s[3] += a[3] * b[3]
-		s[4] += a[4] * b[4]
-		s[5] += a[5] * b[5]
-		s[6] += a[6] * b[6]
-		s[7] += a[7] * b[7]
-	}
-	for i, v := range a {
-		s[i] += v * b[i]
-	}
-	return s.sum()
+// mixShape is the shape of a kernel of attention: sums dst_i (+)= Σ_s p[i, s]·w_s of rows w_s, s ascending. Both of attention's
+// products are such: values mixed by a query's weights, and, for the scores, the elements of many keys mixed by a query's own.
+type mixShape struct {
+	queries int  // i
+	stride  int  // from a row of dst to the next
+	pStride int  // from a row of p to the next
+	steps   int  // s
+	step    int  // from a row of w to the next
+	block   int  // from 64 elements of a row of w to the next 64
+	lanes   int  // elements of a row
+	begin   bool // the sums begin here, not with what dst holds
 }
 
-// axpy adds a·x to dst.
-func axpy(dst []float32, a float32, x []float32) {
-	dst = dst[:len(x)]
-	for i, v := range x {
-		dst[i] += a * v
-	}
+const blockLanes = 64
+
+// valueMix mixes keys rows of dim elements, one behind the other.
+func valueMix(queries, pStride, keys, dim int) mixShape {
+	return mixShape{queries: queries, stride: dim, pStride: pStride, steps: keys, step: dim, block: blockLanes, lanes: dim}
 }
 
-// scoreF32Generic writes dst[i, j] = q_i · k_j. q is [queries × dim], k [keys × dim], dst has rows stride apart.
-func scoreF32Generic(dst []float32, stride int, q, k []float32, dim int) {
-	for j := range len(k) / dim {
-		for i := range len(q) / dim {
-			dst[i*stride+j] = dot(q[i*dim:][:dim], k[j*dim:][:dim])
+// keyMix mixes blocks of keys [blocks][dim][block] by queries of dim elements. Of the last block it takes what makes keys.
+func keyMix(queries, stride, keys, block, dim int) mixShape {
+	return mixShape{queries: queries, stride: stride, pStride: dim, steps: dim, step: block, block: dim * block, lanes: keys, begin: true}
+}
+
+// extent is the number of elements of w from the first to the last.
+func (m *mixShape) extent() int {
+	return (m.lanes-1)/blockLanes*m.block + (m.steps-1)*m.step + (m.lanes-1)%blockLanes + 1
+}
+
+// mixF32Generic is the reference of every kernel of attention.
+func mixF32Generic(dst, p, w []float32, m *mixShape) {
+	for i := range m.queries {
+		weights := p[i*m.pStride:][:m.steps]
+		for at := 0; at < m.lanes; at += 8 {
+			out := dst[i*m.stride+at:][:min(8, m.lanes-at)]
+			if m.begin {
+				clear(out)
+			}
+			rows := w[at/blockLanes*m.block+at%blockLanes:]
+			if len(out) < 8 {
+				for s, a := range weights {
+					for j, v := range rows[s*m.step:][:len(out)] {
+						out[j] += a * v
+					}
+				}
+				continue
+			}
+			a0, a1, a2, a3, a4, a5, a6, a7 := out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7]
+			for s, a := range weights {
+				v := rows[s*m.step:][:8]
+				a0 += a * v[0]
+				a1 += a * v[1]
+				a2 += a * v[2]
+				a3 += a * v[3]
+				a4 += a * v[4]
+				a5 += a * v[5]
+				a6 += a * v[6]
+				a7 += a * v[7]
+			}
+			out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7] = a0, a1, a2, a3, a4, a5, a6, a7
 		}
 	}
 }
 
-// mixF32Generic adds Σ_j p[i, j]·v_j to dst_i, j ascending. dst is [queries × dim], v [keys × dim], p has rows stride apart.
-func mixF32Generic(dst, p []float32, stride int, v []float32, dim int) {
-	for j := range len(v) / dim {
-		for i := range len(dst) / dim {
-			axpy(dst[i*dim:][:dim], p[i*stride+j], v[j*dim:][:dim])
+func mixF16Generic(dst, p []float32, w []uint16, m *mixShape) { mixWidened(dst, p, w, m) }
+func mixInt8Generic(dst, p []float32, w []int8, m *mixShape)  { mixWidened(dst, p, w, m) }
+
+// mixWidened widens some steps of a few lanes, exactly, for all queries.
+func mixWidened[T uint16 | int8](dst, p []float32, w []T, m *mixShape) {
+	const lanes, steps = 16, 32
+	var wide [steps * lanes]float32
+	for at := 0; at < m.lanes; at += lanes {
+		rows := w[at/blockLanes*m.block+at%blockLanes:]
+		for s := 0; s < m.steps; s += steps {
+			part := *m
+			part.lanes, part.steps, part.step, part.begin = min(lanes, m.lanes-at), min(steps, m.steps-s), lanes, m.begin && s == 0
+			for j := range part.steps {
+				widen(wide[j*lanes:], rows[(s+j)*m.step:][:part.lanes])
+			}
+			mixF32Generic(dst[at:], p[s:], wide[:], &part)
 		}
 	}
 }
 
-// The other forms are widened, exactly, some elements at a time.
-const widened = 128
-
-func scoreF16Generic(dst []float32, stride int, q []float32, k []uint16, dim int) {
-	var wide [widened]float32
-	for j := range len(k) / dim {
-		for at := 0; at < dim; at += widened {
-			scorePart(dst[j:], stride, q, widenF16(&wide, k[j*dim+at:(j+1)*dim]), at, dim)
+func widen[T uint16 | int8](wide []float32, w []T) {
+	wide = wide[:len(w)]
+	switch w := any(w).(type) {
+	case []uint16:
+		for i, v := range w {
+			wide[i] = f16ToF32(v)
 		}
-	}
-}
-
-func mixF16Generic(dst, p []float32, stride int, v []uint16, dim int) {
-	var wide [widened]float32
-	for j := range len(v) / dim {
-		for at := 0; at < dim; at += widened {
-			mixPart(dst, p[j:], stride, widenF16(&wide, v[j*dim+at:(j+1)*dim]), at, dim)
+	case []int8:
+		for i, v := range w {
+			wide[i] = float32(v)
 		}
-	}
-}
-
-func scoreInt8Generic(dst []float32, stride int, q []float32, k []int8, dim int) {
-	var wide [widened]float32
-	for j := range len(k) / dim {
-		for at := 0; at < dim; at += widened {
-			scorePart(dst[j:], stride, q, widenInt8(&wide, k[j*dim+at:(j+1)*dim]), at, dim)
-		}
-	}
-}
-
-func mixInt8Generic(dst, p []float32, stride int, v []int8, dim int) {
-	var wide [widened]float32
-	for j := range len(v) / dim {
-		for at := 0; at < dim; at += widened {
-			mixPart(dst, p[j:], stride, widenInt8(&wide, v[j*dim+at:(j+1)*dim]), at, dim)
-		}
-	}
-}
-
-func widenF16(wide *[widened]float32, x []uint16) []float32 {
-	n := min(len(x), widened)
-	for i, v := range x[:n] {
-		wide[i] = f16ToF32(v)
-	}
-	return wide[:n]
-}
-
-func widenInt8(wide *[widened]float32, x []int8) []float32 {
-	n := min(len(x), widened)
-	for i, v := range x[:n] {
-		wide[i] = float32(v)
-	}
-	return wide[:n]
-}
-
-// scorePart begins or adds to the scores of one key whose elements from at on are k.
-func scorePart(dst []float32, stride int, q, k []float32, at, dim int) {
-	for i := range len(q) / dim {
-		s := dot(q[i*dim+at:][:len(k)], k)
-		if at > 0 {
-			s += dst[i*stride]
-		}
-		dst[i*stride] = s
-	}
-}
-
-func mixPart(dst, p []float32, stride int, v []float32, at, dim int) {
-	for i := range len(dst) / dim {
-		axpy(dst[i*dim+at:][:len(v)], p[i*stride], v)
 	}
 }

@@ -171,13 +171,34 @@ TEXT ·maximumVector(SB), NOSPLIT, $0-20
 	MOVQ    x+0(FP), SI
 	MOVQ    n+8(FP), CX
 	VMOVUPS (SI), Y0
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	SUBQ    $32, CX
+	JLT     few
 	PCALIGN $32
 
-largest:
-	VMAXPS       (SI), Y0, Y0
-	ADDQ         $32, SI
-	SUBQ         $8, CX
-	JNE          largest
+largest: // four at a time: one alone waits for its own results
+	VMAXPS (SI), Y0, Y0
+	VMAXPS 32(SI), Y1, Y1
+	VMAXPS 64(SI), Y2, Y2
+	VMAXPS 96(SI), Y3, Y3
+	ADDQ   $128, SI
+	SUBQ   $32, CX
+	JGE    largest
+
+few:
+	ADDQ   $32, CX
+	JEQ    together
+	VMAXPS (SI), Y0, Y0
+	ADDQ   $32, SI
+	SUBQ   $40, CX
+	JMP    few
+
+together:
+	VMAXPS       Y1, Y0, Y0
+	VMAXPS       Y3, Y2, Y2
+	VMAXPS       Y2, Y0, Y0
 	VEXTRACTF128 $1, Y0, X1
 	VMAXPS       X1, X0, X0
 	VPERMILPS    $0x4e, X0, X1
@@ -267,9 +288,9 @@ GLOBL exp<>(SB), RODATA|NOPTR, $384
 	VANDPS Y10, Y3, Y3               \
 	VANDPS Y11, Y8, Y8
 
-// func expSumVector(x *float32, n int, top float32, s *lanes)
+// func expSumAVX2(x *float32, n int, top float32, s *lanes)
 // Reference: expSumGeneric.
-TEXT ·expSumVector(SB), NOSPLIT, $0-32
+TEXT ·expSumAVX2(SB), NOSPLIT, $0-32
 	MOVQ         x+0(FP), SI
 	MOVQ         n+8(FP), CX
 	VBROADCASTSS top+16(FP), Y14
@@ -317,9 +338,9 @@ expsDone:
 	VMULPS    up, t, t      \
 	VMOVUPS   t, dst
 
-// func mulSiluVector(dst, gate, up *float32, n int)
+// func mulSiluAVX2(dst, gate, up *float32, n int)
 // Reference: mulSiluGeneric.
-TEXT ·mulSiluVector(SB), NOSPLIT, $0-32
+TEXT ·mulSiluAVX2(SB), NOSPLIT, $0-32
 	MOVQ    dst+0(FP), DI
 	MOVQ    gate+8(FP), SI
 	MOVQ    up+16(FP), DX

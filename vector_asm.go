@@ -141,83 +141,44 @@ func expSum(x []float32, top float32, s *lanes) {
 	expSumGeneric(x, top, s)
 }
 
-// The kernels of attention take at least one query and key and whole vectors of four. k and v are [keys × dim].
+// The kernels of attention take whole vectors of four.
 
-func scoreF32(dst []float32, stride int, q, k []float32, dim int) {
-	queries, keys := len(q)/dim, len(k)/dim
-	if !useVectors() || dim%4 != 0 || queries*keys == 0 {
-		scoreF32Generic(dst, stride, q, k, dim)
+func mixF32(dst, p, w []float32, m *mixShape) {
+	if !useVectors() || m.lanes%4 != 0 || m.empty() {
+		mixF32Generic(dst, p, w, m)
 		return
 	}
-	beginScore(dst, stride, q, queries, k, keys)
-	scoreF32Vector(dst, stride, q, queries, k, keys, dim)
+	beginMix(dst, p, w, m)
+	mixF32Vector(&dst[0], &p[0], &w[0], m)
 }
 
-func mixF32(dst, p []float32, stride int, v []float32, dim int) {
-	queries, keys := len(dst)/dim, len(v)/dim
-	if !useVectors() || dim%4 != 0 || queries*keys == 0 {
-		mixF32Generic(dst, p, stride, v, dim)
+func mixF16(dst, p []float32, w []uint16, m *mixShape) {
+	if !useHalves() || m.lanes%4 != 0 || m.empty() {
+		mixF16Generic(dst, p, w, m)
 		return
 	}
-	beginMix(dst, queries, p, stride, v, keys)
-	mixF32Vector(dst, queries, p, stride, v, keys, dim)
+	beginMix(dst, p, w, m)
+	mixF16Vector(&dst[0], &p[0], &w[0], m)
 }
 
-func scoreF16(dst []float32, stride int, q []float32, k []uint16, dim int) {
-	queries, keys := len(q)/dim, len(k)/dim
-	if !useHalves() || dim%4 != 0 || queries*keys == 0 {
-		scoreF16Generic(dst, stride, q, k, dim)
+func mixInt8(dst, p []float32, w []int8, m *mixShape) {
+	if !useVectors() || m.lanes%4 != 0 || m.empty() {
+		mixInt8Generic(dst, p, w, m)
 		return
 	}
-	beginScore(dst, stride, q, queries, k, keys)
-	scoreF16Vector(dst, stride, q, queries, k, keys, dim)
+	beginMix(dst, p, w, m)
+	mixInt8Vector(&dst[0], &p[0], &w[0], m)
 }
 
-func mixF16(dst, p []float32, stride int, v []uint16, dim int) {
-	queries, keys := len(dst)/dim, len(v)/dim
-	if !useHalves() || dim%4 != 0 || queries*keys == 0 {
-		mixF16Generic(dst, p, stride, v, dim)
-		return
-	}
-	beginMix(dst, queries, p, stride, v, keys)
-	mixF16Vector(dst, queries, p, stride, v, keys, dim)
-}
+func (m *mixShape) empty() bool { return m.queries <= 0 || m.steps <= 0 || m.lanes <= 0 }
 
-func scoreInt8(dst []float32, stride int, q []float32, k []int8, dim int) {
-	queries, keys := len(q)/dim, len(k)/dim
-	if !useVectors() || dim%4 != 0 || queries*keys == 0 {
-		scoreInt8Generic(dst, stride, q, k, dim)
-		return
-	}
-	beginScore(dst, stride, q, queries, k, keys)
-	scoreInt8Vector(dst, stride, q, queries, k, keys, dim)
-}
-
-func mixInt8(dst, p []float32, stride int, v []int8, dim int) {
-	queries, keys := len(dst)/dim, len(v)/dim
-	if !useVectors() || dim%4 != 0 || queries*keys == 0 {
-		mixInt8Generic(dst, p, stride, v, dim)
-		return
-	}
-	beginMix(dst, queries, p, stride, v, keys)
-	mixInt8Vector(dst, queries, p, stride, v, keys, dim)
-}
-
-// beginScore and beginMix panic if dst or p, whose rows are stride apart, ends before the kernel does, and tell the race detector
-// what the kernel touches.
-
-func beginScore[T any](dst []float32, stride int, q []float32, queries int, k []T, keys int) {
-	_ = dst[(queries-1)*stride+keys-1]
-	raceWriteRows(dst, stride, keys, queries)
-	raceRead(q)
-	raceRead(k)
-}
-
-func beginMix[T any](dst []float32, queries int, p []float32, stride int, v []T, keys int) {
-	_ = p[(queries-1)*stride+keys-1]
-	raceWrite(dst)
-	raceReadRows(p, stride, keys, queries)
-	raceRead(v)
+// beginMix panics if a slice ends before the kernel does, and tells the race detector what the kernel touches.
+func beginMix[T any](dst, p []float32, w []T, m *mixShape) {
+	_ = p[(m.queries-1)*m.pStride+m.steps-1]
+	_ = dst[(m.queries-1)*m.stride+m.lanes-1]
+	raceRead(w[:m.extent()])
+	raceReadRows(p, m.pStride, m.steps, m.queries)
+	raceWriteRows(dst, m.stride, m.lanes, m.queries)
 }
 
 //go:noescape
@@ -225,9 +186,6 @@ func sumSquaresVector(x *float32, n int, s *lanes)
 
 //go:noescape
 func mulScaledVector(dst, x, weight *float32, n int, scale float32)
-
-//go:noescape
-func mulSiluVector(dst, gate, up *float32, n int)
 
 //go:noescape
 func scaleVector(dst, x *float32, n int, a float32)
@@ -246,6 +204,3 @@ func magnitudeVector(x *float32, n int) float32
 
 //go:noescape
 func maximumVector(x *float32, n int) float32
-
-//go:noescape
-func expSumVector(x *float32, n int, top float32, s *lanes)

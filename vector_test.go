@@ -212,11 +212,12 @@ func TestRMSNorm(t *testing.T) {
 // softmaxOf is the softmax of x, block by block.
 func softmaxOf(x []float32, block int) []float32 {
 	w := append([]float32(nil), x...)
-	s := newSoftmax()
-	for i := 0; i < len(w); i += block {
-		if shrink := s.extend(w[i:min(i+block, len(w))]); shrink != 1 {
-			scale(w[:i], w[:i], shrink)
-		}
+	s := weigh(w[:min(block, len(w))])
+	for i := block; i < len(w); i += block {
+		part := w[i:min(i+block, len(w))]
+		shrink, weight := s.join(weigh(part))
+		scale(w[:i], w[:i], shrink)
+		scale(part, part, weight)
 	}
 	scale(w, w, 1/s.sum)
 	return w
@@ -347,7 +348,7 @@ func BenchmarkVector(b *testing.B) {
 			arrays int
 			f      func()
 		}{
-			{"softmax", 2, func() { s := newSoftmax(); s.extend(x) }},
+			{"softmax", 2, func() { weigh(x) }},
 			{"silu", 3, func() { siluGate(y, x, w) }},
 			{"rmsnorm", 3, func() { rmsNorm(y, x, w, 1e-5) }},
 			{"add", 3, func() { add(y, x) }},
