@@ -176,12 +176,15 @@ func (b *bench) tests(m *photon.Model) (list []speedTest) {
 	return list
 }
 
+// lastTokens of the text before come before the clock starts but after the fork, so that its caches have grown.
+const lastTokens = 64
+
 // run measures every test at every depth. The text before is prefilled once; what is measured are forks of it.
 func (b *bench) run(ctx context.Context, m *photon.Model, print func(benchRow) error) error {
 	base := m.NewSession(photon.Temperature(0))
 	for _, depth := range b.depths {
-		for base.Len() < depth-1 {
-			if err := base.Append(ctx, randomIDs(m, base.Len(), min(depth-1-base.Len(), 1<<12))...); err != nil {
+		for shared := depth - lastTokens; base.Len() < shared; {
+			if err := base.Append(ctx, randomIDs(m, base.Len(), min(shared-base.Len(), 1<<12))...); err != nil {
 				return err
 			}
 		}
@@ -199,7 +202,7 @@ func (b *bench) run(ctx context.Context, m *photon.Model, print func(benchRow) e
 	return nil
 }
 
-// measure repeats a test at a depth, of whose tokens base has all but the last.
+// measure repeats a test at a depth, of whose tokens base has all but the lastTokens.
 func (b *bench) measure(ctx context.Context, m *photon.Model, base *photon.Session, depth int, test speedTest) (benchRow, error) {
 	r := benchRow{Test: test.name, Depth: depth, Repetitions: b.repetitions, Model: b.model.name(), Kernel: m.Kernel(),
 		Threads: b.model.threads, Weights: b.model.weights.String(), Cache: b.model.cache.String(), tokens: test.n * test.texts}
@@ -215,9 +218,10 @@ func (b *bench) measure(ctx context.Context, m *photon.Model, base *photon.Sessi
 		var before photon.Stats
 		for j := range texts {
 			texts[j] = base.Fork()
-			// The last token comes before the clock starts, so that the fork's caches have grown.
 			if at := max(depth, test.after); at > 0 {
-				if err := texts[j].Append(ctx, randomIDs(m, at-1+j, 1)...); err != nil {
+				ids := randomIDs(m, base.Len(), at-base.Len())
+				ids[len(ids)-1] = randomIDs(m, at-1+j, 1)[0]
+				if err := texts[j].Append(ctx, ids...); err != nil {
 					return r, err
 				}
 			}
