@@ -102,15 +102,6 @@
 	VPDPBUSD     Z31, Z26, a \
 	VPDPBUSD     Z31, Z27, b
 
-// The same for a row by itself, with sums of their own for the upper halves, so that none waits for another.
-#define INT4ROWALONE(x, a, b, c, d) \
-	VPBROADCASTD 0 x, Z28    \
-	VPDPBUSD     Z28, Z24, a \
-	VPDPBUSD     Z28, Z25, b \
-	VPBROADCASTD 16 x, Z31   \
-	VPDPBUSD     Z31, Z26, c \
-	VPDPBUSD     Z31, Z27, d
-
 // 15 in every byte of Z30.
 #define NIBBLES \
 	MOVL         $0x0f0f0f0f, BX \
@@ -162,6 +153,77 @@ k: \
 	MOVQ  groups+48(FP), BX   \
 	AFTER(tile, n)
 
+// A row by itself, a group a turn, with two more integer sums, Z2 and Z3, so that none waits for another. It is the memory that
+// limits it, and the less there is to do for each line the further the processor sees.
+#define ALONE8(i, a, b) \
+	FETCH((NEAR+128*i), (R10))          \
+	VMOVDQU32     (64+128*i)(R10), Z24  \
+	VMOVDQU32     (128+128*i)(R10), Z25 \
+	VPDPBUSD.BCST (4*i)(R12), Z24, a    \
+	VPDPBUSD.BCST (4*i)(R12), Z25, b
+
+#define INT8ALONE \
+	ALONE8(0, Z0, Z1)  \
+	ALONE8(1, Z2, Z3)  \
+	ALONE8(2, Z0, Z1)  \
+	ALONE8(3, Z2, Z3)  \
+	ALONE8(4, Z0, Z1)  \
+	ALONE8(5, Z2, Z3)  \
+	ALONE8(6, Z0, Z1)  \
+	ALONE8(7, Z2, Z3)
+
+// Z4 has the lower halves of bytes, Z5 the upper: what these give is sixteen times their sum.
+#define HALVES \
+	MOVL         $0x0f0f0f0f, BX \
+	VPBROADCASTD BX, Z4          \
+	VPSLLD       $4, Z4, Z5
+
+#define ALONE4(i) \
+	FETCH((NEAR+128*i), (R10))          \
+	VMOVDQU32     (64+128*i)(R10), Z26  \
+	VMOVDQU32     (128+128*i)(R10), Z27 \
+	VPANDD        Z26, Z4, Z24          \
+	VPANDD        Z27, Z4, Z25          \
+	VPANDD        Z26, Z5, Z26          \
+	VPANDD        Z27, Z5, Z27          \
+	VPDPBUSD.BCST (4*i)(R12), Z24, Z0   \
+	VPDPBUSD.BCST (4*i)(R12), Z25, Z1   \
+	VPDPBUSD.BCST (16+4*i)(R12), Z26, Z2 \
+	VPDPBUSD.BCST (16+4*i)(R12), Z27, Z3
+
+#define INT4ALONE \
+	ALONE4(0)            \
+	ALONE4(1)            \
+	ALONE4(2)            \
+	ALONE4(3)            \
+	VPSRAD $4, Z2, Z2    \
+	VPSRAD $4, Z3, Z3
+
+#define ROWALONE(group, PREPARE, STEPS, bytes) \
+	PREPARE              \
+	FDST1(ZERO)          \
+	TESTL  AX, AX        \
+	JEQ    group         \
+	FDST1(LOAD)          \
+	PCALIGN $32          \
+group: \
+	X1(BIAS)             \
+	VPXORD Z2, Z2, Z2    \
+	VPXORD Z3, Z3, Z3    \
+	SCALES((R10), 32(R10)) \
+	STEPS                \
+	FETCH64((NEAR+bytes), (R10)) \
+	VPADDD Z2, Z0, Z0    \
+	VPADDD Z3, Z1, Z1    \
+	SCALE1(32)           \
+	ADDQ   $40, R12      \
+	ADDQ   $(64+bytes), R10 \
+	DECQ   R11           \
+	JNE    group         \
+	FDST1(STORE)         \
+	VZEROUPPER           \
+	RET
+
 // func mulBlockInt8AVX512(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
 // Reference: mulBlockInt8Generic, the same bits.
 TEXT ·mulBlockInt8AVX512(SB), NOSPLIT, $0-57
@@ -184,7 +246,9 @@ tile:
 	GROUPTILE(int8x4, int8x4Group, int8x4K, 4, 8, 0, X4, NOTHING, INT8W, X4(INT8ROW), FDST4, SCALE4, BLOCK)
 	GROUPTILE(int8x3, int8x3Group, int8x3K, 3, 8, 0, X3, NOTHING, INT8W, X3(INT8ROW), FDST3, SCALE3, BLOCK)
 	GROUPTILE(int8x2, int8x2Group, int8x2K, 2, 8, 0, X2, NOTHING, INT8W, X2(INT8ROW), FDST2, SCALE2, BLOCK)
-	GROUPTILE(int8x1, int8x1Group, int8x1K, 1, 8, 0, X1, NOTHING, INT8W, X1(INT8ROW), FDST1, SCALE1, NEAR)
+
+int8x1:
+	ROWALONE(int8x1Group, NOTHING, INT8ALONE, 1024)
 
 // func mulBlockInt4AVX512(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
 // Reference: mulBlockInt4Generic, the same bits.
@@ -210,35 +274,4 @@ tile:
 	GROUPTILE(int4x2, int4x2Group, int4x2K, 2, 4, 16, X2, NIBBLES, INT4W, X2(INT4ROW), FDST2, SCALE2, BLOCK)
 
 int4x1:
-	FDST1(ZERO)
-	TESTL AX, AX
-	JEQ   int4x1Group
-	FDST1(LOAD)
-
-int4x1Group:
-	X1(BIAS)
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	NIBBLES
-	MOVQ  $4, BX
-
-int4x1K:
-	FETCH(NEAR, (R10))
-	INT4W
-	INT4ROWALONE((R12), Z0, Z1, Z2, Z3)
-	ADDQ  $4, R12
-	ADDQ  $128, R10
-	DECQ  BX
-	JNE   int4x1K
-	FETCH64(NEAR, (R10))
-	VPADDD Z2, Z0, Z0
-	VPADDD Z3, Z1, Z1
-	SCALES(-512(R10), -480(R10))
-	SCALE1(16)
-	ADDQ  $24, R12
-	ADDQ  $64, R10
-	DECQ  R11
-	JNE   int4x1Group
-	FDST1(STORE)
-	VZEROUPPER
-	RET
+	ROWALONE(int4x1Group, HALVES, INT4ALONE, 512)
