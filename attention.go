@@ -42,7 +42,7 @@ type attentionScratch struct {
 	spans    []keySpan  // where the keys and values are that they see
 	q        []float32  // [queries × dim], row by row, times 1/sqrt(dim)
 	scores   []float32  // [queries × attentionStride]
-	narrow   []float32  // [queries × 64], scores with a block of keys of which not all count
+	narrow   []float32  // [queries × 64], scores with a panel of keys of which not all count
 	sums     []float32  // [queries × dim], of a block of positions
 	soft     []softmax  // [queries]
 	allSums  []float32  // [queries × dim], of the blocks so far
@@ -107,7 +107,7 @@ func (ws *workspace) attend(layer, rows int) {
 func (s *attentionScratch) grow(queries, dim int) {
 	s.q = grow(s.q, queries*dim)
 	s.scores = grow(s.scores, queries*attentionStride)
-	s.narrow = grow(s.narrow, queries*blockLanes)
+	s.narrow = grow(s.narrow, queries*keyPanel)
 	s.sums, s.allSums = grow(s.sums, queries*dim), grow(s.allSums, queries*dim)
 	s.soft, s.allSoft = grow(s.soft, queries), grow(s.allSoft, queries)
 	s.spans = grow(s.spans, 3)
@@ -276,17 +276,17 @@ func (t *attentionTask) write(s *attentionScratch) {
 // up to fifteen numbers that mean nothing behind them. narrow is scratch.
 func (s *keySpan) score(t CacheType, scores, narrow, q []float32, dim, from, to int) {
 	k, queries := &s.layer.k, len(q)/dim
-	most := max(blockLanes, callKeys(t, queries, dim)&^(blockLanes-1))
+	most := max(keyPanel, callKeys(t, queries, dim)&^(keyPanel-1))
 	for lo, hi := max(from, s.from), min(to, s.to); lo < hi; {
 		at, n := s.base+lo, min(most, hi-lo)
-		before := at % k.block // keys of the block that do not count
+		before := at % k.panel // keys of the panel that do not count
 		dst, stride := scores[lo-from:], attentionStride
 		if before > 0 {
-			n = min(n, k.block-before)
-			dst, stride = narrow, blockLanes
+			n = min(n, k.panel-before)
+			dst, stride = narrow, keyPanel
 		}
 		skip := before &^ 15
-		m := keyMix(queries, stride, (before+n-skip+15)&^15, k.block, dim)
+		m := keyMix(queries, stride, (before+n-skip+15)&^15, k.panel, dim)
 		begin := (at-before)*dim + skip
 		switch t {
 		case CacheF32:
@@ -298,7 +298,7 @@ func (s *keySpan) score(t CacheType, scores, narrow, q []float32, dim, from, to 
 		}
 		if before > 0 {
 			for i := range queries {
-				copy(scores[i*attentionStride+lo-from:][:n], narrow[i*blockLanes+before-skip:])
+				copy(scores[i*attentionStride+lo-from:][:n], narrow[i*keyPanel+before-skip:])
 			}
 		}
 		if t == CacheInt8 {

@@ -14,7 +14,7 @@
 //
 //	DI dst, R9 its stride in bytes, AX that of the fourth query   SI p, R8 its stride in bytes   DX w at the band   BX the shape
 //	R11 a row of w, R10 to the next   R12 p, R15 that of the fourth query   R13 rows left
-//	CX lanes left   R14 from the end of a block to the beginning of the next
+//	CX lanes left   R14 from the end of a panel to the beginning of the next
 //
 // Rows are fetched AHEAD: the hardware alone stops at every page. A fetch of what is not there is nothing.
 #define AHEAD 6144
@@ -234,7 +234,7 @@ last: \
 	MOVQ   mixShape_pStride(BX), R8 \
 	SHLQ   $2, R8                   \
 	IMUL3Q $SIZE, mixShape_step(BX), R10  \
-	IMUL3Q $SIZE, mixShape_block(BX), R14 \
+	IMUL3Q $SIZE, mixShape_panel(BX), R14 \
 	SUBQ   $(64*SIZE), R14          \
 	MOVQ   mixShape_queries(BX), AX \
 	MOVQ   AX, left-16(SP)          \

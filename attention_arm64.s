@@ -261,7 +261,7 @@ k4: \
 	B    next
 
 // R0 dst, R7 its stride in bytes, R3 queries left, R12 those of this turn   R2 p, R1 its stride in bytes
-// R4 w, R8 from a row of it to the next, R6 from the end of a block to the beginning of the next   R5 the shape, R15 its lanes
+// R4 w, R8 from a row of it to the next, R6 from the end of a panel to the beginning of the next   R5 the shape, R15 its lanes
 // R10, R11 dst and w at the band
 #define MIX(WIDEN, HALF, SHIFT) \
 	MOVD  dst+0(FP), R0        \
@@ -274,7 +274,7 @@ k4: \
 	LSL   $2, R1               \
 	MOVD  mixShape_step(R5), R8 \
 	LSL   $SHIFT, R8           \
-	MOVD  mixShape_block(R5), R6 \
+	MOVD  mixShape_panel(R5), R6 \
 	SUB   $64, R6              \
 	LSL   $SHIFT, R6           \
 	MOVD  mixShape_queries(R5), R3 \

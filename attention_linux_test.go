@@ -14,7 +14,7 @@ func TestAttentionGuardPages(t *testing.T) {
 			r := rand.New(rand.NewPCG(31, uint64(typ)))
 			for n := 1; n <= 80; n++ {
 				queries, steps := 1+n%7, 1+n%10
-				for _, m := range []mixShape{valueMix(queries, steps, steps, n), keyMix(queries, 16*steps, 16*steps, wholeBlocks(16*steps)/((16*steps+63)/64), n)} {
+				for _, m := range []mixShape{valueMix(queries, steps, steps, n), keyMix(queries, 16*steps, 16*steps, wholePanels(16*steps)/((16*steps+63)/64), n)} {
 					p, w := randomValues(r, queries*m.pStride), newTestRows(typ, randomValues(r, m.extent()))
 					want := make([]float32, queries*m.stride)
 					mixForm(typ, want, p, w, &m)

@@ -35,8 +35,8 @@ func (r *kvRows) number(t CacheType, i int) float64 {
 
 // place is where r holds element d of a row.
 func (r *kvRows) place(row, d, dim int) int {
-	if r.block > 0 {
-		return (row/r.block*dim+d)*r.block + row%r.block
+	if r.panel > 0 {
+		return (row/r.panel*dim+d)*r.panel + row%r.panel
 	}
 	return row*dim + d
 }
@@ -72,7 +72,7 @@ func mixShapes(r *rand.Rand) (list []mixShape) {
 	add := func(queries, steps, lanes int) {
 		list = append(list, valueMix(queries, steps+r.IntN(20), steps, lanes))
 		if keys := (lanes + 15) &^ 15; keys <= 208 {
-			list = append(list, keyMix(queries, keys+r.IntN(20), keys, wholeBlocks(keys)/((keys+63)/64), steps))
+			list = append(list, keyMix(queries, keys+r.IntN(20), keys, wholePanels(keys)/((keys+63)/64), steps))
 		}
 	}
 	for lanes := 1; lanes <= 140; lanes++ {
@@ -101,7 +101,7 @@ func TestAttentionKernels(t *testing.T) {
 				p, w := randomValues(r, (m.queries-1)*m.pStride+m.steps), newTestRows(form, randomValues(r, m.extent()))
 				dst := randomValues(r, (m.queries-1)*m.stride+m.lanes+1)
 				first := append([]float32(nil), dst...)
-				element := func(s, lane int) float64 { return w.number(form, lane/64*m.block+s*m.step+lane%64) }
+				element := func(s, lane int) float64 { return w.number(form, lane/64*m.panel+s*m.step+lane%64) }
 				mixForm(form, dst, p, w, &m)
 				for n := range dst {
 					i, lane := n/m.stride, n%m.stride
@@ -138,7 +138,7 @@ func TestAttentionKernels(t *testing.T) {
 				}
 				if at := r.IntN((m.lanes+15)/16) * 16; m.begin {
 					alone.begin, alone.steps, alone.lanes = true, m.steps, 16
-					mixForm(form, got, p, w.from(form, at/64*m.block+at%64), &alone)
+					mixForm(form, got, p, w.from(form, at/64*m.panel+at%64), &alone)
 					if !sameBits(got[:16], dst[i*m.stride+at:][:16]) {
 						t.Fatalf("%s: lanes from %d on of query %d have other sums alone", what, at, i)
 					}
@@ -190,8 +190,8 @@ func TestCopyRows(t *testing.T) {
 	for _, form := range cacheTypes {
 		r := rand.New(rand.NewPCG(16, uint64(form)))
 		var a, b kvLayer
-		a.resize(form, 1, wholeBlocks(rows), dim)
-		b.resize(form, 1, wholeBlocks(rows), dim)
+		a.resize(form, 1, wholePanels(rows), dim)
+		b.resize(form, 1, wholePanels(rows), dim)
 		for range 300 {
 			n := r.IntN(rows + 1)
 			from, to := r.IntN(rows-n+1), r.IntN(rows-n+1)

@@ -25,9 +25,9 @@ func (t CacheType) headBytes(headDim int) int64 {
 }
 
 // kvRows stores keys or values in the form of a CacheType. Values are an array [heads][rows][headDim]. Keys stand side by side in
-// blocks, [heads][rows/block][headDim][block], so that a query's scores with them are sums of rows too, without any across a row.
+// panels, [heads][rows/panel][headDim][panel], so that a query's scores with them are sums of rows too, without any across a row.
 type kvRows struct {
-	block int // keys: 64, or as many as there are rows at all, 16 or 32; values: 0
+	panel int // keys: 64, or as many as there are rows at all, 16 or 32; values: 0
 	f32   []float32
 	f16   []uint16
 	i8    []int8
@@ -44,9 +44,9 @@ func (l *kvLayer) half(i int) *kvRows {
 	return &l.v
 }
 
-// resize makes room for as many rows, whole blocks of them, of which it keeps none.
+// resize makes room for as many rows, whole panels of them, of which it keeps none.
 func (l *kvLayer) resize(t CacheType, heads, rows, headDim int) {
-	l.k.block = min(rows, blockLanes)
+	l.k.panel = min(rows, keyPanel)
 	n := heads * rows * headDim
 	for i := range 2 {
 		r := l.half(i)
@@ -69,26 +69,26 @@ func grow[T any](s []T, n int) []T {
 	return s[:n]
 }
 
-// wholeBlocks is the rows of as many blocks as hold n.
-func wholeBlocks(n int) int {
-	block := 16
-	for block < min(n, blockLanes) {
-		block *= 2
+// wholePanels is the rows of as many panels as hold n.
+func wholePanels(n int) int {
+	panel := 16
+	for panel < min(n, keyPanel) {
+		panel *= 2
 	}
-	return (n + block - 1) / block * block
+	return (n + panel - 1) / panel * panel
 }
 
 // set stores the vector x as row number at (head·rows + row), rounding it to the cache's form.
 func (r *kvRows) set(t CacheType, at int, x []float32) {
 	switch t {
 	case CacheF32:
-		setRow(r.block, r.f32, at, x, len(x), 0)
+		setRow(r.panel, r.f32, at, x, len(x), 0)
 	case CacheF16:
 		var half [64]uint16
 		for d := 0; d < len(x); d += len(half) {
 			part := half[:min(len(half), len(x)-d)]
 			narrowF16(part, x[d:][:len(part)])
-			setRow(r.block, r.f16, at, part, len(x), d)
+			setRow(r.panel, r.f16, at, part, len(x), d)
 		}
 	case CacheInt8:
 		amax := magnitude(x)
@@ -100,32 +100,32 @@ func (r *kvRows) set(t CacheType, at int, x []float32) {
 			if finite {
 				narrowInt8(part, x[d:][:len(part)], 127/amax)
 			}
-			setRow(r.block, r.i8, at, part, len(x), d)
+			setRow(r.panel, r.i8, at, part, len(x), d)
 		}
 	}
 }
 
 // setRow stores x as the elements from d on of row at, which has dim.
-func setRow[T any](block int, rows []T, at int, x []T, dim, d int) {
-	if block == 0 {
+func setRow[T any](panel int, rows []T, at int, x []T, dim, d int) {
+	if panel == 0 {
 		copy(rows[at*dim+d:], x)
 		return
 	}
-	place := rows[(at/block*dim+d)*block+at%block:]
+	place := rows[(at/panel*dim+d)*panel+at%panel:]
 	for i, v := range x {
-		place[i*block] = v
+		place[i*panel] = v
 	}
 }
 
 // getRow is setRow the other way, for a whole row.
-func getRow[T any](block int, rows []T, at int, x []T) {
-	if block == 0 {
+func getRow[T any](panel int, rows []T, at int, x []T) {
+	if panel == 0 {
 		copy(x, rows[at*len(x):])
 		return
 	}
-	place := rows[at/block*len(x)*block+at%block:]
+	place := rows[at/panel*len(x)*panel+at%panel:]
 	for i := range x {
-		x[i] = place[i*block]
+		x[i] = place[i*panel]
 	}
 }
 
@@ -133,34 +133,34 @@ func getRow[T any](block int, rows []T, at int, x []T) {
 func copyRows(t CacheType, dim int, to *kvRows, toAt int, from *kvRows, fromAt, n int) {
 	switch t {
 	case CacheF32:
-		copyForm(to.block, to.f32, toAt, from.block, from.f32, fromAt, n, dim)
+		copyForm(to.panel, to.f32, toAt, from.panel, from.f32, fromAt, n, dim)
 	case CacheF16:
-		copyForm(to.block, to.f16, toAt, from.block, from.f16, fromAt, n, dim)
+		copyForm(to.panel, to.f16, toAt, from.panel, from.f16, fromAt, n, dim)
 	case CacheInt8:
-		copyForm(to.block, to.i8, toAt, from.block, from.i8, fromAt, n, dim)
+		copyForm(to.panel, to.i8, toAt, from.panel, from.i8, fromAt, n, dim)
 		copy(to.scale[toAt:][:n], from.scale[fromAt:])
 	}
 }
 
-func copyForm[T any](toBlock int, to []T, toAt, fromBlock int, from []T, fromAt, n, dim int) {
-	if toBlock == 0 {
+func copyForm[T any](toPanel int, to []T, toAt, fromPanel int, from []T, fromAt, n, dim int) {
+	if toPanel == 0 {
 		copy(to[toAt*dim:][:n*dim], from[fromAt*dim:])
 		return
 	}
 	for n > 0 {
-		i, j := toAt%toBlock, fromAt%fromBlock
-		run := min(n, toBlock-i, fromBlock-j)
+		i, j := toAt%toPanel, fromAt%fromPanel
+		run := min(n, toPanel-i, fromPanel-j)
 		to, from := to[(toAt-i)*dim+i:], from[(fromAt-j)*dim+j:]
 		switch {
-		case run == toBlock && run == fromBlock:
+		case run == toPanel && run == fromPanel:
 			copy(to[:run*dim], from)
 		case run == 1:
 			for d := range dim {
-				to[d*toBlock] = from[d*fromBlock]
+				to[d*toPanel] = from[d*fromPanel]
 			}
 		default:
 			for d := range dim {
-				copy(to[d*toBlock:][:run], from[d*fromBlock:])
+				copy(to[d*toPanel:][:run], from[d*fromPanel:])
 			}
 		}
 		toAt, fromAt, n = toAt+run, fromAt+run, n-run
@@ -173,7 +173,7 @@ type kvCache struct {
 	typ            CacheType
 	heads, headDim int
 	window         int // 0: unbounded
-	capacity       int // rows that the arrays hold, whole blocks
+	capacity       int // rows that the arrays hold, whole panels
 	first, next    int // the positions held
 	layers         []kvLayer
 	read, written  int64 // bytes that attention read and that were stored, ever
@@ -214,9 +214,9 @@ func (c *kvCache) reserve(n int) {
 	c.move(capacity)
 }
 
-// move puts the rows into new arrays of that capacity, rounded up to whole blocks.
+// move puts the rows into new arrays of that capacity, rounded up to whole panels.
 func (c *kvCache) move(capacity int) {
-	capacity = wholeBlocks(capacity)
+	capacity = wholePanels(capacity)
 	old := c.layers
 	c.layers = make([]kvLayer, len(old))
 	for i := range c.layers {

@@ -16,14 +16,18 @@ var racy = map[string]func(side int, shared, own []float32){
 	"add":     func(side int, shared, own []float32) { add(shared, own) },
 	"rmsNorm": func(side int, shared, own []float32) { rmsNorm([][]float32{shared, own}[side], shared, own, 1e-5) },
 	"scores": func(side int, shared, own []float32) {
-		scoreF32([][]float32{shared, make([]float32, 16)}[side], 4, own[:32], [][]float32{own, shared}[side][:32], 8)
+		m := keyMix(2, 16, 16, 16, 2)
+		mixF32([][]float32{shared, make([]float32, 32)}[side], own, [][]float32{own, shared}[side], &m)
 	},
 	"product": func(side int, shared, own []float32) {
 		var task mulTask
 		w := newTestMatrix(rand.New(rand.NewPCG(1, 2)), 16, 16, F32)
 		w.mul(newTestCrew(1), &task, [][]float32{shared, own}[side], [][]float32{own, shared}[side], 2)
 	},
-	"sums": func(side int, shared, own []float32) { mixF32(shared[:32], own, 4, own[:32], 8) },
+	"sums": func(side int, shared, own []float32) {
+		m := valueMix(4, 4, 4, 8)
+		mixF32(shared, own, own, &m)
+	},
 }
 
 // The race detector sees what kernels in assembly read and write. A process that it finds racing fails, so each is one of its own.

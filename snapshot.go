@@ -329,9 +329,9 @@ func (c *coder) cache(name string, k *kvCache, most int) {
 func (c *coder) rows(k *kvCache, r *kvRows, at, n int) {
 	switch k.typ {
 	case CacheF32:
-		eachCoded(c, r.block, r.f32, at, n, k.headDim, c.floats)
+		eachCoded(c, r.panel, r.f32, at, n, k.headDim, c.floats)
 	case CacheF16:
-		eachCoded(c, r.block, r.f16, at, n, k.headDim, func(v []uint16) {
+		eachCoded(c, r.panel, r.f16, at, n, k.headDim, func(v []uint16) {
 			for i, b := 0, c.take(2*len(v)); i < len(b); i += 2 {
 				if c.reading {
 					v[i/2] = binary.LittleEndian.Uint16(b[i:])
@@ -341,7 +341,7 @@ func (c *coder) rows(k *kvCache, r *kvRows, at, n int) {
 			}
 		})
 	case CacheInt8:
-		eachCoded(c, r.block, r.i8, at, n, k.headDim, func(v []int8) {
+		eachCoded(c, r.panel, r.i8, at, n, k.headDim, func(v []int8) {
 			for i, b := 0, c.take(len(v)); i < len(b); i++ {
 				if c.reading {
 					v[i] = int8(b[i])
@@ -355,14 +355,14 @@ func (c *coder) rows(k *kvCache, r *kvRows, at, n int) {
 }
 
 // eachCoded codes rows at … at+n-1 with code, which takes one.
-func eachCoded[T any](c *coder, block int, rows []T, at, n, dim int, code func([]T)) {
+func eachCoded[T any](c *coder, panel int, rows []T, at, n, dim int, code func([]T)) {
 	row := make([]T, dim)
 	for i := at; i < at+n; i++ {
 		if c.reading {
 			code(row)
-			setRow(block, rows, i, row, dim, 0)
+			setRow(panel, rows, i, row, dim, 0)
 		} else {
-			getRow(block, rows, i, row)
+			getRow(panel, rows, i, row)
 			code(row)
 		}
 	}

@@ -124,8 +124,8 @@ func (ws *workspace) place(s *stack, rows int) {
 	r, slot := 0, 0
 	for _, seg := range ws.segments {
 		start := r
-		if seg.rows >= blockLanes { // whole blocks of keys go to the cache as they are
-			slot = wholeBlocks(slot) + seg.position()%blockLanes
+		if seg.rows >= keyPanel { // whole panels of keys go to the cache as they are
+			slot = wholePanels(slot) + seg.position()%keyPanel
 		}
 		for i := range seg.rows {
 			ws.rows[r] = rowPlace{cache: seg.cache, start: start, position: seg.position() + i, slot: slot}
@@ -136,7 +136,7 @@ func (ws *workspace) place(s *stack, rows int) {
 			r, slot = r+1, slot+1
 		}
 	}
-	ws.slots = wholeBlocks(slot)
+	ws.slots = wholePanels(slot)
 	ws.fresh.resize(ws.cacheType, s.cfg.KVHeads, ws.slots, s.cfg.HeadDim)
 }
 

@@ -230,26 +230,26 @@ type mixShape struct {
 	pStride int  // from a row of p to the next
 	steps   int  // s
 	step    int  // from a row of w to the next
-	block   int  // from 64 elements of a row of w to the next 64
+	panel   int  // from 64 elements of a row of w to the next 64
 	lanes   int  // elements of a row
 	begin   bool // the sums begin here, not with what dst holds
 }
 
-const blockLanes = 64
+const keyPanel = 64
 
 // valueMix mixes keys rows of dim elements, one behind the other.
 func valueMix(queries, pStride, keys, dim int) mixShape {
-	return mixShape{queries: queries, stride: dim, pStride: pStride, steps: keys, step: dim, block: blockLanes, lanes: dim}
+	return mixShape{queries: queries, stride: dim, pStride: pStride, steps: keys, step: dim, panel: keyPanel, lanes: dim}
 }
 
-// keyMix mixes blocks of keys [blocks][dim][block] by queries of dim elements. Of the last block it takes what makes keys.
-func keyMix(queries, stride, keys, block, dim int) mixShape {
-	return mixShape{queries: queries, stride: stride, pStride: dim, steps: dim, step: block, block: dim * block, lanes: keys, begin: true}
+// keyMix mixes panels of keys [panels][dim][panel] by queries of dim elements. Of the last panel it takes what makes keys.
+func keyMix(queries, stride, keys, panel, dim int) mixShape {
+	return mixShape{queries: queries, stride: stride, pStride: dim, steps: dim, step: panel, panel: dim * panel, lanes: keys, begin: true}
 }
 
 // extent is the number of elements of w from the first to the last.
 func (m *mixShape) extent() int {
-	return (m.lanes-1)/blockLanes*m.block + (m.steps-1)*m.step + (m.lanes-1)%blockLanes + 1
+	return (m.lanes-1)/keyPanel*m.panel + (m.steps-1)*m.step + (m.lanes-1)%keyPanel + 1
 }
 
 // mixF32Generic is the reference of every kernel of attention.
@@ -261,7 +261,7 @@ func mixF32Generic(dst, p, w []float32, m *mixShape) {
 			if m.begin {
 				clear(out)
 			}
-			rows := w[at/blockLanes*m.block+at%blockLanes:]
+			rows := w[at/keyPanel*m.panel+at%keyPanel:]
 			if len(out) < 8 {
 				for s, a := range weights {
 					for j, v := range rows[s*m.step:][:len(out)] {
@@ -295,7 +295,7 @@ func mixWidened[T uint16 | int8](dst, p []float32, w []T, m *mixShape) {
 	const lanes, steps = 16, 32
 	var wide [steps * lanes]float32
 	for at := 0; at < m.lanes; at += lanes {
-		rows := w[at/blockLanes*m.block+at%blockLanes:]
+		rows := w[at/keyPanel*m.panel+at%keyPanel:]
 		for s := 0; s < m.steps; s += steps {
 			part := *m
 			part.lanes, part.steps, part.step, part.begin = min(lanes, m.lanes-at), min(steps, m.steps-s), lanes, m.begin && s == 0
