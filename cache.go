@@ -111,9 +111,10 @@ func setRow[T any](panel int, rows []T, at int, x []T, dim, d int) {
 		copy(rows[at*dim+d:], x)
 		return
 	}
-	place := rows[(at/panel*dim+d)*panel+at%panel:]
-	for i, v := range x {
-		place[i*panel] = v
+	place := (at/panel*dim+d)*panel + at%panel
+	for _, v := range x {
+		rows[place] = v
+		place += panel
 	}
 }
 
@@ -123,9 +124,10 @@ func getRow[T any](panel int, rows []T, at int, x []T) {
 		copy(x, rows[at*len(x):])
 		return
 	}
-	place := rows[at/panel*len(x)*panel+at%panel:]
+	place := at/panel*len(x)*panel + at%panel
 	for i := range x {
-		x[i] = place[i*panel]
+		x[i] = rows[place]
+		place += panel
 	}
 }
 
@@ -155,8 +157,8 @@ func copyForm[T any](toPanel int, to []T, toAt, fromPanel int, from []T, fromAt,
 		case run == toPanel && run == fromPanel:
 			copy(to[:run*dim], from)
 		case run == 1:
-			for d := range dim {
-				to[d*toPanel] = from[d*fromPanel]
+			for a, b := 0, 0; a < dim*toPanel; a, b = a+toPanel, b+fromPanel {
+				to[a] = from[b]
 			}
 		default:
 			for d := range dim {
