@@ -22,7 +22,6 @@ const (
 // these share the blocks of each.
 type attentionTask struct {
 	ws      *workspace
-	layer   int
 	tiles   []attentionTile
 	cut     int // blocks to a tile, each done by itself; 0: whole tiles are
 	perPart int // tiles or blocks
@@ -51,10 +50,10 @@ type attentionScratch struct {
 }
 
 // attend computes attention of one layer for the rows of the step.
-func (ws *workspace) attend(layer, rows int) {
+func (ws *workspace) attend() {
 	c := &ws.stack.cfg
 	t := &ws.attention
-	t.ws, t.layer = ws, layer
+	t.ws = ws
 	t.tiles = t.tiles[:0]
 	group := c.Heads / c.KVHeads
 	rowsPerTile := max(1, tileQueries/group)
@@ -176,17 +175,23 @@ type keySpan struct {
 
 // spans appends to list the places of positions first … end-1 for kv head h, in order: up to two runs of cached rows, one of fresh rows.
 func (t *attentionTask) spans(list []keySpan, h int, tile attentionTile, first, end int) []keySpan {
-	place := &t.ws.rows[tile.row]
-	begin := place.position - (tile.row - place.start) // the segment's first position
-	if c := place.cache; c != nil && first < begin {
-		a, b := c.spans(first)
-		layer, at := &c.layers[t.layer], h*c.capacity-first
+	start := &t.ws.rows[t.ws.rows[tile.row].start] // the segment's first row
+	cached := end
+	if start.fresh {
+		cached = start.position
+	}
+	if c := start.cache; c != nil && first < cached {
+		a, b := c.spans(first, cached)
+		layer, at := &c.layers[t.ws.layer], h*c.capacity-first
 		list = append(list, keySpan{layer, first, first + a.n, at + a.at})
 		if b.n > 0 {
 			list = append(list, keySpan{layer, first + a.n, first + a.n + b.n, at + b.at - a.n})
 		}
 	}
-	return append(list, keySpan{&t.ws.fresh, max(first, begin), end, h*t.ws.slots + t.ws.rows[place.start].slot - begin})
+	if cached < end {
+		list = append(list, keySpan{&t.ws.fresh, max(first, cached), end, h*t.ws.slots + start.slot - cached})
+	}
+	return list
 }
 
 // first is the first position that a row sees.

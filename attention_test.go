@@ -295,7 +295,7 @@ func (a *testAttention) want(r, g int) []float64 {
 	var scores []float64
 	top := math.Inf(-1)
 	row := func(i int) (k, v *kvRows, at int) {
-		if i < begin {
+		if i < begin || !p.fresh {
 			return &p.cache.layers[0].k, &p.cache.layers[0].v, h*p.cache.capacity + i%p.cache.capacity
 		}
 		return &ws.fresh.k, &ws.fresh.v, h*ws.slots + p.slot - p.position + i
@@ -354,7 +354,7 @@ func TestAttention(t *testing.T) {
 				for workers := 1; workers <= 3; workers++ {
 					a := newTestAttention(rand.New(rand.NewPCG(13, uint64(n))), test.c, typ, workers, test.before, test.rows)
 					a.ws.crew.begin()
-					a.ws.attend(0, a.rows)
+					a.ws.attend()
 					a.ws.crew.end()
 					if first == nil {
 						first = a.ws.mixed
@@ -390,7 +390,7 @@ func FuzzAttention(f *testing.F) {
 		for _, tier := range kernelTiers() {
 			withKernel(t, tier)
 			a := newTestAttention(rand.New(rand.NewPCG(19, seed)), c, cacheTypes[int(form)%len(cacheTypes)], 2, []int{int(before) % 2100}, []int{1 + int(rows)%15})
-			a.ws.attend(0, a.rows)
+			a.ws.attend()
 			r, g := int(seed%uint64(a.rows)), int(seed/64%uint64(c.Heads))
 			for d, want := range a.want(r, g) {
 				if got := a.ws.mixed[(r*c.Heads+g)*c.HeadDim+d]; !(math.Abs(float64(got)-want) <= 2e-5) {
@@ -456,11 +456,8 @@ func TestAttentionRowAlone(t *testing.T) {
 							ws.mixed = make([]float32, (company+n)*c.Heads*c.HeadDim)
 							ws.place(ws.stack, company+n)
 							keepRows(ws, 0, company+n)
-							ws.attend(0, company+n)
-							cache.reserve(n)
-							for h := range cache.heads {
-								cache.commit(0, h, &ws.fresh, ws.slots, ws.rows[company].slot, n)
-							}
+							ws.attend()
+							ws.commit(company + n)
 							cache.advance(n)
 							out = append(out, ws.mixed[company*c.Heads*c.HeadDim:]...)
 						}
@@ -491,11 +488,12 @@ func TestAttentionNotFinite(t *testing.T) {
 				a := newTestAttention(rand.New(rand.NewPCG(14, 0)), c, CacheF32, 1, []int{4, 0}, []int{15, 5})
 				if poison {
 					for i := range 2 {
-						rows := a.ws.fresh.half(i)
+						layer, _ := a.ws.home(&a.ws.rows[poisoned])
+						rows := layer.half(i)
 						rows.f32[rows.place(a.ws.rows[poisoned].slot, 3, 8)] = bad
 					}
 				}
-				a.ws.attend(0, a.rows)
+				a.ws.attend()
 				return a
 			}
 			clean, dirty := run(false), run(true)
@@ -515,7 +513,7 @@ func TestAttentionAllocatesNothing(t *testing.T) {
 		for _, typ := range cacheTypes {
 			a := newTestAttention(rand.New(rand.NewPCG(15, 0)), c, typ, 2, []int{100, 3}, []int{30, 1})
 			a.ws.crew.begin()
-			if n := testing.AllocsPerRun(20, func() { a.ws.attend(0, a.rows) }); n != 0 {
+			if n := testing.AllocsPerRun(20, func() { a.ws.attend() }); n != 0 {
 				t.Errorf("%v: %v allocations", typ, n)
 			}
 			a.ws.crew.end()

@@ -260,17 +260,13 @@ func benchmarkAttention(b *testing.B, cfg StackConfig, form CacheType, old, fres
 		ws.qkv = randomValues(rand.New(rand.NewPCG(11, 0)), rows*(cfg.Heads+2*cfg.KVHeads)*cfg.HeadDim)
 		ws.mixed = grow(ws.mixed, rows*cfg.Heads*cfg.HeadDim)
 		ws.place(s, rows)
-		keepRows(ws, 0, rows)
+		for ws.layer = range cfg.Layers {
+			keepRows(ws, 0, rows)
+		}
 	}
 	for n := old; n > 0; n -= min(n, 256) {
 		rows := min(n, 256)
 		step(rows)
-		cache.reserve(rows)
-		for layer := range cfg.Layers {
-			for h := range cfg.KVHeads {
-				cache.commit(layer, h, &ws.fresh, ws.slots, ws.rows[0].slot, rows)
-			}
-		}
 		cache.advance(rows)
 	}
 	step(fresh)
@@ -279,16 +275,15 @@ func benchmarkAttention(b *testing.B, cfg StackConfig, form CacheType, old, fres
 		ws.crew.init(c.workers)
 		ws.crew.begin()
 		defer ws.crew.end()
-		ws.attend(0, fresh)
+		ws.attend()
 		if fresh == 1 {
 			b.SetBytes(size)
 		} else {
 			size = 0
 		}
-		layer := 0
 		measure(b, c, 4*float64(sees)*float64(cfg.Heads*cfg.HeadDim), size, int(size)*cfg.Layers, func() {
-			ws.attend(layer, fresh)
-			layer = (layer + 1) % cfg.Layers
+			ws.layer = (ws.layer + 1) % cfg.Layers
+			ws.attend()
 		})
 	})
 }

@@ -216,6 +216,15 @@ func (c *kvCache) reserve(n int) {
 	c.move(capacity)
 }
 
+// fits says whether n more rows would take the place of none that the first of them sees.
+func (c *kvCache) fits(n int) bool {
+	sees := c.rows()
+	if c.window > 0 {
+		sees = min(sees, c.window-1)
+	}
+	return sees+n <= c.capacity
+}
+
 // move puts the rows into new arrays of that capacity, rounded up to whole panels.
 func (c *kvCache) move(capacity int) {
 	capacity = wholePanels(capacity)
@@ -263,9 +272,9 @@ func (c *kvCache) advance(n int) {
 // span is a run of rows that stand side by side: row numbers of a kvRows, within one head's part.
 type span struct{ at, n int }
 
-// spans are the places of rows lo … next-1, oldest first: one run, or two where the ring wraps.
-func (c *kvCache) spans(lo int) (a, b span) {
-	n := c.next - lo
+// spans are the places of rows lo … hi-1, oldest first: one run, or two where the ring wraps.
+func (c *kvCache) spans(lo, hi int) (a, b span) {
+	n := hi - lo
 	if n <= 0 {
 		return
 	}

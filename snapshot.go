@@ -314,7 +314,7 @@ func (c *coder) cache(name string, k *kvCache, most int) {
 	if rows == 0 {
 		return
 	}
-	a, b := k.spans(k.first)
+	a, b := k.spans(k.first, k.next)
 	for i := range k.layers {
 		for _, r := range [...]*kvRows{&k.layers[i].k, &k.layers[i].v} {
 			for h := range k.heads {

@@ -92,9 +92,10 @@ func (s *stack) step(ws *workspace, x []float32, rows int) {
 	for i := range s.layers {
 		l := &s.layers[i]
 		l.qkv.mul(&ws.crew, &ws.mulTask, ws.qkv, ws.h, rows)
+		ws.layer = i
 		ws.eachRow(keepRows, rows, qWidth)
-		ws.attend(i, rows)
-		ws.commit(i, rows)
+		ws.attend()
+		ws.commit(rows)
 		l.out.mul(&ws.crew, &ws.mulTask, ws.h, ws.mixed, rows)
 		ws.normWeight = l.mlpNorm
 		ws.eachRow(addNormRows, rows, 2*d)
@@ -116,28 +117,47 @@ func (s *stack) step(ws *workspace, x []float32, rows int) {
 	ws.stack, ws.x, ws.normed = nil, nil, nil
 }
 
-// place notes each row's segment, position and rotation.
+// place notes each row's segment, position and rotation, and where its keys and values go.
 func (ws *workspace) place(s *stack, rows int) {
 	half := len(s.inverse)
 	ws.rows = grow(ws.rows, rows)
 	ws.cos, ws.sin = grow(ws.cos, rows*half), grow(ws.sin, rows*half)
 	r, slot := 0, 0
+	ws.toCommit = false
 	for _, seg := range ws.segments {
-		start := r
-		if seg.rows >= keyPanel { // whole panels of keys go to the cache as they are
+		start, fresh := r, true
+		if seg.cache != nil {
+			seg.cache.reserve(seg.rows)
+			fresh = !seg.cache.fits(seg.rows)
+			ws.toCommit = ws.toCommit || fresh
+		}
+		if fresh && seg.rows >= keyPanel { // whole panels of keys go to the cache as they are
 			slot = wholePanels(slot) + seg.position()%keyPanel
 		}
 		for i := range seg.rows {
-			ws.rows[r] = rowPlace{cache: seg.cache, start: start, position: seg.position() + i, slot: slot}
+			ws.rows[r] = rowPlace{cache: seg.cache, start: start, position: seg.position() + i, fresh: fresh, slot: slot}
+			if fresh {
+				slot++
+			} else {
+				ws.rows[r].slot = ws.rows[r].position % seg.cache.capacity
+			}
 			for j, inverse := range s.inverse {
 				sin, cos := math.Sincos(float64(ws.rows[r].position) * inverse)
 				ws.cos[r*half+j], ws.sin[r*half+j] = float32(cos), float32(sin)
 			}
-			r, slot = r+1, slot+1
+			r++
 		}
 	}
 	ws.slots = wholePanels(slot)
 	ws.fresh.resize(ws.cacheType, s.cfg.KVHeads, ws.slots, s.cfg.HeadDim)
+}
+
+// home is where the keys and values of a row stand: at row slot of each head's rows.
+func (ws *workspace) home(p *rowPlace) (layer *kvLayer, rows int) {
+	if p.fresh {
+		return &ws.fresh, ws.slots
+	}
+	return &p.cache.layers[ws.layer], p.cache.capacity
 }
 
 // normRows writes RMSNorm of the rows lo … hi-1 of x to normed.
@@ -170,23 +190,22 @@ func keepRows(ws *workspace, lo, hi int) {
 		}
 		keys := row[c.Heads*c.HeadDim:]
 		values := keys[c.KVHeads*c.HeadDim:]
+		to, rows := ws.home(&ws.rows[r])
 		for h := range c.KVHeads {
-			at := h*ws.slots + ws.rows[r].slot
-			ws.fresh.k.set(ws.cacheType, at, keys[h*c.HeadDim:][:c.HeadDim])
-			ws.fresh.v.set(ws.cacheType, at, values[h*c.HeadDim:][:c.HeadDim])
+			at := h*rows + ws.rows[r].slot
+			to.k.set(ws.cacheType, at, keys[h*c.HeadDim:][:c.HeadDim])
+			to.v.set(ws.cacheType, at, values[h*c.HeadDim:][:c.HeadDim])
 		}
 	}
 }
 
-// commit appends the fresh keys and values of a layer to the caches, each kv head for itself.
-func (ws *workspace) commit(layer, rows int) {
-	for _, seg := range ws.segments {
-		if seg.cache != nil {
-			seg.cache.reserve(seg.rows)
-		}
+// commit appends the keys and values of a layer that are fresh to the caches, each kv head for itself.
+func (ws *workspace) commit(rows int) {
+	if !ws.toCommit {
+		return
 	}
 	c, t := &ws.stack.cfg, &ws.commitTask
-	*t = commitTask{ws: ws, layer: layer, heads: c.KVHeads}
+	*t = commitTask{ws: ws, heads: c.KVHeads}
 	if rows*c.HeadDim >= 1<<13 {
 		t.heads = 1
 	}
@@ -195,16 +214,16 @@ func (ws *workspace) commit(layer, rows int) {
 
 // commitTask is commit for some heads a part.
 type commitTask struct {
-	ws           *workspace
-	layer, heads int
+	ws    *workspace
+	heads int
 }
 
 func (t *commitTask) part(i int) {
 	at := 0
 	for _, seg := range t.ws.segments {
-		if seg.cache != nil && seg.rows > 0 {
+		if seg.cache != nil && seg.rows > 0 && t.ws.rows[at].fresh {
 			for h := i * t.heads; h < (i+1)*t.heads; h++ {
-				seg.cache.commit(t.layer, h, &t.ws.fresh, t.ws.slots, t.ws.rows[at].slot, seg.rows)
+				seg.cache.commit(t.ws.layer, h, &t.ws.fresh, t.ws.slots, t.ws.rows[at].slot, seg.rows)
 			}
 		}
 		at += seg.rows
@@ -232,6 +251,7 @@ type workspace struct {
 
 	// One step of a stack.
 	stack         *stack
+	layer         int
 	segments      []segment
 	rows          []rowPlace
 	x             []float32 // [rows × d], the residual stream
@@ -242,8 +262,9 @@ type workspace struct {
 	mixed         []float32 // [rows × heads·headDim]
 	gateUp, gated []float32 // [rows × 2f], [rows × f]
 	cos, sin      []float32 // [rows × headDim/2]
-	fresh         kvLayer   // of slots rows, in which the step's have places
-	slots         int
+	fresh         kvLayer   // keys and values that must not take the place of others yet, or have no cache
+	slots         int       // its rows
+	toCommit      bool      // some of them belong in caches
 
 	schedule
 	logits      []float32
@@ -256,7 +277,8 @@ type workspace struct {
 type rowPlace struct {
 	cache    *kvCache // what came before; nil: nothing
 	start    int      // the first row of its segment in this step
-	slot     int      // its row in fresh
+	fresh    bool     // its keys and values are in the workspace, not yet in the cache
+	slot     int      // and there in this row
 	position int
 	visible  int // rows that it sees, itself included
 }
