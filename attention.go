@@ -86,7 +86,7 @@ func (ws *workspace) attend() {
 	}
 	items := len(t.tiles) * c.KVHeads
 	t.cut = 0
-	if ws.crew.workers > 1 && items < 4*ws.crew.workers && most > 1 {
+	if workers := ws.crew.workers; workers > 1 && items < 4*workers && most > 1 && (items%workers != 0 || most >= 8) {
 		t.cut = most + 1 // a tile's rows may begin in different blocks
 		items *= t.cut
 		t.sums = grow(t.sums, items*queries*c.HeadDim)

@@ -345,7 +345,7 @@ func TestAttention(t *testing.T) {
 		{StackConfig{Heads: 26, KVHeads: 2, HeadDim: 8, Layers: 1}, []int{1020}, []int{9}},
 		{StackConfig{Heads: 1, KVHeads: 1, HeadDim: 64, Layers: 1, SlidingWindow: 1500}, []int{2040}, []int{30}},
 		{StackConfig{Heads: 2, KVHeads: 1, HeadDim: 32, Layers: 1}, []int{2100, 1023, 1024, 1025}, []int{1, 1, 1, 1}},
-		{StackConfig{Heads: 12, KVHeads: 1, HeadDim: 16, Layers: 1}, []int{70}, []int{1}}, // threads share the heads of one key
+		{StackConfig{Heads: 12, KVHeads: 1, HeadDim: 16, Layers: 1}, []int{2100}, []int{1}}, // threads share the positions of one tile
 	}
 	eachKernel(t, func(t *testing.T) {
 		for n, test := range cases {
