@@ -29,12 +29,10 @@
 #define BFMMLA(d, n, m)    WORD $(0x6e40ec00 | (m)<<16 | (n)<<5 | (d)) // bfmmla v{d}.4s, v{n}.8h, v{m}.8h
 
 // Attention and vectors
-#define FMLAV(d, n, m)     WORD $(0x4e20cc00 | (m)<<16 | (n)<<5 | (d)) // fmla v{d}.4s, v{n}.4s, v{m}.4s
 #define FSUBV(d, n, m)     WORD $(0x4ea0d400 | (m)<<16 | (n)<<5 | (d)) // fsub v{d}.4s, v{n}.4s, v{m}.4s
 #define FDIVV(d, n, m)     WORD $(0x6e20fc00 | (m)<<16 | (n)<<5 | (d)) // fdiv v{d}.4s, v{n}.4s, v{m}.4s
 #define FMAXV(d, n, m)     WORD $(0x4e20f400 | (m)<<16 | (n)<<5 | (d)) // fmax v{d}.4s, v{n}.4s, v{m}.4s
 #define FMAXVS(d, n)       WORD $(0x6e30f800 | (n)<<5 | (d))           // fmaxv s{d}, v{n}.4s
-#define FADDPV(d, n, m)    WORD $(0x6e20d400 | (m)<<16 | (n)<<5 | (d)) // faddp v{d}.4s, v{n}.4s, v{m}.4s
 #define FCMGTV(d, n, m)    WORD $(0x6ea0e400 | (m)<<16 | (n)<<5 | (d)) // fcmgt v{d}.4s, v{n}.4s, v{m}.4s
 #define CMLT0(d, n)        WORD $(0x4ea0a800 | (n)<<5 | (d))           // cmlt v{d}.4s, v{n}.4s, #0
 #define ADDV(d, n, m)      WORD $(0x4ea08400 | (m)<<16 | (n)<<5 | (d)) // add v{d}.4s, v{n}.4s, v{m}.4s
@@ -43,8 +41,6 @@
 #define BICV(d, n, m)      WORD $(0x4e601c00 | (m)<<16 | (n)<<5 | (d)) // bic v{d}.16b, v{n}.16b, v{m}.16b
 #define BSLV(d, n, m)      WORD $(0x6e601c00 | (m)<<16 | (n)<<5 | (d)) // bsl v{d}.16b, v{n}.16b, v{m}.16b
 #define DUPE(d, n, i)      WORD $(0x4e040400 | (i)<<19 | (n)<<5 | (d)) // dup v{d}.4s, v{n}.s[{i}]
-#define ZIP1D(d, n, m)     WORD $(0x4ec03800 | (m)<<16 | (n)<<5 | (d)) // zip1 v{d}.2d, v{n}.2d, v{m}.2d
-#define ZIP2D(d, n, m)     WORD $(0x4ec07800 | (m)<<16 | (n)<<5 | (d)) // zip2 v{d}.2d, v{n}.2d, v{m}.2d
 #define FCVTL(d, n)        WORD $(0x0e217800 | (n)<<5 | (d))           // fcvtl v{d}.4s, v{n}.4h
 #define FCVTL2(d, n)       WORD $(0x4e217800 | (n)<<5 | (d))           // fcvtl2 v{d}.4s, v{n}.8h
 #define FCVTN(d, n)        WORD $(0x0e216800 | (n)<<5 | (d))           // fcvtn v{d}.4h, v{n}.4s
