@@ -11,31 +11,9 @@ import (
 //
 // k ascending, one sum an output.
 
-// mulBlockF32Generic is a block of w [k][32].
+// mulBlockF32Generic is a block of w [k][32]: attention's sums have its shape.
 func mulBlockF32Generic(dst []float32, stride int, x []float32, xStride, rows int, w []float32, add bool) {
-	k := len(w) / panelWidth
-	for r := range rows {
-		row, out := x[r*xStride:][:k], dst[r*stride:][:panelWidth]
-		if !add {
-			clear(out)
-		}
-		for j := 0; j < panelWidth; j += 8 {
-			o := out[j:][:8]
-			a0, a1, a2, a3, a4, a5, a6, a7 := o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7]
-			for k, v := range row {
-				q := w[k*panelWidth+j:][:8]
-				a0 += v * q[0]
-				a1 += v * q[1]
-				a2 += v * q[2]
-				a3 += v * q[3]
-				a4 += v * q[4]
-				a5 += v * q[5]
-				a6 += v * q[6]
-				a7 += v * q[7]
-			}
-			o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7] = a0, a1, a2, a3, a4, a5, a6, a7
-		}
-	}
+	mixF32Generic(dst, x, w, &mixShape{queries: rows, stride: stride, pStride: xStride, steps: len(w) / panelWidth, step: panelWidth, lanes: panelWidth, begin: !add})
 }
 
 // mulBlockBF16Generic is a block of w [pairs][32][2]; the products are exact, the sums float32. x has an even number of inputs.

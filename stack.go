@@ -152,7 +152,7 @@ func (ws *workspace) place(s *stack, rows int) {
 	ws.fresh.resize(ws.cacheType, s.cfg.KVHeads, ws.slots, s.cfg.HeadDim)
 }
 
-// home is where the keys and values of a row stand: at row slot of each head's rows.
+// home is where the keys and values of a row stand: in row slot of the rows that each head has there.
 func (ws *workspace) home(p *rowPlace) (layer *kvLayer, rows int) {
 	if p.fresh {
 		return &ws.fresh, ws.slots
@@ -277,8 +277,8 @@ type workspace struct {
 type rowPlace struct {
 	cache    *kvCache // what came before; nil: nothing
 	start    int      // the first row of its segment in this step
-	fresh    bool     // its keys and values are in the workspace, not yet in the cache
-	slot     int      // and there in this row
+	fresh    bool     // its keys and values stand in the workspace, not yet in the cache
+	slot     int      // in this row of either
 	position int
 	visible  int // rows that it sees, itself included
 }
