@@ -325,7 +325,7 @@ func BenchmarkPrefill(b *testing.B) {
 	})
 }
 
-// BenchmarkDecode/FORM/TOKENS/TIER continues a text of 512 tokens, past any end that the model may see.
+// BenchmarkDecode/FORM/TOKENS/TIER continues a text of 512 tokens, or up to its end.
 func BenchmarkDecode(b *testing.B) {
 	benchmarkStories(b, 64, func(b *testing.B, m *Model) {
 		prompt := m.NewSession(Temperature(0))
@@ -336,14 +336,16 @@ func BenchmarkDecode(b *testing.B) {
 		defer m.release(ws)
 		for b.Loop() {
 			b.StopTimer()
-			s := prompt.Fork()
+			r, err := prompt.Fork().stream(nil, false)
+			if err != nil {
+				b.Fatal(err)
+			}
+			r.begin()
 			b.StartTimer()
 			for range 64 {
-				token, err := s.draw(ws, &s.options)
-				if err != nil {
+				if _, err := r.next(background, ws); err != nil {
 					b.Fatal(err)
 				}
-				s.accept(ws, token.ID)
 			}
 		}
 	})

@@ -1,6 +1,9 @@
 package photon
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // CacheType is how keys and values are held.
 type CacheType int
@@ -11,7 +14,7 @@ const (
 	CacheInt8                  // 1 byte an element and one float32 scale a row and head
 )
 
-func (t CacheType) String() string { return [...]string{"f32", "f16", "int8"}[t] }
+func (t CacheType) String() string { return nameOf("CacheType", int(t), "f32", "f16", "int8") }
 
 // headBytes is the size of one head's key (or value) of one row.
 func (t CacheType) headBytes(headDim int) int64 {
@@ -288,4 +291,28 @@ func (c *kvCache) clone() *kvCache {
 	d := *c
 	d.move(c.rows())
 	return &d
+}
+
+// save returns a copy to go back to after more rows have been added. Where none of the old ones gives way to them, it shares their arrays.
+func (c *kvCache) save(grows bool) *kvCache {
+	if !grows {
+		return c.clone()
+	}
+	d := *c
+	return &d
+}
+
+// overflowed tells of an infinity or a NaN among keys or values that are held in 16 bits.
+func (s *sequence) overflowed() bool {
+	over := func(c *kvCache) bool {
+		for i := range c.layers {
+			for _, r := range [...][]uint16{c.layers[i].k.f16, c.layers[i].v.f16} {
+				if c.rows() > 0 && slices.ContainsFunc(r, func(v uint16) bool { return v&0x7c00 == 0x7c00 }) {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	return slices.ContainsFunc(s.enc, over) || slices.ContainsFunc(s.dec, func(d decoderState) bool { return over(d.cache) })
 }

@@ -38,7 +38,7 @@ func ExampleModel_Complete() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(len(result.IDs), "tokens:", result.Reason)
+	fmt.Println(len(result.IDs), "tokens:", result.Stop)
 	fmt.Println("key and value bytes held:", result.Stats.StateBytes > 0)
 	// Output:
 	// 8 tokens: max tokens

@@ -233,11 +233,14 @@ func (m *Model) acquire() *workspace {
 	return ws
 }
 
+// maxIdle is how many workspaces a model keeps. After many calls at once the others are left to the garbage collector.
+const maxIdle = 2
+
 func (m *Model) release(ws *workspace) {
 	ws.crew.end()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.closed.Load() {
+	if !m.closed.Load() && len(m.idle) < maxIdle {
 		m.idle = append(m.idle, ws)
 	}
 }

@@ -67,6 +67,18 @@ func (m *Model) newSequence() *sequence {
 }
 
 func (s *sequence) clone() *sequence {
+	c := s.cloneRows()
+	for i := range c.enc {
+		c.enc[i] = s.enc[i].clone()
+	}
+	for i := range c.dec {
+		c.dec[i].cache = s.dec[i].cache.clone()
+	}
+	return c
+}
+
+// cloneRows is clone but for the caches, which the copy shares.
+func (s *sequence) cloneRows() *sequence {
 	c := *s
 	c.ids.ids = append([]int(nil), s.ids.ids...)
 	c.states = append([]stateRun(nil), s.states...)
@@ -74,13 +86,7 @@ func (s *sequence) clone() *sequence {
 		c.states[i].rows = append([]float32(nil), s.states[i].rows...)
 	}
 	c.enc = append([]*kvCache(nil), s.enc...)
-	for i := range c.enc {
-		c.enc[i] = s.enc[i].clone()
-	}
 	c.dec = append([]decoderState(nil), s.dec...)
-	for i := range c.dec {
-		c.dec[i].cache = s.dec[i].cache.clone()
-	}
 	c.out = append([]float32(nil), s.out...)
 	c.top = append([]float32(nil), s.top...)
 	c.plan = make([]plan, len(s.plan))
@@ -100,6 +106,8 @@ func (s *sequence) stateBytes() (n int64) {
 
 // schedule is the scratch of encode and follow.
 type schedule struct {
+	seqs     []*sequence
+	tokens   [][]int
 	list     []segment
 	units    []float32    // an encoder's rows
 	joined   []float32    // a chunker's input

@@ -74,9 +74,6 @@ func TestLongPrompt(t *testing.T) {
 			t.Fatal(err)
 		}
 		last := pass[len(pass)-vocab:]
-		if !m.Config().Flat() {
-			ids = ids[:len(ids)-1]
-		}
 		for _, cut := range []int{0, 1, 50, m.pieceTokens() + 3} {
 			s := m.NewSession()
 			if err := s.Append(background, ids[:cut]...); err != nil {
@@ -177,7 +174,9 @@ func greedy(t *testing.T, m *Model, prompt []int, n int, opts ...Option) []int {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ids = append(ids, token.ID)
+		if token.Stop != StopEOS {
+			ids = append(ids, token.ID)
+		}
 	}
 	return ids
 }
@@ -205,7 +204,9 @@ func TestBatch(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got[token.Request] = append(got[token.Request], token.ID)
+			if token.Stop != StopEOS {
+				got[token.Request] = append(got[token.Request], token.ID)
+			}
 		}
 		for i := range reqs {
 			if !slices.Equal(got[i], want[i]) {
@@ -273,6 +274,9 @@ func TestGenerateThenAppend(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				if token.Stop == StopEOS {
+					break
+				}
 				if text = append(text, token.ID); len(text) == 10+leave {
 					break
 				}
@@ -309,7 +313,9 @@ func TestRecGenSession(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				ids = append(ids, token.ID)
+				if token.Stop != StopEOS {
+					ids = append(ids, token.ID)
+				}
 			}
 			return ids
 		}
@@ -463,7 +469,9 @@ func TestConcurrent(t *testing.T) {
 			s.Append(background, g.ids[:9]...)
 			var got []int
 			for token := range s.Generate(background) {
-				got = append(got, token.ID)
+				if token.Stop != StopEOS {
+					got = append(got, token.ID)
+				}
 			}
 			if !slices.Equal(got, want) {
 				t.Errorf("%v, want %v", got, want)
@@ -498,14 +506,21 @@ func TestAllocations(t *testing.T) {
 			for _, d := range s.seq.dec {
 				d.cache.reserve(100 * span)
 			}
+			s.ids = slices.Grow(s.ids, 100*span)
 			ws := m.acquire()
 			defer m.release(ws)
+			r, err := s.stream(nil, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.begin()
+			ends := m.cfg.EOSTokenIDs
+			m.cfg.EOSTokenIDs = nil
+			defer func() { m.cfg.EOSTokenIDs = ends }()
 			token := func() {
-				token, err := s.draw(ws, &s.options)
-				if err != nil {
+				if _, err := r.next(background, ws); err != nil {
 					t.Fatal(err)
 				}
-				s.accept(ws, token.ID)
 			}
 			for range 8 * span { // the encoders' logs grow for the last time
 				token()

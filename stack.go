@@ -50,7 +50,7 @@ func newStack(cfg StackConfig, eps float64) *stack {
 
 // forward advances the rows x [rows×d] of segs in place: in, the units; out, the normed states. The caches receive the rows.
 func (s *stack) forward(ws *workspace, x []float32, segs []segment) {
-	for i, taken := 0, 0; i < len(segs); {
+	for i, taken := 0, 0; i < len(segs) && !ws.crew.aborted.Load(); {
 		ws.segments = ws.segments[:0]
 		rows := 0
 		for i < len(segs) {
@@ -267,10 +267,11 @@ type workspace struct {
 	toCommit      bool      // some of them belong in caches
 
 	schedule
+	sampler     sampler
 	logits      []float32
 	oneSequence [1]*sequence
 	oneText     [1][]int
-	oneID       [1]int
+	oneIntake   [1]intake
 }
 
 // rowPlace is where a row of a step stands.

@@ -3,6 +3,7 @@ package photon
 import (
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -21,12 +22,19 @@ type Tokenizer struct {
 	verbatim   addedTokens // looked for in the text as it is
 	normalizer []func(string) string
 	normalized addedTokens // looked for in the normalized text
-	splitters  []splitter
-	bpe        bpe
-	prefix     []int // ids that the post-processor puts around the text
-	suffix     []int
+	// The same without the special tokens, for plain text.
+	plainVerbatim, plainNormalized addedTokens
+
+	splitters []splitter
+	bpe       bpe
+	prefix    []int // ids that the post-processor puts around the text
+	suffix    []int
 
 	stripSpace bool // the decoder drops one leading space of a text
+
+	spell   sync.Once // makes, by id, spelled and known
+	spelled []string
+	known   []bool
 }
 
 // VocabSize returns one more than the highest token id, added tokens included.
@@ -36,6 +44,40 @@ func (t *Tokenizer) VocabSize() int { return len(t.pieces) }
 func (t *Tokenizer) TokenID(token string) (int, bool) {
 	id, ok := t.ids[token]
 	return id, ok
+}
+
+// Token returns the spelling of a token in the file, as TokenID takes it.
+func (t *Tokenizer) Token(id int) (string, bool) {
+	if id < 0 || id >= len(t.pieces) {
+		return "", false
+	}
+	t.spell.Do(func() {
+		t.spelled = make([]string, len(t.pieces))
+		t.known = make([]bool, len(t.pieces))
+		for token, id := range t.ids {
+			t.spelled[id], t.known[id] = token, true
+		}
+	})
+	return t.spelled[id], t.known[id]
+}
+
+// Bytes returns the bytes that a token stands for in a text, possibly part of a rune; the spelling of a special token; nil for an id outside the vocabulary.
+func (t *Tokenizer) Bytes(id int) []byte {
+	if id < 0 || id >= len(t.pieces) {
+		return nil
+	}
+	return []byte(t.pieces[id])
+}
+
+// EncodeText returns the ids of plain text: without those that the post-processor adds, and with no special token, whose spelling is text like any other.
+// It is for text that is not trusted, and for the later parts of a text. Otherwise it does as Encode.
+func (t *Tokenizer) EncodeText(text string) []int {
+	if !t.bpe.allBytes {
+		text = wellFormed(text)
+	}
+	e := bpeEncoder{bpe: &t.bpe}
+	t.encode(&e, text, &t.plainVerbatim, &t.plainNormalized)
+	return e.ids
 }
 
 // Encode returns the ids of text, those that the post-processor adds included (usually a beginning-of-text token, or none). An added token that the text
@@ -48,8 +90,14 @@ func (t *Tokenizer) Encode(text string) []int {
 		text = wellFormed(text)
 	}
 	e := bpeEncoder{bpe: &t.bpe, ids: slices.Clone(t.prefix)}
+	t.encode(&e, text, &t.verbatim, &t.normalized)
+	return append(e.ids, t.suffix...)
+}
+
+// encode appends the ids of text, in which it looks for these added tokens: in the text as it is, and in the normalized text.
+func (t *Tokenizer) encode(e *bpeEncoder, text string, verbatim, normalized *addedTokens) {
 	first := true
-	for piece, id := range t.verbatim.split(text) {
+	for piece, id := range verbatim.split(text) {
 		if id >= 0 {
 			e.ids, first = append(e.ids, id), false
 			continue
@@ -57,7 +105,7 @@ func (t *Tokenizer) Encode(text string) []int {
 		for _, normalize := range t.normalizer {
 			piece = normalize(piece)
 		}
-		for piece, id := range t.normalized.split(piece) {
+		for piece, id := range normalized.split(piece) {
 			if id >= 0 {
 				e.ids = append(e.ids, id)
 			} else {
@@ -66,7 +114,6 @@ func (t *Tokenizer) Encode(text string) []int {
 			first = false
 		}
 	}
-	return append(e.ids, t.suffix...)
 }
 
 // Decode returns the text of ids, special tokens spelled out. Ids outside the vocabulary stand for nothing. The text is always valid UTF-8: each byte
@@ -82,11 +129,32 @@ func (t *Tokenizer) Decode(ids []int) string {
 	return wellFormed(string(text))
 }
 
+// DecodeText is Decode without the special tokens: what a StreamDecoder makes of the same ids.
+func (t *Tokenizer) DecodeText(ids []int) string {
+	d := t.NewDecoder()
+	var text strings.Builder
+	for _, id := range ids {
+		text.WriteString(d.Next(id))
+	}
+	text.WriteString(d.Flush())
+	return text.String()
+}
+
 func (t *Tokenizer) piece(id int) string {
 	if id < 0 || id >= len(t.pieces) {
 		return ""
 	}
 	return t.pieces[id]
+}
+
+func (t *Tokenizer) isSpecial(id int) bool { return id >= 0 && id < len(t.special) && t.special[id] }
+
+// text is piece without the special tokens.
+func (t *Tokenizer) text(id int) string {
+	if t.isSpecial(id) {
+		return ""
+	}
+	return t.piece(id)
 }
 
 // NewDecoder returns a decoder that turns ids into text one at a time.

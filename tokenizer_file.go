@@ -364,12 +364,18 @@ func (t *Tokenizer) setTokens(f *tokenizerFile, decode func(token string, added 
 		content := token.content
 		if !token.normalized {
 			t.verbatim.add(content, token)
+			if !token.special {
+				t.plainVerbatim.add(content, token)
+			}
 			continue
 		}
 		for _, normalize := range t.normalizer {
 			content = normalize(content)
 		}
 		t.normalized.add(content, token)
+		if !token.special {
+			t.plainNormalized.add(content, token)
+		}
 	}
 	return nil
 }

@@ -274,9 +274,12 @@ func prefill(m *photon.Model) func(ctx context.Context, texts []*photon.Session,
 func decode(ctx context.Context, texts []*photon.Session, n int) error {
 	s := texts[0]
 	for n > 0 {
-		for _, err := range s.Generate(ctx, photon.MaxTokens(n)) {
+		for token, err := range s.Generate(ctx, photon.MaxTokens(n)) {
 			if err != nil {
 				return err
+			}
+			if token.Stop == photon.StopEOS {
+				break
 			}
 			n--
 		}
@@ -287,6 +290,7 @@ func decode(ctx context.Context, texts []*photon.Session, n int) error {
 			n--
 		}
 	}
+	s.Logits() // has the model read the last token too
 	return nil
 }
 
@@ -300,11 +304,11 @@ func mostLikely(logits []float32) int {
 	return best
 }
 
-// decodeTogether makes n tokens of each text with GenerateBatch. The tokens that end a text are forbidden, or else the batch would shrink.
+// decodeTogether makes n tokens of each text with GenerateBatch, and has the model read the last ones too. The tokens that end a text are forbidden, or else the batch would shrink.
 func decodeTogether(m *photon.Model) func(ctx context.Context, texts []*photon.Session, n int) error {
 	var opts []photon.Option
 	if ends := m.Config().EOSTokenIDs; len(ends) > 0 {
-		opts = append(opts, photon.LogitsFunc(func(_ int, logits []float32) {
+		opts = append(opts, photon.LogitsFunc(func(_ []int, logits []float32) {
 			for _, id := range ends {
 				logits[id] = float32(math.Inf(-1))
 			}
@@ -315,9 +319,11 @@ func decodeTogether(m *photon.Model) func(ctx context.Context, texts []*photon.S
 		for i, s := range texts {
 			requests[i] = photon.Request{Session: s}
 		}
-		for _, err := range m.GenerateBatch(ctx, requests, append(opts, photon.MaxTokens(n))...) {
-			if err != nil {
-				return err
+		for _, n := range []int{n, 0} {
+			for _, err := range m.GenerateBatch(ctx, requests, append(opts, photon.MaxTokens(n))...) {
+				if err != nil {
+					return err
+				}
 			}
 		}
 		return nil

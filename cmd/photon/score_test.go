@@ -26,7 +26,7 @@ func slowNats(t *testing.T, m *photon.Model, document string) (nats float64, tok
 	vocab := m.Config().VocabSize
 	predicted := ids
 	if m.Config().Flat() {
-		predicted = ids[1:]
+		predicted, logits = ids[1:], logits[vocab:]
 	}
 	for i, id := range predicted {
 		row := logits[i*vocab:][:vocab]

@@ -1,0 +1,113 @@
+package photon
+
+import (
+	"context"
+	"time"
+)
+
+// intake is what a text reads in one pass of the model: tokens, the next of its ids. last: and then its next token is to be predicted.
+type intake struct {
+	s      *Session
+	tokens []int
+	last   bool
+}
+
+// advance is one pass over the model for many texts, wherever each stands. What they need of the same stack runs together.
+func (m *Model) advance(ws *workspace, intakes []intake) {
+	ws.seqs, ws.tokens = ws.seqs[:0], ws.tokens[:0]
+	for _, f := range intakes {
+		if len(f.tokens) > 0 {
+			ws.seqs, ws.tokens = append(ws.seqs, f.s.seq), append(ws.tokens, f.tokens)
+		}
+	}
+	if len(ws.seqs) > 0 {
+		m.encode(ws, ws.seqs, ws.tokens)
+	}
+	ws.seqs = ws.seqs[:0]
+	for _, f := range intakes {
+		switch q := f.s.seq; {
+		case q.n == q.synced:
+		case f.last || m.decoders[0].seesAll():
+			ws.seqs = append(ws.seqs, q)
+		default:
+			m.makePlan(q, false)
+			m.trim(q)
+		}
+	}
+	if len(ws.seqs) > 0 {
+		m.follow(ws, ws.seqs, false)
+	}
+	m.predict(ws, intakes)
+}
+
+// predict computes the logits of those texts that want them.
+func (m *Model) predict(ws *workspace, intakes []intake) {
+	width, vocab := m.decoders[0].width(), m.cfg.VocabSize
+	ws.units = ws.units[:0]
+	n := 0
+	for _, f := range intakes {
+		if f.last {
+			if f.s.current = true; len(f.s.seq.out) == 0 {
+				f.s.logits = f.s.logits[:0]
+				continue
+			}
+			f.s.logits = grow(f.s.logits, vocab)
+			ws.units = append(ws.units, f.s.seq.out...)
+			n++
+		}
+	}
+	if n == 0 {
+		return
+	}
+	ws.logits = grow(ws.logits, n*vocab)
+	m.head.mul(&ws.crew, &ws.mulTask, ws.logits, ws.units[:n*width], n)
+	at := 0
+	for _, f := range intakes {
+		if f.last && len(f.s.seq.out) > 0 {
+			at += copy(f.s.logits, ws.logits[at:])
+		}
+	}
+}
+
+// whole runs f, which moves s on. When ctx ends before f is done, s is as before, and the context's error comes back; what f has written elsewhere then means nothing.
+func (m *Model) whole(ctx context.Context, ws *workspace, s *sequence, f func()) error {
+	if err := ended(ctx); err != nil {
+		return err
+	}
+	if ctx.Done() == nil {
+		f()
+		return nil
+	}
+	before := m.save(s)
+	ws.crew.until = ctx
+	defer func() { ws.crew.until = nil }()
+	f()
+	if ws.crew.aborted.Swap(false) {
+		*s = *before
+		return ended(ctx)
+	}
+	return nil
+}
+
+// save returns a copy of s to go back to. Caches that only grow need no copy of their rows.
+func (m *Model) save(s *sequence) *sequence {
+	c := s.cloneRows()
+	for i, k := range s.enc {
+		c.enc[i] = k.save(k.window == 0)
+	}
+	for i := range s.dec {
+		c.dec[i].cache = s.dec[i].cache.save(m.decoders[i].seesAll())
+	}
+	return c
+}
+
+// ended is the error of a context that has ended. It knows by itself that a deadline has passed: the timer that tells the context may not get to run.
+func ended(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
