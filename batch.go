@@ -134,6 +134,11 @@ func (l *lane) end() {
 	}
 }
 
+// reads says whether the model is still busy with the prompt.
+func (l *lane) reads() bool {
+	return len(l.todo) > 0 || !l.s.current && !l.s.rec.started && l.s.m.behind(l.s.seq) > shortStep
+}
+
 // ready says whether a token can be drawn.
 func (l *lane) ready() bool { return len(l.todo) == 0 && (l.s.current || l.s.rec.started) }
 
@@ -173,7 +178,7 @@ const (
 func (b *batch) pass(lanes []*lane) {
 	prompts := 0
 	for _, l := range lanes {
-		if len(l.todo) > 0 {
+		if l.reads() {
 			prompts++
 		}
 	}
@@ -199,7 +204,10 @@ func (b *batch) pass(lanes []*lane) {
 			continue
 		}
 		tokens := l.s.ids[l.s.seq.n:]
-		b.intakes = append(b.intakes, intake{l.s, tokens, len(l.todo) == 0})
+		if n == 0 && l.reads() {
+			read += share
+		}
+		b.intakes = append(b.intakes, intake{l.s, tokens, len(l.todo) == 0, max(share, shortStep)})
 		total += max(1, len(tokens))
 	}
 	if len(b.intakes) == 0 {

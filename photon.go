@@ -25,6 +25,7 @@ package photon
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -67,6 +68,7 @@ type loadOptions struct {
 	cache       CacheType
 	memoryLimit int64
 	progress    func(done, total int64)
+	ctx         context.Context
 }
 
 // WithThreads sets how many goroutines share the arithmetic of one call; the default is GOMAXPROCS. It does not change results.
@@ -79,13 +81,16 @@ func WithWeights(t WeightType) LoadOption { return func(o *loadOptions) { o.weig
 func WithCache(t CacheType) LoadOption { return func(o *loadOptions) { o.cache = t } }
 
 // WithMemoryLimit refuses, before any weight is read, a model whose weights would take more than this many bytes. The error matches
-// ErrMemoryLimit. The state of texts comes on top: see Config.StateBytes.
+// ErrMemoryLimit. The state of texts comes on top: see Config.StateBytes. Default 0: no limit.
 func WithMemoryLimit(bytes int64) LoadOption { return func(o *loadOptions) { o.memoryLimit = bytes } }
 
 // WithProgress has f called while weights are read, with bytes done and in total, from the goroutine that loads.
 func WithProgress(f func(done, total int64)) LoadOption {
 	return func(o *loadOptions) { o.progress = f }
 }
+
+// WithContext has loading stop within a few milliseconds of the context's end, with its error. The model does not keep it.
+func WithContext(ctx context.Context) LoadOption { return func(o *loadOptions) { o.ctx = ctx } }
 
 // Load opens a model directory: config.json, model.safetensors (or shards, with model.safetensors.index.json), and tokenizer.json if
 // there is one. A missing file matches fs.ErrNotExist; ErrCorrupt, ErrUnsupported, ErrMismatch and ErrMemoryLimit tell of the rest.
@@ -104,13 +109,13 @@ func Load(dir string, opts ...LoadOption) (*Model, error) {
 
 // LoadFS is Load on any file system: go:embed, a zip archive, a map in a test.
 func LoadFS(fsys fs.FS, opts ...LoadOption) (*Model, error) {
-	o := loadOptions{threads: runtime.GOMAXPROCS(0)}
+	o := loadOptions{threads: runtime.GOMAXPROCS(0), ctx: context.Background()}
 	for _, set := range opts {
 		if set != nil {
 			set(&o)
 		}
 	}
-	if err := cmp.Or(errKernel, o.check()); err != nil {
+	if err := cmp.Or(errKernel, o.check(), ended(o.ctx)); err != nil {
 		return nil, err
 	}
 	info, weights, err := inspect(fsys)
@@ -131,6 +136,9 @@ func LoadFS(fsys fs.FS, opts ...LoadOption) (*Model, error) {
 			return nil, fmt.Errorf("photon: tokenizer.json has %d tokens, config.json says vocab_size %d: the files are of different models: %w", n, cfg.VocabSize, ErrMismatch)
 		}
 	}
+	if err := ended(o.ctx); err != nil {
+		return nil, fmt.Errorf("photon: loading: %w", err)
+	}
 	m := &Model{cfg: cfg, tokenizer: tokenizer, cacheType: o.cache, weights: o.weights, threads: o.threads}
 	if err := m.readWeights(weights, o); err != nil {
 		return nil, err
@@ -147,6 +155,8 @@ func (o *loadOptions) check() error {
 		return fmt.Errorf("photon: WithWeights(%d): no such type: %w", o.weights, ErrInvalid)
 	case o.cache < CacheF32 || o.cache > CacheInt8:
 		return fmt.Errorf("photon: WithCache(%d): no such type: %w", o.cache, ErrInvalid)
+	case o.memoryLimit < 0:
+		return fmt.Errorf("photon: WithMemoryLimit(%d): give the bytes that weights may take, or 0 for no limit: %w", o.memoryLimit, ErrInvalid)
 	}
 	return nil
 }

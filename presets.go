@@ -3,6 +3,7 @@ package photon
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -115,6 +116,11 @@ func paperPhoton(s StackConfig, embedding int) Config {
 // It takes constant memory, and replaces no model: where dir has one, the error matches fs.ErrExist. A bad cfg or dtype
 // matches ErrInvalid. It may be called from several goroutines, for different directories.
 func WriteRandom(dir string, cfg Config, seed uint64, dtype string) error {
+	return WriteRandomContext(context.Background(), dir, cfg, seed, dtype)
+}
+
+// WriteRandomContext is WriteRandom until ctx ends: then it returns the context's error within a few milliseconds, and leaves no file behind.
+func WriteRandomContext(ctx context.Context, dir string, cfg Config, seed uint64, dtype string) error {
 	as := dtypeBF16
 	switch dtype {
 	case "BF16":
@@ -142,7 +148,7 @@ func WriteRandom(dir string, cfg Config, seed uint64, dtype string) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return fmt.Errorf("photon: %w", err)
 	}
-	err = writeFile(filepath.Join(dir, weightsFile), func(w io.Writer) error { return writeRandomTensors(w, cfg, seed, as) })
+	err = writeFile(filepath.Join(dir, weightsFile), func(w io.Writer) error { return writeRandomTensors(contextWriter{ctx, w}, cfg, seed, as) })
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ package photon
 type sequence struct {
 	n      int        // tokens that the encoders have taken
 	synced int        // tokens up to which the decoders have followed; -1 before the first prediction
+	target int        // and up to which they follow next; 0: all
 	ids    idRun      // tokens that are not yet in a whole chunk, or that decoders still need
 	states []stateRun // [L]: the same of each level's encoder states
 	enc    []*kvCache // [L]
@@ -188,6 +189,24 @@ func (m *Model) makePlan(s *sequence, all bool) {
 	}
 }
 
+// planTo is makePlan for a part of the rows that the prediction of token n depends on: those up to the prediction of token target.
+func (m *Model) planTo(s *sequence, target int) {
+	m.makePlan(s, false)
+	lo, hi := target, target
+	for l, d := range m.decoders {
+		p := &s.plan[l]
+		p.lo, p.hi, p.end = lo, hi, d.row(hi)+1
+		lo, hi = p.unit, hi/d.chunk
+	}
+}
+
+// behind is how many tokens the decoders have to follow.
+func (m *Model) behind(s *sequence) int {
+	m.makePlan(s, false)
+	d := m.decoders[0]
+	return max(0, s.n-s.plan[0].start/d.unit()*d.chunk)
+}
+
 // trim forgets the tokens and states that neither a chunker nor, by the plan, a decoder will need.
 func (m *Model) trim(s *sequence) {
 	span := 1
@@ -221,7 +240,11 @@ func (m *Model) trim(s *sequence) {
 // X̂^(0) of every token since the last time, the sequences one after another; without, of the last.
 func (m *Model) follow(ws *workspace, seqs []*sequence, all bool) []float32 {
 	for _, s := range seqs {
-		m.makePlan(s, all)
+		if s.target > 0 {
+			m.planTo(s, s.target)
+		} else {
+			m.makePlan(s, all)
+		}
 	}
 	var conds []float32
 	for l := len(m.decoders) - 1; l >= 0; l-- {
@@ -237,9 +260,12 @@ func (m *Model) follow(ws *workspace, seqs []*sequence, all bool) []float32 {
 		if s.plan[0].end > 0 {
 			s.out = append(s.out, conds[(at-1)*width:][:width]...)
 		}
-		s.synced = s.n
-		for l := range m.decoders {
-			s.plan[l] = plan{}
+		if s.target > 0 {
+			s.synced, s.target = s.target, 0
+			m.makePlan(s, false)
+		} else {
+			s.synced = s.n
+			clear(s.plan)
 		}
 		m.trim(s)
 	}

@@ -165,9 +165,9 @@ func (s *Session) catchUp(ctx context.Context, ws *workspace) error {
 	}
 	for !s.current {
 		n := min(len(s.ids)-s.seq.n, s.m.pieceTokens())
-		ws.oneIntake[0] = intake{s, s.ids[s.seq.n:][:n], s.seq.n+n == len(s.ids)}
+		ws.oneIntake[0] = intake{s, s.ids[s.seq.n:][:n], s.seq.n+n == len(s.ids), s.m.pieceTokens()}
 		var err error
-		if len(s.ids)-s.seq.synced <= shortStep {
+		if len(s.ids)-s.seq.n+s.m.behind(s.seq) <= shortStep {
 			if err = ended(ctx); err == nil {
 				s.m.advance(ws, ws.oneIntake[:])
 			}

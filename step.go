@@ -1,15 +1,14 @@
 package photon
 
-import (
-	"context"
-	"time"
-)
+import "context"
 
-// intake is what a text reads in one pass of the model: tokens, the next of its ids. last: and then its next token is to be predicted.
+// intake is what a text reads in one pass of the model: tokens, the next of its ids. last: and then its next token is to be predicted, for which the decoders
+// follow at most most tokens in this pass.
 type intake struct {
 	s      *Session
 	tokens []int
 	last   bool
+	most   int
 }
 
 // advance is one pass over the model for many texts, wherever each stands. What they need of the same stack runs together.
@@ -24,10 +23,14 @@ func (m *Model) advance(ws *workspace, intakes []intake) {
 		m.encode(ws, ws.seqs, ws.tokens)
 	}
 	ws.seqs = ws.seqs[:0]
-	for _, f := range intakes {
+	for i := range intakes {
+		f := &intakes[i]
 		switch q := f.s.seq; {
 		case q.n == q.synced:
 		case f.last || m.decoders[0].seesAll():
+			if more := m.behind(q) - f.most; more > 0 && f.last {
+				q.target, f.last = q.n-more, false
+			}
 			ws.seqs = append(ws.seqs, q)
 		default:
 			m.makePlan(q, false)
@@ -99,15 +102,4 @@ func (m *Model) save(s *sequence) *sequence {
 		c.dec[i].cache = s.dec[i].cache.save(m.decoders[i].seesAll())
 	}
 	return c
-}
-
-// ended is the error of a context that has ended. It knows by itself that a deadline has passed: the timer that tells the context may not get to run.
-func ended(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
-		return context.DeadlineExceeded
-	}
-	return nil
 }
