@@ -161,11 +161,13 @@ func (l *lane) next(ws *workspace) (Token, error) {
 
 // batch runs lanes together.
 type batch struct {
-	m       *Model
-	ws      *workspace
-	lanes   []*lane
-	slice   int // tokens of prompts in a pass; 0: as many as sliceTime allows
-	tuned   int // and that is so many
+	m     *Model
+	ws    *workspace
+	lanes []*lane
+	slice int // tokens of prompts in a pass; 0: as many as sliceTime allows
+
+	reading, following pace
+
 	intakes []intake
 }
 
@@ -182,18 +184,18 @@ func (b *batch) pass(lanes []*lane) {
 			prompts++
 		}
 	}
-	slice := b.slice
-	if slice == 0 {
-		if b.tuned == 0 {
-			b.tuned = 64
+	share := func(p *pace) int {
+		slice := b.slice
+		if slice == 0 {
+			slice = p.tokens()
 		}
-		slice = b.tuned
+		return max(1, slice/max(1, prompts))
 	}
-	share := max(1, slice/max(1, prompts))
+	reads, follows := share(&b.reading), share(&b.following)
 	b.intakes = b.intakes[:0]
-	total, read := 0, 0
+	total, read, followed := 0, 0, 0
 	for _, l := range lanes {
-		n := min(len(l.todo), share)
+		n := min(len(l.todo), reads)
 		if n > 0 {
 			l.s.add(l.todo[:n])
 			l.todo = l.todo[n:]
@@ -205,9 +207,9 @@ func (b *batch) pass(lanes []*lane) {
 		}
 		tokens := l.s.ids[l.s.seq.n:]
 		if n == 0 && l.reads() {
-			read += share
+			followed += follows
 		}
-		b.intakes = append(b.intakes, intake{l.s, tokens, len(l.todo) == 0, max(share, shortStep)})
+		b.intakes = append(b.intakes, intake{l.s, tokens, len(l.todo) == 0, max(follows, shortStep)})
 		total += max(1, len(tokens))
 	}
 	if len(b.intakes) == 0 {
@@ -225,18 +227,31 @@ func (b *batch) pass(lanes []*lane) {
 		}
 	}
 	clear(b.intakes)
-	b.tune(took, read)
+	b.reading.tune(took, read, b.m.pieceTokens())
+	b.following.tune(took, followed, b.m.pieceTokens())
 }
 
-// tune fits the next slices to the time that one of read tokens took.
-func (b *batch) tune(took time.Duration, read int) {
-	switch {
-	case read == 0:
-	case took > 2*sliceTime:
-		b.tuned = max(leastTune, b.tuned/2)
-	case took > sliceTime:
-		b.tuned = max(leastTune, b.tuned*3/4)
-	case took < sliceTime*2/3 && read >= b.tuned*3/4:
-		b.tuned = min(b.m.pieceTokens(), b.tuned*3/2)
+// pace is how many tokens of prompts a pass takes: read, or followed by the decoders once all are read, which costs another time.
+type pace int
+
+func (p *pace) tokens() int {
+	if *p == 0 {
+		*p = 64
 	}
+	return int(*p)
+}
+
+// tune fits the pace to the time that a pass with n tokens took.
+func (p *pace) tune(took time.Duration, n, most int) {
+	now := p.tokens()
+	switch {
+	case n == 0:
+	case took > 2*sliceTime:
+		now = max(leastTune, now/2)
+	case took > sliceTime:
+		now = max(leastTune, now*3/4)
+	case took < sliceTime*2/3 && n >= now*3/4:
+		now = min(most, now*3/2)
+	}
+	*p = pace(now)
 }

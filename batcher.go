@@ -220,6 +220,7 @@ func (b *Batcher) await(ctx context.Context, l *lane) (t Token, more bool, err e
 	l.late = !l.since.IsZero() && time.Since(l.since) > mostGrace
 	for {
 		err := ended(ctx)
+		l.gone = l.gone || err != nil // or the worker would take the lane again and again
 		for err != nil && l.visible && l.busy {
 			b.mu.Unlock()
 			<-l.told
