@@ -201,10 +201,11 @@ func TestForkUnderPenalty(t *testing.T) {
 		m.cfg.EOSTokenIDs = nil
 		opts := []Option{Temperature(0), RepeatPenalty(1.7), FrequencyPenalty(0.2), RepeatLast(-1), MaxTokens(1)}
 		texts := [3]*Session{m.NewSession(opts...)}
-		if err := texts[0].Append(background, g.ids[:20]...); err != nil {
-			t.Fatal(err)
+		for _, id := range g.ids[:20] { // one by one, so that the text's array has room to spare
+			if err := texts[0].Append(background, id); err != nil {
+				t.Fatal(err)
+			}
 		}
-		texts[0].Logits()
 		texts[1] = texts[0].Fork()
 		texts[2] = texts[1].Fork()
 		for range 30 {
@@ -466,4 +467,47 @@ func TestFairness(t *testing.T) {
 	if least == 0 || most-least > most/5+3 {
 		t.Errorf("tokens of each text: %v", counts)
 	}
+}
+
+// TestPenaltiesSeeTheText: alone and in a batch, the penalties look at the whole text, prompt and drawn tokens, as far back as they are told to, by a definition of
+// their own.
+func TestPenaltiesSeeTheText(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		m.cfg.EOSTokenIDs = nil
+		for _, last := range []int{-1, 1, 5, 64} {
+			opts := []Option{Temperature(0), RepeatPenalty(1.9), FrequencyPenalty(0.4), PresencePenalty(0.1), RepeatLast(last), MaxTokens(80)}
+			o := mustResolve(t, opts...)
+			prompt := g.ids[:11]
+			by := m.NewSession()
+			if err := by.Append(background, prompt...); err != nil {
+				t.Fatal(err)
+			}
+			text := slices.Clone(prompt)
+			for range 80 {
+				p := slowProbabilities(o, by.Logits(), text, len(text))
+				id := slices.Index(p, 1)
+				if err := by.Append(background, id); err != nil {
+					t.Fatal(err)
+				}
+				text = append(text, id)
+			}
+			alone := m.NewSession(opts...)
+			if err := alone.Append(background, prompt...); err != nil {
+				t.Fatal(err)
+			}
+			if h := listen(t, alone, 0, alone.Generate(background)); !slices.Equal(h.ids, text[11:]) {
+				t.Errorf("alone, RepeatLast(%d): %v, want %v", last, h.ids, text[11:])
+			}
+			var ids []int
+			for token, err := range m.GenerateBatch(background, []Request{{IDs: prompt, Options: opts}}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				ids = append(ids, token.ID)
+			}
+			if !slices.Equal(ids, text[11:]) {
+				t.Errorf("batch, RepeatLast(%d): %v, want %v", last, ids, text[11:])
+			}
+		}
+	})
 }
