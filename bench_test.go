@@ -350,3 +350,30 @@ func BenchmarkDecode(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkBatch/TEXTS decodes many texts together behind 256 tokens each.
+func BenchmarkBatch(b *testing.B) {
+	m := stories(b, WithWeights(Int8), WithCache(CacheF16), WithThreads(2))
+	for _, texts := range []int{1, 8, 32, 128} {
+		b.Run(fmt.Sprint(texts), func(b *testing.B) {
+			prompt := m.NewSession(Temperature(0), MaxTokens(64), LogitBias(map[int]float32{m.cfg.EOSTokenIDs[0]: negInf}))
+			if err := prompt.Append(background, randomText(m, 256)...); err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				b.StopTimer()
+				requests := make([]Request, texts)
+				for i := range requests {
+					requests[i].Session = prompt.Fork()
+				}
+				b.StartTimer()
+				for _, err := range m.GenerateBatch(background, requests) {
+					if err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			b.ReportMetric(float64(64*texts*b.N)/b.Elapsed().Seconds(), "tok/s")
+		})
+	}
+}

@@ -531,3 +531,41 @@ func TestAllocations(t *testing.T) {
 		}
 	}, WithThreads(2))
 }
+
+// TestSessionScore: a continuation scores what the whole text does, at any cut, and leaves the session as it was.
+func TestSessionScore(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		whole, err := m.Score(background, g.ids)
+		if err != nil {
+			t.Fatal(err)
+		}
+		withoutBOS := !m.Config().Flat() || m.Config().BOSTokenID < 0
+		for _, cut := range []int{0, 1, 7, 16, 33} {
+			s := m.NewSession()
+			if err := s.Append(background, g.ids[:cut]...); err != nil {
+				t.Fatal(err)
+			}
+			before := slices.Clone(s.Logits())
+			for range 2 {
+				got, err := s.Score(background, g.ids[cut:]...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if withoutBOS && !slices.EqualFunc(got, whole[cut:], func(a, b float32) bool { return a == b || a != a && b != b }) {
+					t.Fatalf("behind %d: %v, want %v", cut, got, whole[cut:])
+				}
+			}
+			if !slices.Equal(s.Logits(), before) || s.Len() != cut {
+				t.Error("the session has changed")
+			}
+			rest := m.NewSession()
+			if err := rest.Append(background, g.ids...); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Append(background, g.ids[cut:]...); err != nil {
+				t.Fatal(err)
+			}
+			near(t, "logits", s.Logits(), rest.Logits(), 0)
+		}
+	})
+}
