@@ -29,7 +29,7 @@ func TestEncodeText(t *testing.T) {
 			}
 			text := "a" + name + "b"
 			ids := k.EncodeText(text)
-			if slices.ContainsFunc(k.EncodeText("<"), k.isSpecial) {
+			if slices.ContainsFunc(k.EncodeText("a<"), k.isSpecial) || slices.ContainsFunc(k.EncodeText(">b"), k.isSpecial) {
 				continue // the vocabulary has not these characters
 			}
 			if slices.ContainsFunc(ids, k.isSpecial) {
