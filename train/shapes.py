@@ -95,6 +95,7 @@ SHAPES = {
     "new-local": lambda: new(window=0),
     "new-level1": lambda: new(memories=[memory(1, [0, 2], kv=1), memory(0, [1, 3], kv=1)]),
     "new-only-level1": lambda: new(memories=[memory(1, [1, 3], kv=3)]),
+    "new-small": lambda: new(unit=256, units=2),
     "new-top": lambda: new(top=LevelConfig(4, 0, "linear", stack(384, 2, 0, kv=1), decoder(384, 1, 32)), units=1),
 }
 
