@@ -58,7 +58,7 @@ def block(window=0):
 
 
 def new(layers=5, window=64, chunk=4, prefix=0, tokens=1, token_window=64, unit=384, units=2, unit_window=LOWER, reads=(1, 3), kv=1,
-        theta=0.0, skip=True, memories=None, top=None, width=384, ffn=None, unit_ffn=None, heads=None):
+        theta=0.0, skip=True, memories=None, top=None, width=384, ffn=None, unit_ffn=None, heads=None, token_kv=None):
     """The new form: a token encoder whose states are the decoder's content, conditions added to rows, a memory of every token."""
     if memories is None:
         memories = [memory(0, list(reads), heads=heads or width // 64, kv=kv, theta=theta)] if reads else []
@@ -66,7 +66,7 @@ def new(layers=5, window=64, chunk=4, prefix=0, tokens=1, token_window=64, unit=
                           decoder(width, layers, window, memories, ffn=ffn))]
     if top:
         levels.append(top)
-    encoder = stack(width if skip else 192, tokens, token_window, ffn=ffn if skip else None)
+    encoder = stack(width if skip else 192, tokens, token_window, kv=token_kv, ffn=ffn if skip else None)
     return photon(levels, embedding=encoder.hidden_size, token_encoder=encoder, content="states" if skip else "embedding")
 
 
@@ -96,6 +96,13 @@ SHAPES = {
     "new-level1": lambda: new(memories=[memory(1, [0, 2], kv=1), memory(0, [1, 3], kv=1)]),
     "new-only-level1": lambda: new(memories=[memory(1, [1, 3], kv=3)]),
     "new-small": lambda: new(unit=256, units=2),
+    "rope-kv2": lambda: new(theta=10000.0, kv=2),
+    "rope-own": lambda: new(memories=[memory(0, [1], theta=10000.0), memory(0, [3], theta=10000.0)]),
+    "rope-t2": lambda: new(theta=10000.0, tokens=2, layers=4),
+    "rope-w256": lambda: new(theta=10000.0, window=256, token_window=256),
+    "rope-all": lambda: new(theta=10000.0, reads=[0, 1, 2, 3, 4]),
+    "rope-h12": lambda: new(theta=10000.0, heads=12, kv=2),
+    "token-global": lambda: new(reads=(), token_window=0, token_kv=1),
     "new-top": lambda: new(top=LevelConfig(4, 0, "linear", stack(384, 2, 0, kv=1), decoder(384, 1, 32)), units=1),
 }
 
