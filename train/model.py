@@ -206,6 +206,8 @@ class Config:
 
     def flat_dict(self):
         windows = self.stack.windows
+        if len(set(windows) - {0}) > 1:
+            raise ValueError(f"config: a flat model has one window for all layers that have one, not {windows}")
         kind = "ministral" if len(set(windows)) > 1 else "mistral" if windows[0] else "llama"
         architecture = f"{kind.capitalize()}ForCausalLM"
         d = {"model_type": kind, "architectures": [architecture], "hidden_act": "silu", "vocab_size": self.vocab_size}
