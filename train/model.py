@@ -163,8 +163,10 @@ class Config:
                 decoder.memories = [read(MemoryConfig, m) for m in decoder.memories]
                 levels.append(LevelConfig(encoder=read(StackConfig, level["encoder"]), decoder=decoder, **sizes))
             cfg = cls(embedding_size=d["embedding_size"], content=d.get("content", "embedding"), levels=levels, **common)
-            if version == 1 and cfg.news():
-                raise ValueError(f"config: format_version 1 does not know {cfg.news()[0]}: it is 2")
+            news = [key for key in ("token_encoder", "content") if key in d] + cfg.news()
+            news += ["memories"] * any("memories" in level["decoder"] for level in d["levels"])
+            if version == 1 and news:
+                raise ValueError(f"config: format_version 1 does not know {news[0]}: it is 2")
         else:
             raise ValueError(f"config: model_type {kind!r} is not supported, want \"photon\" or one of {FLAT_TYPES}")
         cfg.check()

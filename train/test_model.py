@@ -129,6 +129,13 @@ class Names(unittest.TestCase):
             if case.config.news():
                 with self.subTest(model=name), self.assertRaisesRegex(ValueError, "format_version 1 does not know"):
                     photon.Config.from_dict({**case.config.to_dict(), "format_version": 1})
+        old = golden.CASES["photon-local-f32"].config.to_dict()
+        for key, value in (("content", "embedding"), ("token_encoder", None)):
+            with self.subTest(key=key), self.assertRaisesRegex(ValueError, f"does not know {key}"):
+                photon.Config.from_dict({**old, key: value})
+        old["levels"][1]["decoder"]["memories"] = []
+        with self.assertRaisesRegex(ValueError, "does not know memories"):
+            photon.Config.from_dict(old)
 
     def test_windows_of_flat_models(self):
         cfg = golden.CASES["flat-ministral-bf16"].config
