@@ -13,7 +13,7 @@ def documents(spec):
     path, _, span = spec.partition("@")
     first, last = _span(spec, span)
     index, lines = 0, []
-    for line in _open(path):
+    for line in open_text(path):
         if line.rstrip("\r\n") != SEPARATOR:
             lines.append(line)
             continue
@@ -30,7 +30,7 @@ def documents(spec):
         raise ValueError(f"{spec}: the file ends after {index} documents, before document {last}: shorten the range")
 
 
-def _open(path):
+def open_text(path):
     opener = lzma.open if path.endswith(".xz") else open
     return opener(path, "rt", encoding="utf-8", newline="\n")
 
