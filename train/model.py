@@ -416,7 +416,7 @@ class Memory(nn.Module):
         m = self.norm(torch.cat((self.sink.to(states.dtype).expand(b, 1, -1), states), dim=1))
         k = self.k_proj(m).view(b, -1, self.kv_heads, self.head_dim).transpose(1, 2)
         v = self.v_proj(m).view(b, -1, self.kv_heads, self.head_dim).transpose(1, 2)
-        return rotate_at(k, torch.arange(m.shape[1]), self.theta), v
+        return rotate_at(k, torch.arange(m.shape[1], device=m.device), self.theta), v
 
 
 def rotate_at(x, positions, theta):
@@ -424,16 +424,16 @@ def rotate_at(x, positions, theta):
     if theta == 0:
         return x
     wide = torch.promote_types(x.dtype, torch.float32)
-    frequency = theta ** (-torch.arange(0, x.shape[3], 2, dtype=torch.float64) / x.shape[3])
-    angle = positions.to("cpu", torch.float64)[:, None] * frequency
-    cos, sin = angle.cos().to(x.device, wide), angle.sin().to(x.device, wide)
+    frequency = theta ** (-torch.arange(0, x.shape[3], 2, dtype=torch.float64, device=x.device) / x.shape[3])
+    angle = positions[:, None].double() * frequency
+    cos, sin = angle.cos().to(wide), angle.sin().to(wide)
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
 
 
 def memory_attention(q, k, v, seen, window):
     """q [B, H, n, d] on k and v [B, H, m, d]: row i sees rows 0 ... seen[i], of them the last `window` (0: all)."""
-    ahead = seen.to(q.device)[:, None] - torch.arange(k.shape[2], device=q.device)[None, :]
+    ahead = seen[:, None] - torch.arange(k.shape[2], device=q.device)[None, :]
     visible = (ahead >= 0) & (ahead < (window or k.shape[2] + 1))
     return softmax_attention(q, k, v, bias_of(visible, q.dtype))
 
@@ -519,7 +519,7 @@ class Level(nn.Module):
         b, n, _ = condition.shape
         width, chunk, prefix = content.shape[-1], self.chunk, self.prefix
         converted = self.converter(condition).view(b, n, prefix or chunk, width)
-        children = torch.arange(n * chunk).view(n, chunk)
+        children = torch.arange(n * chunk, device=content.device).view(n, chunk)
         if prefix == 0:  # the condition is added to the rows of the children, each of which holds the child before
             rows = F.pad(content, (0, 0, 1, -1)).view(b, n, chunk, width) + converted
             before, first = children, 0
