@@ -1,4 +1,4 @@
-"""model.py against the model contract written out a second time, row by row in numpy, on every golden model.
+"""model.py against docs/model.md written out a second time, row by row in numpy, on every golden model.
 
 It shares no code with model.py: no batches, no masks, no padding; a row at a time, as the equations read.
 """

@@ -137,6 +137,36 @@ class Names(unittest.TestCase):
         with self.assertRaisesRegex(ValueError, "does not know memories"):
             photon.Config.from_dict(old)
 
+    def test_what_does_not_fit_together_is_refused(self):
+        def change(name, why, *path_and_value):
+            *path, key, value = path_and_value
+            spec = golden.CASES[name].config.to_dict()
+            at = spec
+            for step in path:
+                at = at[step]
+            at[key] = value
+            with self.subTest(model=name, key=key, value=value), self.assertRaisesRegex(ValueError, why):
+                photon.Config.from_dict(spec)
+
+        added, memory = ["levels", 0, "decoder"], ["levels", 0, "decoder", "memories", 0]
+        change("memory0-added-stream-f32", "token_encoder.hidden_size", "token_encoder", "hidden_size", 24)
+        change("memory0-added-stream-f32", "content", "content", "tokens")
+        change("memory1-added-local-tied-bf16", "content .*states", *added, "hidden_size", 28)
+        change("memory0-added-stream-f32", "at least 4", *added, "sliding_window", [0, 3])
+        change("memory0-added-stream-f32", "one window a layer", *added, "sliding_window", [0])
+        change("memory0-added-stream-f32", "one window a layer", "token_encoder", "sliding_window", [0, 1, 2])
+        change("memory0-added-stream-f32", "memory's level", *memory, "level", 2)
+        change("three-memory-bf16", "memory's level", "levels", 2, "decoder", "memories", 0, "level", 1)
+        change("memory0-added-stream-f32", "memory's layers", *memory, "layers", [])
+        change("memory0-added-stream-f32", "memory's layers", *memory, "layers", [1, 1])
+        change("memory0-added-stream-f32", "memory's layers", *memory, "layers", [1, 0])
+        change("memory0-added-stream-f32", "memory's layers", *memory, "layers", [2])
+        change("memory0-added-stream-f32", "must divide", *memory, "num_key_value_heads", 4)
+        change("memory0-added-stream-f32", "be even", *memory, "head_dim", 5)
+        change("memory0-added-stream-f32", "not negative", "levels", 0, "prefix_length", -1)
+        change("flat-ministral-bf16", "layer_types", "layer_types", ["full_attention"])
+        change("flat-ministral-bf16", "layer_types", "layer_types", ["chunked_attention"] * 3)
+
     def test_windows_of_flat_models(self):
         cfg = golden.CASES["flat-ministral-bf16"].config
         spec = cfg.to_dict()
