@@ -51,7 +51,7 @@ def total(model, documents):
 
 
 def windows(length, context=0, stride=0):
-    """(begin, first token that no window before has scored, end) of each window; 0: one window, windows side by side."""
+    """(begin, first token without a score yet, end) of each window; context 0: one window, stride 0: side by side."""
     begin, done = 0, 0
     while done < length:
         end = min(begin + (context or length), length)
@@ -61,7 +61,8 @@ def windows(length, context=0, stride=0):
 
 def document_nats(model, ids, context=0, stride=0):
     """`nats` [T] of a document, in windows that are each a text of its own."""
-    return torch.cat([nats(model, ids[begin:end])[done - begin :] for begin, done, end in windows(len(ids), context, stride)])
+    cut = windows(len(ids), context, stride)
+    return torch.cat([nats(model, ids[begin:end])[done - begin :] for begin, done, end in cut])
 
 
 # White space as Unicode's property White_Space has it: neither str.split nor \s are that.
@@ -153,9 +154,9 @@ def main():
     parser.add_argument("--tokenizer", help="default: the model directory's")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--context", type=int, default=0, help="score windows of this many tokens; 0: whole documents")
-    parser.add_argument("--stride", type=int, default=0, help="begin windows this many tokens apart; 0: one behind the other")
+    parser.add_argument("--stride", type=int, default=0, help="begin windows this many tokens apart; 0: side by side")
     parser.add_argument("--by", choices=["position"], help="also say where the nats fall")
-    parser.add_argument("--lambada", action="store_true", help="the files are LAMBADA, JSON lines: accuracy and perplexity of last words")
+    parser.add_argument("--lambada", action="store_true", help="the files are LAMBADA: judge their last words")
     parser.add_argument("files", nargs="+")
     options = parser.parse_args()
     if bool(options.model) == bool(options.checkpoint):

@@ -52,8 +52,8 @@ def decoder(*args, memories=(), **kwargs):
 
 
 def memory(level, layers, heads, kv, dim, window=0, theta=0.0):
-    return photon.MemoryConfig(level=level, layers=layers, num_attention_heads=heads, num_key_value_heads=kv, head_dim=dim,
-                               sliding_window=window, rope_theta=theta)
+    return photon.MemoryConfig(level=level, layers=layers, num_attention_heads=heads, num_key_value_heads=kv,
+                               head_dim=dim, sliding_window=window, rope_theta=theta)
 
 
 def level(chunk, prefix, chunker, encoder, decoder):
@@ -128,42 +128,51 @@ CASES = {
         levels=[level(4, 2, "concat", stack(24, 32, 4, 4, 6), stack(20, 28, 2, 2, 8)),
                 level(4, 2, "linear", stack(20, 36, 2, 2, 10), stack(24, 28, 3, 3, 8))]), 77, "F32", generate=True),
     "memory0-added-stream-f32": Case(photon.Config(
-        vocab_size=61, embedding_size=20, eos_token_id=2, token_encoder=stack(20, 28, 2, 2, 8, layers=2, window=[6, 3]),
-        content="states",
+        vocab_size=61, embedding_size=20, eos_token_id=2, content="states",
+        token_encoder=stack(20, 28, 2, 2, 8, layers=2, window=[6, 3]),
         levels=[level(4, 0, "linear", stack(24, 32, 4, 2, 6, layers=2, window=[9, 0]),
                       decoder(20, 36, 4, 2, 6, layers=2, window=[4, 11], memories=[memory(0, [1], 6, 2, 4)]))]),
         83, "F32", generate=True),
     "memory1-added-local-tied-bf16": Case(photon.Config(
-        vocab_size=61, embedding_size=24, eos_token_id=60, tie_word_embeddings=True, token_encoder=stack(24, 36, 3, 1, 8, window=7),
-        content="states",
-        levels=[level(4, 0, "linear", stack(28, 44, 2, 1, 16), decoder(24, 36, 4, 1, 6, layers=2, memories=[memory(1, [0, 1], 4, 1, 8)])),
-                level(3, 0, "linear", stack(20, 36, 2, 2, 10), decoder(28, 28, 3, 3, 8, memories=[memory(2, [0], 2, 1, 6)]))]),
-        85, "BF16", generate=True),
+        vocab_size=61, embedding_size=24, eos_token_id=60, tie_word_embeddings=True, content="states",
+        token_encoder=stack(24, 36, 3, 1, 8, window=7),
+        levels=[level(4, 0, "linear", stack(28, 44, 2, 1, 16),
+                      decoder(24, 36, 4, 1, 6, layers=2, memories=[memory(1, [0, 1], 4, 1, 8)])),
+                level(3, 0, "linear", stack(20, 36, 2, 2, 10),
+                      decoder(28, 28, 3, 3, 8, memories=[memory(2, [0], 2, 1, 6)]))]), 85, "BF16", generate=True),
     "memory2-prefix-local-f16": Case(photon.Config(
         vocab_size=61, embedding_size=6,
-        levels=[level(4, 2, "concat", stack(24, 36, 4, 2, 6), decoder(20, 44, 2, 2, 10, layers=2, memories=[memory(2, [1], 4, 4, 6)])),
-                level(2, 3, "linear", stack(28, 36, 2, 1, 16), decoder(24, 28, 4, 1, 8, memories=[memory(1, [0], 3, 1, 10, window=6)]))]),
+        levels=[level(4, 2, "concat", stack(24, 36, 4, 2, 6),
+                      decoder(20, 44, 2, 2, 10, layers=2, memories=[memory(2, [1], 4, 4, 6)])),
+                level(2, 3, "linear", stack(28, 36, 2, 1, 16),
+                      decoder(24, 28, 4, 1, 8, memories=[memory(1, [0], 3, 1, 10, window=6)]))]),
         77, "F16", generate=True),
     "memory-window-rope-stream-bf16": Case(photon.Config(
         vocab_size=73, embedding_size=10,
-        levels=[level(3, 1, "linear", stack(28, 44, 2, 1, 16, window=5), decoder(
-            24, 40, 4, 2, 8, layers=3, window=9,
-            memories=[memory(1, [0, 2], 4, 2, 6, window=4, theta=100.0), memory(0, [0, 1], 3, 1, 8, window=7, theta=10000.0)])),
-                level(2, 0, "concat", stack(56, 44, 3, 3, 10), decoder(
-                    28, 36, 2, 2, 6, layers=2, window=[0, 0], memories=[memory(2, [1], 2, 2, 8, theta=500.0)]))]),
+        levels=[level(3, 1, "linear", stack(28, 44, 2, 1, 16, window=5),
+                      decoder(24, 40, 4, 2, 8, layers=3, window=9,
+                              memories=[memory(1, [0, 2], 4, 2, 6, window=4, theta=100.0),
+                                        memory(0, [0, 1], 3, 1, 8, window=7, theta=10000.0)])),
+                level(2, 0, "concat", stack(56, 44, 3, 3, 10),
+                      decoder(28, 36, 2, 2, 6, layers=2, window=[0, 0],
+                              memories=[memory(2, [1], 2, 2, 8, theta=500.0)]))]),
         83, "BF16", generate=True),
     "memory-states-bare-i8": Case(photon.Config(
         vocab_size=61, embedding_size=36, content="states",
-        levels=[level(2, 1, "linear", stack(40, 52, 5, 5, 8, window=[3]), decoder(
-            36, 52, 4, 2, 10, window=[13], memories=[memory(0, [0], 4, 2, 10), memory(2, [0], 3, 3, 12, theta=10000.0)])),
-                level(3, 2, "linear", stack(34, 52, 2, 2, 16), stack(40, 52, 3, 1, 10, layers=2))]), 67, "I8", keep="BF16"),
+        levels=[level(2, 1, "linear", stack(40, 52, 5, 5, 8, window=[3]),
+                      decoder(36, 52, 4, 2, 10, window=[13],
+                              memories=[memory(0, [0], 4, 2, 10), memory(2, [0], 3, 3, 12, theta=10000.0)])),
+                level(3, 2, "linear", stack(34, 52, 2, 2, 16), stack(40, 52, 3, 1, 10, layers=2))]),
+        67, "I8", keep="BF16"),
     "three-memory-bf16": Case(photon.Config(
         vocab_size=61, embedding_size=5,
-        levels=[level(4, 0, "concat", stack(20, 28, 2, 2, 10, window=7), decoder(
-            24, 36, 4, 2, 6, layers=2, window=[0, 5], memories=[memory(3, [0], 2, 1, 6), memory(1, [1], 3, 3, 4, window=5, theta=10.0)])),
-                level(2, 4, "concat", stack(40, 28, 4, 1, 10), decoder(20, 28, 3, 1, 8, memories=[memory(3, [0], 2, 2, 8, window=2)])),
-                level(3, 0, "linear", stack(24, 36, 2, 2, 16), decoder(40, 28, 5, 5, 6, memories=[memory(2, [0], 4, 2, 6)]))]),
-        101, "BF16"),
+        levels=[level(4, 0, "concat", stack(20, 28, 2, 2, 10, window=7),
+                      decoder(24, 36, 4, 2, 6, layers=2, window=[0, 5],
+                              memories=[memory(3, [0], 2, 1, 6), memory(1, [1], 3, 3, 4, window=5, theta=10.0)])),
+                level(2, 4, "concat", stack(40, 28, 4, 1, 10),
+                      decoder(20, 28, 3, 1, 8, memories=[memory(3, [0], 2, 2, 8, window=2)])),
+                level(3, 0, "linear", stack(24, 36, 2, 2, 16),
+                      decoder(40, 28, 5, 5, 6, memories=[memory(2, [0], 4, 2, 6)]))]), 101, "BF16"),
 }
 
 

@@ -32,6 +32,7 @@ import bpe
 import data
 import evaluate
 
+FIGURES = ("hiergen", "recgen", "kl", "agreement")  # of each token
 SLICE = 4096  # rows whose logits are held at once
 
 
@@ -51,7 +52,7 @@ def check(cfg):
 
 @torch.no_grad()
 def conditions(model, prompt, metas):
-    """prompt [B, P], whole meta-contexts -> the conditions of all level-1 units that follow [B, metas*C_<=L/C_1, D_1]."""
+    """prompt [B, P], whole meta-contexts -> conditions of the level-1 units that follow [B, metas*C_<=L/C_1, D_1]."""
     top, out = model.levels[-1], []
     b, start = prompt.shape[0], model.start_latent.expand(prompt.shape[0], 1, -1)
     units = start[:, :0]  # what the top encoder reads
@@ -119,14 +120,14 @@ def compare(model, ids, prompt):
     rows = []
     for x, y, label in zip(*(z.reshape(-1, *z.shape[2:]).split(SLICE) for z in (exact, recursive, targets))):
         p, q = (torch.log_softmax(model.project(z).float(), -1) for z in (x, y))
-        label = label[:, None]
-        rows.append(torch.stack((
-            -p.gather(1, label)[:, 0], -q.gather(1, label)[:, 0], (p.exp() * (p - q)).sum(-1), (p.argmax(-1) == q.argmax(-1)).float())))
-    return dict(zip(("hiergen", "recgen", "kl", "agreement"), torch.cat(rows, dim=1).view(4, *targets.shape).double().cpu()))
+        nats = (-z.gather(1, label[:, None])[:, 0] for z in (p, q))
+        same = (p.argmax(-1) == q.argmax(-1)).float()
+        rows.append(torch.stack((*nats, (p.exp() * (p - q)).sum(-1), same)))
+    return dict(zip(FIGURES, torch.cat(rows, dim=1).view(-1, *targets.shape).double().cpu()))
 
 
 def pieces(packed, length, most):
-    """Up to `most` pieces [length] of documents' text, those of a document one behind the other from its first token."""
+    """Up to `most` pieces [length] of documents' text, those of a document side by side from its first token on."""
     out = []
     for i in range(len(packed.offsets) - 1):
         document = packed.document(i)
@@ -143,8 +144,7 @@ def judge(model, texts, prompt, sizes, greedy_metas=0, batch=16):
     check(model.cfg)
     meta, device = model.cfg.meta_context, next(model.parameters()).device
     model.eval()
-    columns = {"hiergen": [], "recgen": [], "kl": [], "agreement": []}
-    same = []
+    columns, same = {key: [] for key in FIGURES}, []
     for first in range(0, len(texts), batch):
         ids = torch.tensor(np.stack(texts[first : first + batch]), device=device)
         for key, value in compare(model, ids, prompt).items():
@@ -198,15 +198,17 @@ def main(arguments=None):
     if min(options.metas, options.texts, options.batch) < 1 or min(options.prompt, options.greedy) < 0:
         parser.error("--metas, --texts and --batch must be 1 or more, --prompt and --greedy not negative")
     try:
-        model = evaluate.load_directory(options.model) if options.model else evaluate.load_checkpoint(options.checkpoint)
+        load = evaluate.load_directory if options.model else evaluate.load_checkpoint
+        model = load(options.model or options.checkpoint)
         tokenizer = bpe.load(options.tokenizer or os.path.join(options.model, "tokenizer.json"))
         packed = data.open_packed(options.data, tokenizer)
         check(model.cfg)
         meta = model.cfg.meta_context
         prompt = options.prompt // meta * meta
-        texts = pieces(packed, prompt + options.metas * meta, options.texts)
+        length = prompt + options.metas * meta
+        texts = pieces(packed, length, options.texts)
         if not texts:
-            raise ValueError(f"{options.data}: no document has {prompt + options.metas * meta} tokens: shorten --prompt or --metas")
+            raise ValueError(f"{options.data}: no document has {length} tokens: shorten --prompt or --metas")
     except (ValueError, OSError) as error:
         sys.exit(f"recgen.py: {error}")
     sizes = np.array([len(tokenizer.tokens.get(id, b"")) for id in range(model.cfg.vocab_size)])

@@ -77,7 +77,10 @@ class Reference:
                 wanted += [(len(sequences) - 1, len(rows) + r - 1 + j) for j in range(len(own))]
                 rows += [(prefix, m * c) for prefix in converted.reshape(r, -1)]
                 rows += [(content[child], child + 1) for child in own if child < len(content)]
-        states = [self.stack(at + "decoder.", level.decoder, [x for x, _ in rows], [l - 1, [u for _, u in rows]]) for rows in sequences]
+        states = []
+        for rows in sequences:
+            place = l - 1, [u for _, u in rows]
+            states.append(self.stack(at + "decoder.", level.decoder, [x for x, _ in rows], place))
         return [states[sequence][i] for sequence, i in wanted]
 
     def remember(self, at, e, memory, n, x, level, before):
@@ -100,7 +103,7 @@ class Reference:
         return self.w[of_layer + "o_proj.weight"] @ self.mix(q, keys, values, memory)
 
     def mix(self, q, keys, values, s):
-        """Attention of one row: q [heads][head_dim], keys and values [rows][kv heads][head_dim] -> [heads * head_dim]."""
+        """Attention of a row: q [heads][head_dim], keys and values [rows][kv heads][head_dim] -> [heads * head_dim]."""
         mixed, group = [], s.num_attention_heads // s.num_key_value_heads
         for a in range(s.num_attention_heads):
             scores = np.array([q[a] @ k[a // group] for k in keys]) / s.head_dim**0.5

@@ -19,14 +19,16 @@ STORIES = os.path.join(ROOT, "models", "stories")
 AGREEMENT = 1e-4  # nats a token
 
 STORY = (
-    "Once upon a time there was a small fox who lived under the roots of an old oak. Every morning she went down to the river to "
-    "drink, and every morning the heron stood there on one leg. \"Good morning,\" said the fox. The heron said nothing.\n\n"
-    "One day the river was frozen. \"How will you eat?\" asked the fox. The heron looked at her with one yellow eye. \"I wait,\" he said. "
-    "So the fox ran home, and came back with a stone, and broke the ice. They sat together until the sun went down.\n\n"
+    "Once upon a time there was a small fox who lived under the roots of an old oak. Every morning she went down to "
+    "the river to drink, and every morning the heron stood there on one leg. \"Good morning,\" said the fox. The heron "
+    "said nothing.\n\nOne day the river was frozen. \"How will you eat?\" asked the fox. The heron looked at her with one "
+    "yellow eye. \"I wait,\" he said. So the fox ran home, and came back with a stone, and broke the ice. They sat "
+    "together until the sun went down.\n\n"
 )
 LAST_WORDS = [
     "Once upon a time", "The fox was hungry, so she went to look for food", "\"Thank you,\" said the little girl",
-    "He opened the door and went inside. It was dark and cold in the hippopotamus", "They lived happily ever after. The\nend of the story",
+    "He opened the door and went inside. It was dark and cold in the hippopotamus",
+    "They lived happily ever after. The\nend of the story",
 ]
 
 
@@ -37,7 +39,8 @@ def documents():
 
 class Windows(unittest.TestCase):
     def test_each_token_is_scored_once_in_the_first_window_that_holds_it(self):
-        for length, context, stride in ((1, 4, 2), (10, 4, 1), (10, 4, 3), (10, 4, 4), (10, 10, 3), (10, 99, 5), (10, 0, 0), (10, 5, 0)):
+        cuts = ((1, 4, 2), (10, 4, 1), (10, 4, 3), (10, 4, 4), (10, 10, 3), (10, 99, 5), (10, 0, 0), (10, 5, 0))
+        for length, context, stride in cuts:
             with self.subTest(length=length, context=context, stride=stride):
                 scored = []
                 for n, (begin, done, end) in enumerate(evaluate.windows(length, context, stride)):

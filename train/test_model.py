@@ -174,7 +174,7 @@ class Names(unittest.TestCase):
         cfg.stack = photon.StackConfig(**{**vars(cfg.stack), "sliding_window": [7, 0, 5]})
         with self.assertRaisesRegex(ValueError, "one window"):
             cfg.to_dict()
-        for change in ({"layer_types": None}, {"sliding_window": None}):  # "llama" has neither a window nor kinds of layers
+        for change in ({"layer_types": None}, {"sliding_window": None}):  # each leaves what "llama" does not have
             with self.assertRaisesRegex(ValueError, "no windows"):
                 photon.Config.from_dict({**spec, "model_type": "llama", **change})
         plain = {**spec, "model_type": "llama", "sliding_window": None, "layer_types": ["full_attention"] * 3}

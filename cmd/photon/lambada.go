@@ -25,8 +25,9 @@ type lastWords struct {
 }
 
 func (s *lastWords) print(w io.Writer) {
-	fmt.Fprintf(w, "accuracy    %.4f\nperplexity  %.4g\nnats        %.2f\ntexts       %s\ncorrect     %s\ntokens      %s\n",
-		s.Accuracy, s.Perplexity, s.Nats, count(s.Texts), count(s.Correct), count(s.Tokens))
+	fmt.Fprintf(w, "accuracy    %.4f\nperplexity  %.4g\nnats        %.2f\n", s.Accuracy, s.Perplexity, s.Nats)
+	fmt.Fprintf(w, "texts       %s\ncorrect     %s\n", count(s.Texts), count(s.Correct))
+	fmt.Fprintf(w, "tokens      %s\n", count(s.Tokens))
 }
 
 // scoreLambada reads JSON objects with a text each, one behind the other.
@@ -45,7 +46,7 @@ func scoreLambada(ctx context.Context, m *photon.Model, lines io.Reader, progres
 			err = errors.New("it has no text")
 		}
 		if err != nil {
-			return nil, fmt.Errorf("object %d: %w: want lines of JSON, {\"text\": ...}; what is compressed by xz -dc FILE | photon score -lambada -", s.Texts+1, err)
+			return nil, fmt.Errorf("object %d: %w: want lines {\"text\": ...}; decompress with xz -dc", s.Texts+1, err)
 		}
 		if err := s.add(ctx, m, *line.Text); err != nil {
 			return nil, fmt.Errorf("text %d: %w", s.Texts+1, err)
@@ -77,7 +78,7 @@ func (s *lastWords) add(ctx context.Context, m *photon.Model, text string) error
 		}
 		nats, best := predict(session.Logits(), id)
 		if nats != nats {
-			return fmt.Errorf("token %d of the target has no probability but NaN: check the model with photon verify: %w", i, photon.ErrCorrupt)
+			return fmt.Errorf("token %d of the target: %w", i, errNaN)
 		}
 		s.Nats += nats
 		greedy = greedy && best
@@ -91,8 +92,8 @@ func (s *lastWords) add(ctx context.Context, m *photon.Model, text string) error
 	return nil
 }
 
-// splitTarget cuts a text before the space ahead of its last word. The target's tokens are those of the whole text behind what the
-// rest has in common with it.
+// splitTarget cuts a text before the space ahead of its last word. The target's tokens are those of the whole text
+// behind what the rest has in common with it.
 func splitTarget(m *photon.Model, text string) (given, target []int, err error) {
 	text = strings.TrimRight(text, " \t\r\n")
 	space := strings.LastIndexByte(text, ' ')
@@ -108,7 +109,7 @@ func splitTarget(m *photon.Model, text string) (given, target []int, err error) 
 		given = append([]int{cfg.BOSTokenID}, given...)
 	}
 	if m.Config().Flat() && len(given) == 0 {
-		return nil, nil, fmt.Errorf("%.40q: its first token is part of the target, and this model has no beginning-of-text token to predict it from", text)
+		return nil, nil, fmt.Errorf("%.40q: no token stands before its last word, and this model needs one", text)
 	}
 	return given, target, nil
 }

@@ -54,7 +54,7 @@ func (w *windows) check() error {
 	case w.stride > 0 && w.context == 0:
 		return fmt.Errorf("-stride %d without -context: give the length of the windows", w.stride)
 	case w.stride > w.context:
-		return fmt.Errorf("-stride %d is more than -context %d: tokens between the windows would have no score", w.stride, w.context)
+		return fmt.Errorf("-stride %d is more than -context %d: it would leave tokens out", w.stride, w.context)
 	case w.stride == 0:
 		w.stride = w.context
 	}
@@ -62,12 +62,14 @@ func (w *windows) check() error {
 }
 
 const scoreNotes = `
-Each document is scored on its own, from its first token, given all the tokens before; documents end with a line <|endoftext|>.
-Perplexity is exp(nats / tokens). Word perplexity is exp(nats / words), words being what white space separates.
--context and -stride score as papers do whose models read a bounded text: windows of -context tokens begin -stride tokens apart,
-each is a text of its own, and only tokens that the window before has not scored count.
--lambada reads lines {"text": ...}. The last word of each is the target, with the space before it: accuracy is the share of texts
-whose target is what the model would write, its most likely token each time; perplexity is exp(nats / texts), nats those of the targets.
+Each document is scored on its own, from its first token, given all the tokens before; documents end with a line
+<|endoftext|>. Perplexity is exp(nats / tokens). Word perplexity is exp(nats / words), words being what white space
+separates.
+-context and -stride score as papers do whose models read a bounded text: windows of -context tokens begin -stride
+tokens apart, each is a text of its own, and only tokens that the window before has not scored count.
+-lambada reads lines {"text": ...}. The last word of each is the target, with the space before it: accuracy is the
+share of texts whose target is what the model would write, its most likely token each time; perplexity is
+exp(nats / texts), nats those of the targets.
 `
 
 func setupScore(f *flag.FlagSet) func(c *console, args []string) error {
@@ -80,7 +82,8 @@ func setupScore(f *flag.FlagSet) func(c *console, args []string) error {
 	lambada := f.Bool("lambada", false, "the file is LAMBADA: print accuracy and perplexity of last words")
 	f.IntVar(&cut.context, "context", 0, "score windows of this many tokens; 0: whole documents")
 	f.IntVar(&cut.stride, "stride", 0, "begin windows this many tokens apart; 0: one behind the other")
-	f.Func("by", "also print where the nats fall, by `what`: position", choice(&byPosition, map[string]bool{"position": true}))
+	by := map[string]bool{"position": true}
+	f.Func("by", "also print where the nats fall, by `what`: position", choice(&byPosition, by))
 	f.Usage = func() { fmt.Fprint(f.Output(), scoreNotes) }
 	return func(c *console, args []string) error {
 		if len(args) != 1 {
@@ -128,14 +131,16 @@ func setupScore(f *flag.FlagSet) func(c *console, args []string) error {
 }
 
 func (s *score) print(w io.Writer) {
-	fmt.Fprintf(w, "nats             %.2f\nbits per byte    %.4f\nperplexity       %.3f\n", s.Nats, s.BitsPerByte, s.Perplexity)
+	fmt.Fprintf(w, "nats             %.2f\n", s.Nats)
+	fmt.Fprintf(w, "bits per byte    %.4f\nperplexity       %.3f\n", s.BitsPerByte, s.Perplexity)
 	if s.Words > 0 {
 		fmt.Fprintf(w, "word perplexity  %.4g\n", s.WordPerplexity)
 	}
 	fmt.Fprintf(w, "tokens           %s\nwords            %s\nbytes            %s\ndocuments        %s\n",
 		count(s.Tokens), count(s.Words), count(s.Bytes), count(s.Documents))
 	if s.Unscored > 0 {
-		fmt.Fprintf(w, "not counted      %s first tokens: this model has no beginning-of-text token to predict them from\n", count(s.Unscored))
+		fmt.Fprintf(w, "not counted      %s first tokens: this model has no beginning-of-text token ahead of them\n",
+			count(s.Unscored))
 	}
 	if len(s.ByPosition) > 0 {
 		fmt.Fprintf(w, "\n%-16s %10s  nats a token\n", "position", "tokens")
@@ -146,7 +151,8 @@ func (s *score) print(w io.Writer) {
 }
 
 // scoreText adds up the documents of text, each of them read as a text of its own.
-func scoreText(ctx context.Context, m *photon.Model, text io.Reader, cut windows, byPosition bool, progress io.Writer) (*score, error) {
+func scoreText(ctx context.Context, m *photon.Model, text io.Reader, cut windows, byPosition bool, progress io.Writer,
+) (*score, error) {
 	s := &score{windows: cut}
 	start, shown := time.Now(), time.Now()
 	for document, err := range documents(text) {
@@ -209,7 +215,7 @@ func (s *score) add(ctx context.Context, m *photon.Model, document string) error
 				s.Bytes -= min(len(document), len(m.Tokenizer().Decode(ids[next:next+1])))
 				s.Unscored++
 			default:
-				return fmt.Errorf("token %d has no probability but NaN: check the model with photon verify: %w", next, photon.ErrCorrupt)
+				return fmt.Errorf("token %d: %w", next, errNaN)
 			}
 		}
 	}
@@ -218,7 +224,10 @@ func (s *score) add(ctx context.Context, m *photon.Model, document string) error
 	return nil
 }
 
-// count adds a token that costs so many nats at a position of its document. Positions are told apart by powers of 4, from 64 on.
+// errNaN is what a token of a broken model has.
+var errNaN = fmt.Errorf("its probability is NaN: check the model with photon verify: %w", photon.ErrCorrupt)
+
+// count adds a token that costs so many nats at a position of its document: below 64, or up to 4 times the last bound.
 func (s *score) count(position int, nats float64) {
 	s.Nats += nats
 	s.Tokens++

@@ -109,7 +109,7 @@ func scoreJSON[T any](t *testing.T, text string, args ...string) (s T) {
 	return s
 }
 
-// Each token is scored once: in the first window that holds it, where the overlap with the window before is its context.
+// Each token is scored once, in the first window that holds it: what that shares with the window before is its context.
 func TestScoreWindows(t *testing.T) {
 	text := strings.Repeat("A text, of some length; ", 15)
 	for name, cfg := range map[string]photon.Config{"hierarchical": hierarchical, "flat": flat} {
@@ -120,7 +120,8 @@ func TestScoreWindows(t *testing.T) {
 		}
 		defer m.Close()
 		ids := m.Tokenizer().Encode(text)
-		for _, cut := range []struct{ context, stride int }{{64, 64}, {64, 63}, {100, 37}, {50, 1}, {len(ids) - 1, 5}, {len(ids), 7}, {1000, 10}} {
+		all := len(ids)
+		for _, cut := range []windows{{64, 64}, {64, 63}, {100, 37}, {50, 1}, {all - 1, 5}, {all, 7}, {1000, 10}} {
 			var sum float64
 			var tokens, unscored int
 			for begin, end := 0, 0; end < len(ids); begin += cut.stride {
@@ -134,13 +135,16 @@ func TestScoreWindows(t *testing.T) {
 					}
 				}
 			}
-			s := scoreJSON[score](t, text, "-model", dir, "-context", strconv.Itoa(cut.context), "-stride", strconv.Itoa(cut.stride), "-")
+			context, stride := strconv.Itoa(cut.context), strconv.Itoa(cut.stride)
+			s := scoreJSON[score](t, text, "-model", dir, "-context", context, "-stride", stride, "-")
 			if math.Abs(s.Nats-sum) > 1e-5*sum || s.Tokens != tokens || s.Unscored != unscored || s.Bytes != tokens {
 				t.Errorf("%s, %v: %+v, want %g nats, %d tokens, %d unscored", name, cut, s, sum, tokens, unscored)
 			}
 		}
-		if a, b := scoreJSON[score](t, text, "-model", dir, "-context", "50", "-"), scoreJSON[score](t, text, "-model", dir, "-context", "50", "-stride", "50", "-"); a.Nats != b.Nats {
-			t.Errorf("%s: stride 50: %v, the default for windows of 50: %v", name, b, a)
+		beside := scoreJSON[score](t, text, "-model", dir, "-context", "50", "-")
+		same := scoreJSON[score](t, text, "-model", dir, "-context", "50", "-stride", "50", "-")
+		if same.Nats != beside.Nats {
+			t.Errorf("%s: stride 50: %v, the default for windows of 50: %v", name, same, beside)
 		}
 	}
 }
