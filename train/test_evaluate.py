@@ -21,8 +21,8 @@ AGREEMENT = 1e-4  # nats a token
 STORY = (
     "Once upon a time there was a small fox who lived under the roots of an old oak. Every morning she went down to "
     "the river to drink, and every morning the heron stood there on one leg. \"Good morning,\" said the fox. The heron "
-    "said nothing.\n\nOne day the river was frozen. \"How will you eat?\" asked the fox. The heron looked at her with one "
-    "yellow eye. \"I wait,\" he said. So the fox ran home, and came back with a stone, and broke the ice. They sat "
+    "said nothing.\n\nOne day the river was frozen. \"How will you eat?\" asked the fox. The heron looked at her with "
+    "one yellow eye. \"I wait,\" he said. So the fox ran home, and came back with a stone, and broke the ice. They sat "
     "together until the sun went down.\n\n"
 )
 LAST_WORDS = [
