@@ -163,8 +163,10 @@ class Config:
                 decoder.memories = [read(MemoryConfig, m) for m in decoder.memories]
                 levels.append(LevelConfig(encoder=read(StackConfig, level["encoder"]), decoder=decoder, **sizes))
             cfg = cls(embedding_size=d["embedding_size"], content=d.get("content", "embedding"), levels=levels, **common)
-            if version == 1 and cfg.news():
-                raise ValueError(f"config: format_version 1 does not know {cfg.news()[0]}: it is 2")
+            news = [key for key in ("token_encoder", "content") if key in d] + cfg.news()
+            news += ["memories"] * any("memories" in level["decoder"] for level in d["levels"])
+            if version == 1 and news:
+                raise ValueError(f"config: format_version 1 does not know {news[0]}: it is 2")
         else:
             raise ValueError(f"config: model_type {kind!r} is not supported, want \"photon\" or one of {FLAT_TYPES}")
         cfg.check()
@@ -206,6 +208,8 @@ class Config:
 
     def flat_dict(self):
         windows = self.stack.windows
+        if len(set(windows) - {0}) > 1:
+            raise ValueError(f"config: a flat model has one window for all layers that have one, not {windows}")
         kind = "ministral" if len(set(windows)) > 1 else "mistral" if windows[0] else "llama"
         architecture = f"{kind.capitalize()}ForCausalLM"
         d = {"model_type": kind, "architectures": [architecture], "hidden_act": "silu", "vocab_size": self.vocab_size}
