@@ -58,7 +58,7 @@ def block(window=0):
 
 
 def new(layers=5, window=64, chunk=4, prefix=0, tokens=1, token_window=64, unit=384, units=2, unit_window=LOWER, reads=(1, 3), kv=1,
-        theta=1e4, unpack=False, skip=True, memories=None, top=None, width=384, token_ffn=None):
+        theta=1e4, unpack=False, skip=True, memories=None, top=None, width=384, token_ffn=None, token_kv=None):
     """The new form: a token encoder whose states are the decoder's content, conditions added to rows, a memory of every token."""
     if memories is None:
         read = memory(int(unpack), list(reads), heads=width // 64, kv=kv, theta=theta, unpack=unpack)
@@ -66,7 +66,7 @@ def new(layers=5, window=64, chunk=4, prefix=0, tokens=1, token_window=64, unit=
     levels = [LevelConfig(chunk, prefix, "linear", stack(unit, units, unit_window), decoder(width, layers, window, memories))]
     if top:
         levels.append(top)
-    encoder = stack(width if skip else 192, tokens, token_window, ffn=token_ffn)
+    encoder = stack(width if skip else 192, tokens, token_window, kv=token_kv, ffn=token_ffn)
     return photon(levels, embedding=encoder.hidden_size, token_encoder=encoder, content="states" if skip else "embedding")
 
 
@@ -102,6 +102,11 @@ SHAPES = {
     "unpack-deep": lambda: new(unpack=True, layers=4, unit=512, units=4, reads=[3]),
     "unpack-t2": lambda: new(unpack=True, tokens=2, layers=4, reads=[3]),
     "unpack-t2-window128": lambda: new(unpack=True, tokens=2, layers=4, reads=[3], window=128, token_window=128),
+    "thin2": lambda: new(unpack=True, tokens=2, token_ffn=256, reads=[3]),
+    "thin3": lambda: new(unpack=True, tokens=3, token_ffn=256, token_kv=2, reads=[3]),
+    "thin2-last": lambda: new(unpack=True, tokens=2, token_ffn=256, reads=[4]),
+    "thin2-window32": lambda: new(unpack=True, tokens=2, token_ffn=256, reads=[3], window=32, token_window=32),
+    "thin2-chunk8": lambda: new(unpack=True, tokens=2, token_ffn=256, reads=[3], chunk=8, units=4),
 }
 
 
