@@ -14,6 +14,7 @@ type jsonReader struct {
 	data  string // one copy, so that what is read without escapes can be a part of it
 	pos   int
 	depth int
+	spare []map[string]struct{} // of objects that have ended
 }
 
 const maxJSONDepth = 64
@@ -113,13 +114,14 @@ func (r *jsonReader) object(value func(key string) error) error {
 	var keys keySet
 	for first := true; ; first = false {
 		if more, err := r.next('}', first); !more {
+			r.reuse(keys.all)
 			return err
 		}
 		key, err := r.text()
 		if err != nil {
 			return err
 		}
-		if !keys.add(key) {
+		if !keys.add(r, key) {
 			return r.errorf("key %.80q stands twice", key)
 		}
 		if !r.accept(':') {
@@ -139,7 +141,7 @@ type keySet struct {
 }
 
 // add reports whether the key is new.
-func (s *keySet) add(key string) bool {
+func (s *keySet) add(r *jsonReader, key string) bool {
 	if s.all == nil {
 		for _, k := range s.few[:s.n] {
 			if k == key {
@@ -151,7 +153,11 @@ func (s *keySet) add(key string) bool {
 			s.n++
 			return true
 		}
-		s.all = make(map[string]struct{}, s.n+1)
+		if n := len(r.spare); n > 0 {
+			s.all, r.spare = r.spare[n-1], r.spare[:n-1]
+		} else {
+			s.all = map[string]struct{}{}
+		}
 		for _, k := range s.few {
 			s.all[k] = struct{}{}
 		}
@@ -159,6 +165,14 @@ func (s *keySet) add(key string) bool {
 	before := len(s.all)
 	s.all[key] = struct{}{}
 	return len(s.all) > before
+}
+
+// reuse keeps the keys' memory for another object, unless it would take longer to clear than that object to read.
+func (r *jsonReader) reuse(keys map[string]struct{}) {
+	if n := len(keys); n > 0 && n <= 256 {
+		clear(keys)
+		r.spare = append(r.spare, keys)
+	}
 }
 
 // array calls item for every element; item reads it.
