@@ -18,9 +18,9 @@ type Tokenizer struct {
 	pieces  []string       // by id: the bytes that the token stands for
 	special []bool         // by id
 
-	verbatim   addedTokens // looked for in the text as it is
+	verbatim   *addedTokens // looked for in the text as it is
 	normalizer []func(string) string
-	normalized addedTokens // looked for in the normalized text
+	normalized *addedTokens // looked for in the normalized text
 	splitters  []splitter
 	bpe        bpe
 	prefix     []int // ids that the post-processor puts around the text

@@ -57,7 +57,11 @@ func TestBadTokenizerFile(t *testing.T) {
 		{"merge of three", model("merges", []any{"! ! !"}), ErrCorrupt, "merge 0"},
 		{"merge list of three", model("merges", []any{[]any{"!", "!", "!"}}), ErrCorrupt, "merge 0"},
 		{"merge of numbers", model("merges", []any{[]any{1, 2}}), ErrCorrupt, "merge 0"},
-		{"unknown unk_token", model("unk_token", "<nothing>"), ErrCorrupt, "<nothing>"},
+		{"unknown unk_token", func(file object) {
+			model("unk_token", "<nothing>")(file)
+			delete(file["model"].(object)["vocab"].(object), "~")
+			model("merges", []any{})(file)
+		}, ErrCorrupt, "<nothing>"},
 		{"dropout", model("dropout", 0.1), ErrUnsupported, "dropout"},
 		{"end_of_word_suffix", model("end_of_word_suffix", "</w>"), ErrUnsupported, "end_of_word_suffix"},
 		{"byte_fallback without bytes", func(file object) {
@@ -71,12 +75,24 @@ func TestBadTokenizerFile(t *testing.T) {
 		{"added token with a taken id", top("added_tokens", []object{{"id": 3, "content": "<x>"}}), ErrCorrupt, "<x>"},
 		{"added token twice", top("added_tokens", []object{{"id": 900, "content": "<x>"}, {"id": 900, "content": "<x>"}}), ErrCorrupt, "<x>"},
 		{"added token without content", top("added_tokens", []object{{"id": 900}}), ErrCorrupt, "content"},
+		{"added token that is a book", top("added_tokens", []object{{"id": 900, "content": strings.Repeat("x", maxTokenText+1)}}), ErrUnsupported, "more than 65536"},
+		{"added tokens of a library", top("added_tokens", manyTokens(maxAddedText/maxTokenText+1, maxTokenText)), ErrUnsupported, "for all"},
+		{"added tokens that the normalizer prolongs", func(file object) {
+			top("normalizer", object{"type": "Prepend", "prepend": strings.Repeat("x", 60)})(file)
+			top("pre_tokenizer", nil)(file)
+			top("added_tokens", manyTokens(maxAddedText/60, 4))(file)
+			for _, token := range file["added_tokens"].([]object) {
+				token["normalized"] = true
+			}
+		}, ErrUnsupported, "for all"},
+		{"token that is a book", token(strings.Repeat("x", maxTokenText+1), 1000), ErrUnsupported, "65537 bytes"},
 		{"added token far above", top("added_tokens", []object{{"id": 1 << 23, "content": "<x>"}}), ErrCorrupt, "far above"},
 
 		{"unknown pattern", top("pre_tokenizer", object{"type": "Split", "pattern": object{"Regex": `(a|a)*b`}, "behavior": "Isolated", "invert": false}), ErrUnsupported, `(a|a)*b`},
 		{"known pattern inverted", top("pre_tokenizer", object{"type": "Split", "pattern": object{"Regex": `\p{N}`}, "behavior": "Isolated", "invert": true}), ErrUnsupported, `\p{N}`},
 		{"unknown pre-tokenizer", top("pre_tokenizer", object{"type": "Whitespace"}), ErrUnsupported, "Whitespace"},
 		{"stage after ByteLevel", top("pre_tokenizer", sequence(2, object{"type": "ByteLevel"})), ErrUnsupported, "ByteLevel"},
+		{"metaspace against itself", top("pre_tokenizer", object{"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "add_prefix_space": false}), ErrUnsupported, "Metaspace"},
 		{"long sequence", top("pre_tokenizer", sequence(65, object{"type": "Digits"})), ErrUnsupported, "64"},
 		{"pre-tokenizer without type", top("pre_tokenizer", object{}), ErrCorrupt, "type"},
 		{"metaspace of two", top("pre_tokenizer", object{"type": "Metaspace", "replacement": "__"}), ErrUnsupported, "Metaspace"},
@@ -85,6 +101,16 @@ func TestBadTokenizerFile(t *testing.T) {
 		{"normalizer by pattern", top("normalizer", object{"type": "Replace", "pattern": object{"Regex": " +"}, "content": "x"}), ErrUnsupported, "Replace"},
 		{"normalizer that inflates", top("normalizer", sequence(20, replace("a", "aa"))), ErrUnsupported, "as long"},
 		{"normalizer that inflates at once", top("normalizer", replace("a", strings.Repeat("a", 1000))), ErrUnsupported, "as long"},
+		{"normalizer that inflates between shrinking", top("normalizer", object{"type": "Sequence", "normalizers": slices.Repeat([]any{replace("a", "aaa"), replace("x", "")}, 32)}), ErrUnsupported, "as long"},
+		{"normalizer that composes and replaces", top("normalizer", object{"type": "Sequence", "normalizers": slices.Repeat([]any{object{"type": "NFC"}, replace("𝅘𝅥", "𝅘𝅥𝅘𝅥")}, 32)}), ErrUnsupported, "as long"},
+		{"normalizer and pre-tokenizer that inflate", func(file object) {
+			top("normalizer", sequence(3, replace("a", "aaa")))(file)
+			top("pre_tokenizer", object{"type": "Metaspace", "replacement": "▁"})(file)
+		}, ErrUnsupported, "as long"},
+		{"pre-tokenizers that double", top("pre_tokenizer", object{"type": "Sequence", "pretokenizers": slices.Repeat([]any{
+			object{"type": "Metaspace", "replacement": "a"}, object{"type": "Split", "pattern": object{"String": "a"}, "behavior": "MergedWithPrevious", "invert": false},
+			object{"type": "Metaspace", "replacement": "b"}, object{"type": "Split", "pattern": object{"String": "b"}, "behavior": "MergedWithPrevious", "invert": false},
+		}, 16)}), ErrUnsupported, "as long"},
 		{"normalizer that inserts a lot", top("normalizer", object{"type": "Prepend", "prepend": strings.Repeat("a", 1000)}), ErrUnsupported, "Prepend"},
 
 		{"no decoder", top("decoder", nil), ErrUnsupported, "decoder"},
@@ -124,6 +150,15 @@ func TestBadTokenizerFile(t *testing.T) {
 	}
 }
 
+// manyTokens returns added tokens of different content, each of so many bytes.
+func manyTokens(n, size int) []object {
+	var tokens []object
+	for i := range n {
+		tokens = append(tokens, object{"id": 1000 + i, "content": fmt.Sprintf("%0*x", size, i)})
+	}
+	return tokens
+}
+
 func checkBadTokenizer(t *testing.T, data []byte, want error, says string) {
 	t.Helper()
 	tokenizer, err := parseTokenizer(data)
@@ -150,6 +185,7 @@ func TestTokenizerFileMemory(t *testing.T) {
 		"normalizers":   fill(`{"normalizer":{"type":"Sequence","normalizers":[%s]}}`, `{"type":""}`),
 		"null parts":    fill(`{"normalizer":{"type":"Sequence","normalizers":[%s]}}`, `null`),
 		"template":      fill(`{"post_processor":{"type":"TemplateProcessing","single":[%s]}}`, `{"Sequence":{"id":"A"}}`),
+		"one merge":     fill(`{"model":{"vocab":{"a":0,"aa":1},"merges":[%s]},"decoder":{"type":"ByteLevel"}}`, `"a a"`),
 		"template ids":  fill(`{"post_processor":{"type":"TemplateProcessing","special_tokens":{"S":{"ids":[%s]}}}}`, `0`),
 		"unknown parts": fill(`{"other":[%s]}`, `{}`),
 	} {
