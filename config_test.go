@@ -65,7 +65,7 @@ func TestParseConfig(t *testing.T) {
 	}{
 		{"photon", photonConfigText, photonConfig()},
 		{"llama, defaults", llamaConfigText, llama(func(*Config) {})},
-		{"llama, nulls", with(`"rope_scaling": null, "head_dim": null, "num_key_value_heads": null, "bos_token_id": null, "eos_token_id": null, "attention_bias": null`),
+		{"llama, nulls", with(`"rope_scaling": null, "head_dim": null, "num_key_value_heads": null, "bos_token_id": null, "eos_token_id": null, "attention_bias": null, "quantization_config": null`),
 			llama(func(*Config) {})},
 		{"llama, all", with(`"num_key_value_heads": 2, "head_dim": 10, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": true,
 			"bos_token_id": 0, "eos_token_id": 7, "attention_bias": false, "mlp_bias": false, "sliding_window": 99`),
@@ -111,6 +111,9 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"twice", `"vocab_size": 300`, `"vocab_size": 300, "vocab\u005fsize": 300`, ErrCorrupt, `"vocab_size" stands twice`},
 		{"twice, unknown and deep", `"vocab_size": 300`, `"vocab_size": 300, "x": [{"y": 1, "y": 1}]`, ErrCorrupt, `"y" stands twice`},
 		{"zero eps", `1e-5`, `0`, ErrCorrupt, "rms_norm_eps is 0"},
+		{"eps that float32 takes for 0", `1e-5`, `1e-60`, ErrCorrupt, "rms_norm_eps is 1e-60"},
+		{"eps that float32 takes for 1", `1e-5`, `0.999999999`, ErrCorrupt, "rms_norm_eps is 0.999999999"},
+		{"llama quantized", `{`, `{"quantization_config": {"quant_method": "gptq"}, `, ErrUnsupported, "quantization_config: not run"},
 		{"infinite eps", `1e-5`, `1e999`, ErrCorrupt, "rms_norm_eps: byte"},
 		{"tied by a number", `"tie_word_embeddings": false`, `"tie_word_embeddings": 0`, ErrCorrupt, "tie_word_embeddings"},
 		{"BOS out of range", `"bos_token_id": 1`, `"bos_token_id": 300`, ErrCorrupt, "bos_token_id is 300"},

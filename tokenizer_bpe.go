@@ -63,14 +63,16 @@ func (b *bpe) set(m *bpeModel, ids map[string]int) error {
 		b.whole = make(map[string]int32, len(m.vocab))
 	}
 	for token, id := range m.vocab {
-		word, ok := token, true
-		if b.byteLevel {
-			word, ok = byteLevelText(token)
-		} else if char, n := utf8.DecodeRuneInString(token); n > 0 && n == len(token) {
+		if char, n := utf8.DecodeRuneInString(token); !b.byteLevel && n > 0 && n == len(token) {
 			b.chars[char] = id
 		}
-		if ok && m.ignoreMerges {
+		if !m.ignoreMerges {
+			continue
+		}
+		if word, ok := byteLevelText(token); ok && b.byteLevel {
 			b.whole[word] = id
+		} else if !b.byteLevel {
+			b.whole[token] = id
 		}
 	}
 	b.merges = map[[2]int32]bpeMerge{}

@@ -1,9 +1,28 @@
 package photon
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 )
+
+const (
+	tokenizerFileName = "tokenizer.json"
+	maxTokenizerSize  = 64 << 20
+)
+
+// readTokenizer reads the tokenizer of a model directory, nil if it has none. One that is there but cannot be read is an error.
+func readTokenizer(fsys fs.FS) (*Tokenizer, error) {
+	data, err := readSmall(fsys, tokenizerFileName, maxTokenizerSize)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return parseTokenizer(data)
+}
 
 // maxTokenID bounds token ids; no vocabulary comes near it.
 const maxTokenID = 1 << 24
