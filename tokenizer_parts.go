@@ -158,13 +158,12 @@ func (c component) splitNext() (func(string) int, error) {
 	if c.behavior == "MergedWithPrevious" && !c.invert && c.pattern != "" && c.regex == "" {
 		return func(text string) int { return nextEnd(text, c.pattern) }, nil
 	}
-	next, known := splitPatterns[c.regex]
+	pattern, known := findPattern(c.regex)
 	if !known || c.pattern != "" {
-		return nil, fmt.Errorf("pattern %.400q is not run, only those of GPT-2, Llama 3 and Qwen 2: %w", c.regex+c.pattern, ErrUnsupported)
+		return nil, fmt.Errorf("pattern %.400q is not run, only those of GPT-2, GPT-4o, Llama 3, Qwen, Mistral Nemo and DeepSeek V3: %w", c.regex+c.pattern, ErrUnsupported)
 	}
-	// Every part of a text matches these patterns, so that to isolate the matches and to remove the rest are the same.
-	if c.behavior == "Isolated" && !c.invert || c.behavior == "Removed" && c.invert {
-		return next, nil
+	if c.behavior == "Isolated" && !c.invert || c.behavior == "Removed" && c.invert && pattern.covers {
+		return pattern.next, nil
 	}
 	return nil, c.unsupported()
 }
