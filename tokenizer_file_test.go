@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 )
 
@@ -208,6 +209,36 @@ func TestTokenizerFileMemory(t *testing.T) {
 	}
 }
 
+// As many tokens as Gemma has, more than twice as many merges.
+func TestLargeVocabulary(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second")
+	}
+	const size = 256_000
+	var vocab, merges strings.Builder
+	for i := range 16 {
+		fmt.Fprintf(&vocab, `"%x":%d,`, i, i)
+	}
+	n := 16
+	for width := 2; n < size; width++ { // every string of hexadecimal digits
+		for i := 0; i < 1<<(4*width) && n < size; i++ {
+			fmt.Fprintf(&vocab, `"%0*x":%d,`, width, i, n)
+			token := fmt.Sprintf("%0*x", width, i)
+			fmt.Fprintf(&merges, `"%s %s",["%s","%s"],`, token[:1], token[1:], token[:width-1], token[width-1:])
+			n++
+		}
+	}
+	data := fmt.Sprintf(`{"model":{"type":"BPE","merges":["#version: 0.2",%s"0 0"],"vocab":{%s"<unk>":%d},"unk_token":"<unk>"},"decoder":{"type":"Fuse"}}`,
+		merges.String(), vocab.String(), size)
+	tokenizer := mustParseTokenizer(t, []byte(data))
+	if got := tokenizer.VocabSize(); got != size+1 {
+		t.Errorf("%d tokens, want %d", got, size+1)
+	}
+	if got, want := spelled(tokenizer, tokenizer.Encode("00ffx00")), []string{"00ff", "<unk>", "00"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func FuzzTokenizerFile(f *testing.F) {
 	for _, seed := range []string{
 		`{"model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2,"<u>":3},"merges":["a b"],"unk_token":"<u>","fuse_unk":true},"decoder":{"type":"ByteLevel"}}`,
@@ -223,20 +254,39 @@ func FuzzTokenizerFile(f *testing.F) {
 			f.Add(data, "The robot didn't know: e\u0301 👍🏽 12345\r\n")
 		}
 	}
+	nfcTables() // which stay
 	f.Fuzz(func(t *testing.T, data []byte, text string) {
-		tokenizer, err := parseTokenizer(data)
+		var tokenizer *Tokenizer
+		var err error
+		begin := time.Now()
+		if n := allocated(func() { tokenizer, err = parseTokenizer(data) }); n > uint64(64*len(data)+8<<20) {
+			t.Fatalf("%d bytes allocated for a file of %d", n, len(data))
+		}
+		defer func() {
+			if took := time.Since(begin); took > time.Second+time.Duration(len(data)+len(text))*10*time.Microsecond {
+				t.Errorf("%v for a file of %d bytes and a text of %d", took, len(data), len(text))
+			}
+		}()
 		if err != nil {
 			if tokenizer != nil || !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrUnsupported) {
 				t.Fatalf("%v matches no sentinel", err)
 			}
 			return
 		}
+		var ids []int
+		if n := allocated(func() { ids = tokenizer.Encode(text) }); n > uint64(64*3*64*len(text)+1<<20) {
+			t.Fatalf("%d bytes allocated for a text of %d", n, len(text))
+		}
+		// A text becomes UTF-8 of 3 times its bytes at most, 64 times these once it is rewritten, and so many tokens; a template puts 64 on either side.
+		if len(ids) > 64*3*len(text)+2*maxInsert {
+			t.Fatalf("%d ids of a text of %d bytes", len(ids), len(text))
+		}
 		checkEncode(t, tokenizer, text)
 	})
 }
 
 func FuzzEncode(f *testing.F) {
-	kinds := []string{"gpt2", "llama3", "qwen2", "digits", "llama2", "metaspace"}
+	kinds := []string{"gpt2", "llama3", "qwen2", "digits", "llama2", "metaspace", "qwen35", "o200k", "tekken", "deepseek3"}
 	var tokenizers []*Tokenizer
 	for _, kind := range kinds {
 		tokenizers = append(tokenizers, loadTokenizer(f, tokenizerFolder+kind+".json"))
