@@ -65,6 +65,7 @@ func (c *Config) readPhoton(r *jsonReader) error {
 		need("tie_word_embeddings", readBool(r, &c.TieWordEmbeddings)),
 		may("bos_token_id", orNull(r, readInt(r, &c.BOSTokenID))),
 		may("eos_token_id", orNull(r, readInts(r, &c.EOSTokenIDs))),
+		may("quantization_config", orNull(r, notRun("give the weights in the int8 form, whose tensors say so themselves"))),
 		need("levels", func() error {
 			return r.array(func(i int) error {
 				if i == maxLevels {
@@ -127,7 +128,7 @@ func (c *Config) readLlama(r *jsonReader) error {
 		may("hidden_act", mustBe(r, "silu")),
 		may("attention_bias", orNull(r, mustBeFalse(r))),
 		may("mlp_bias", orNull(r, mustBeFalse(r))),
-		may("quantization_config", orNull(r, notRun("use the weights as they were before they were quantized"))),
+		may("quantization_config", orNull(r, notRun("give the weights as they were before, or in the int8 form of docs/formats.md"))),
 	)
 	if err != nil {
 		return err

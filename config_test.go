@@ -113,6 +113,7 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"zero eps", `1e-5`, `0`, ErrCorrupt, "rms_norm_eps is 0"},
 		{"eps that float32 takes for 0", `1e-5`, `1e-60`, ErrCorrupt, "rms_norm_eps is 1e-60"},
 		{"eps that float32 takes for 1", `1e-5`, `0.999999999`, ErrCorrupt, "rms_norm_eps is 0.999999999"},
+		{"quantized", `{`, `{"quantization_config": {}, `, ErrUnsupported, "quantization_config: not run"},
 		{"llama quantized", `{`, `{"quantization_config": {"quant_method": "gptq"}, `, ErrUnsupported, "quantization_config: not run"},
 		{"infinite eps", `1e-5`, `1e999`, ErrCorrupt, "rms_norm_eps: byte"},
 		{"tied by a number", `"tie_word_embeddings": false`, `"tie_word_embeddings": 0`, ErrCorrupt, "tie_word_embeddings"},

@@ -68,7 +68,7 @@ type loadOptions struct {
 	progress    func(done, total int64)
 }
 
-// WithThreads sets how many goroutines share the arithmetic of one call; the default is GOMAXPROCS. It does not change results.
+// WithThreads sets how many goroutines share the arithmetic of one call, 1 to 1024; the default is GOMAXPROCS. It does not change results.
 func WithThreads(n int) LoadOption { return func(o *loadOptions) { o.threads = n } }
 
 // WithWeights sets how matrices are held in memory; the default is AsStored.
@@ -88,6 +88,7 @@ func WithProgress(f func(done, total int64)) LoadOption {
 
 // Load opens a model directory: config.json, model.safetensors (or shards, with model.safetensors.index.json), and tokenizer.json if
 // there is one. A missing file matches fs.ErrNotExist; ErrCorrupt, ErrUnsupported, ErrMismatch and ErrMemoryLimit tell of the rest.
+// What is no regular file, such as a named pipe or a device, is ErrCorrupt and is not waited for.
 func Load(dir string, opts ...LoadOption) (*Model, error) {
 	if info, err := os.Stat(dir); err != nil {
 		return nil, fmt.Errorf("photon: model directory: %w", err)

@@ -110,6 +110,7 @@ type bpeSymbol struct {
 const (
 	deadSymbol = -1
 	noMerge    = -1
+	heapWidth  = 4       // children of a node: they share a line of the cache
 	maxWord    = 1 << 30 // bytes, so that an int32 counts them; what is longer is cut
 )
 
@@ -224,7 +225,7 @@ func (e *bpeEncoder) consider(left int32) {
 	s.due = merge
 	e.heap = append(e.heap, uint64(merge.rank)<<32|uint64(left))
 	for i := len(e.heap) - 1; i > 0; {
-		parent := (i - 1) / 2
+		parent := (i - 1) / heapWidth
 		if e.heap[parent] <= e.heap[i] {
 			break
 		}
@@ -239,16 +240,18 @@ func (e *bpeEncoder) pop() uint64 {
 	last := e.heap[n]
 	e.heap = e.heap[:n]
 	for i := 0; i < n; {
-		child := 2*i + 1
-		if child+1 < n && e.heap[child+1] < e.heap[child] {
-			child++
+		least, end := heapWidth*i+1, min(heapWidth*i+1+heapWidth, n)
+		for child := least + 1; child < end; child++ {
+			if e.heap[child] < e.heap[least] {
+				least = child
+			}
 		}
-		if child >= n || last <= e.heap[child] {
+		if least >= n || last <= e.heap[least] {
 			e.heap[i] = last
 			break
 		}
-		e.heap[i] = e.heap[child]
-		i = child
+		e.heap[i] = e.heap[least]
+		i = least
 	}
 	return top
 }

@@ -162,7 +162,11 @@ func manyTokens(n, size int) []object {
 
 func checkBadTokenizer(t *testing.T, data []byte, want error, says string) {
 	t.Helper()
-	tokenizer, err := parseTokenizer(data)
+	var tokenizer *Tokenizer
+	var err error
+	if n := allocated(func() { tokenizer, err = parseTokenizer(data) }); n > uint64(32*len(data)+4<<20) {
+		t.Errorf("%d bytes allocated for a file of %d", n, len(data))
+	}
 	if tokenizer != nil || !errors.Is(err, want) || !strings.HasPrefix(err.Error(), "photon: tokenizer.json: ") || !strings.Contains(err.Error(), says) {
 		t.Errorf("got %v, want %v that says %q", err, want, says)
 	}

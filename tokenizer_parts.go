@@ -22,7 +22,7 @@ type growth struct {
 
 // stage counts a stage that makes at most factor bytes of one.
 func (g *growth) stage(c component, factor int) error {
-	g.now = min(max(g.now, 1)*max(factor, 1), g.most+1) // a product of two numbers of a file's size at most
+	g.now = max(g.now, 1) * min(max(factor, 1), g.most+1)
 	if g.sum += g.now; g.sum > g.most {
 		return fmt.Errorf("type %.80q: rewriting makes a text more than %d times as long: %w", c.kind, g.most, ErrUnsupported)
 	}
