@@ -1,9 +1,14 @@
 package photon
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
+	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -48,6 +53,87 @@ func TestIndexNames(t *testing.T) {
 			t.Errorf("%q is not taken for a file name", name)
 		}
 	}
+}
+
+// eachModelFiles runs f with every golden model in memory.
+func eachModelFiles(t *testing.T, f func(t *testing.T, files fstest.MapFS)) {
+	dirs, err := filepath.Glob("testdata/golden/*")
+	if err != nil || len(dirs) == 0 {
+		t.Fatal("no golden models", err)
+	}
+	for _, dir := range dirs {
+		t.Run(filepath.Base(dir), func(t *testing.T) { f(t, readModel(t, dir)) })
+	}
+}
+
+// No file of a model that ends early passes, wherever it ends: the error is of a kind and names the file.
+func TestGoldenPrefixes(t *testing.T) {
+	eachModelFiles(t, func(t *testing.T, files fstest.MapFS) {
+		delete(files, "golden.safetensors")
+		for name, file := range files {
+			original := file.Data
+			whole := original
+			if strings.HasSuffix(name, ".json") {
+				whole = bytes.TrimRight(whole, "\n")
+			}
+			n, header := 0, len(whole)
+			if strings.HasSuffix(name, ".safetensors") {
+				header = 8 + int(binary.LittleEndian.Uint64(whole))
+			}
+			for n < len(whole) {
+				file.Data = whole[:n]
+				_, err := LoadFS(files)
+				if kind := errorKind(err); kind == nil || !strings.Contains(err.Error(), name) {
+					t.Fatalf("the first %d of %d bytes of %s: %v", n, len(whole), name, err)
+				}
+				if n++; n > header+64 {
+					n += 61
+				}
+			}
+			file.Data = original
+		}
+	})
+}
+
+// errorKind is what an error of bad files matches.
+func errorKind(err error) error {
+	for _, kind := range []error{ErrCorrupt, ErrUnsupported, ErrMismatch} {
+		if errors.Is(err, kind) {
+			return kind
+		}
+	}
+	return nil
+}
+
+// A header with a flipped bit is refused, or says the same as before.
+func TestGoldenHeaderFlips(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 6))
+	eachModelFiles(t, func(t *testing.T, files fstest.MapFS) {
+		want, err := openCheckpoint(files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, specs, err := inspect(files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 1000 {
+			name := specs.files[random.IntN(len(specs.files))].name
+			file := files[name]
+			whole := file.Data
+			bit := random.IntN(8 * (8 + int(binary.LittleEndian.Uint64(whole))))
+			file.Data = bytes.Clone(whole)
+			file.Data[bit/8] ^= 1 << (bit % 8)
+			_, got, err := inspect(files)
+			if err != nil && errorKind(err) == nil {
+				t.Fatalf("bit %d of %s: %v matches no sentinel", bit, name, err)
+			}
+			if err == nil && !reflect.DeepEqual(got.tensors, want.tensors) {
+				t.Fatalf("bit %d of %s: other tensors pass", bit, name)
+			}
+			file.Data = whole
+		}
+	})
 }
 
 // The int8 form excludes -128 and scales that turn signs around, in a file that seeks and in one that does not.
