@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 )
 
 func TestOddArguments(t *testing.T) {
@@ -170,4 +171,45 @@ func TestInt8Bounds(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A directory of any bytes is a model that works, or an error of a kind.
+func FuzzLoad(f *testing.F) {
+	tokenizer := []byte(`{"model":{"vocab":{"a":0},"merges":[]},"decoder":{"type":"ByteLevel"}}`)
+	for _, name := range []string{"photon-local-f32", "photon-local-i8", "flat-tied-f16", "block-linear-stream-bf16"} {
+		files := readModel(f, filepath.Join("testdata/golden", name))
+		f.Add(files[configFile].Data, files[weightsFile].Data, tokenizer)
+	}
+	f.Add([]byte(llamaConfigText), testFile(), []byte("{}"))
+	nfcTables()
+	f.Fuzz(func(t *testing.T, config, weights, tokenizer []byte) {
+		files := fstest.MapFS{configFile: {Data: config}, weightsFile: {Data: weights}, tokenizerFileName: {Data: tokenizer}}
+		var m *Model
+		var err error
+		begin := time.Now()
+		n := allocated(func() { m, err = LoadFS(files, WithThreads(1)) })
+		if took := time.Since(begin); took > time.Second {
+			t.Errorf("loading took %v", took)
+		}
+		if limit := 8*len(config) + 8*len(weights) + 64*len(tokenizer) + 24<<20; n > uint64(limit) {
+			t.Errorf("%d bytes allocated for files of %d, %d and %d", n, len(config), len(weights), len(tokenizer))
+		}
+		if err != nil {
+			if m != nil || errorKind(err) == nil {
+				t.Fatalf("%v matches no sentinel", err)
+			}
+			return
+		}
+		ids := []int{0, m.Config().VocabSize - 1, 0}
+		logits, err := m.Logits(t.Context(), ids)
+		if err != nil || len(logits) != len(ids)*m.Config().VocabSize {
+			t.Fatalf("%d logits, %v", len(logits), err)
+		}
+		if m.Tokenizer() != nil {
+			m.Tokenizer().Encode("a b")
+		}
+		if err := m.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
