@@ -12,8 +12,9 @@ import (
 	"unicode"
 )
 
-// openRegular opens a file that can be read to an end: no directory, pipe, socket or device. What is none of these is never opened, as far as the file system
-// can tell beforehand, since opening a pipe waits for its other end and opening a device may do anything.
+// openRegular opens a file that can be read to an end. A directory, pipe, socket or device is refused before it is
+// opened, as far as the file system can tell (fs.Sub cannot look behind a link), since opening a pipe waits for its other
+// end and opening a device may do anything; and again after, since it may have taken a file's place.
 func openRegular(fsys fs.FS, name string) (fs.File, int64, error) {
 	// Lstat, because Stat opens the file where a file system does not offer it.
 	info, err := fs.Lstat(fsys, name)
@@ -33,7 +34,7 @@ func openRegular(fsys fs.FS, name string) (fs.File, int64, error) {
 		return nil, 0, err
 	}
 	if info, err = f.Stat(); err == nil {
-		err = checkRegular(info) // it may be another by now
+		err = checkRegular(info)
 	}
 	if err != nil {
 		f.Close()
@@ -59,14 +60,15 @@ func checkRegular(info fs.FileInfo) error {
 	return fmt.Errorf("%s, not a regular file: %w", kind, ErrCorrupt)
 }
 
-// isFileName reports whether a name that a file gives for another is one in the same directory, and can be shown as it is.
+// isFileName reports whether a name that a file gives for another is one in the same directory, and can be shown as it
+// is.
 func isFileName(name string) bool {
 	return fs.ValidPath(name) && name != "." && len(name) <= 255 && !strings.ContainsAny(name, `/\:`) &&
 		!strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// directory is a directory of the operating system. Unlike os.DirFS it opens a file without waiting: one that becomes a pipe after openRegular has looked at
-// it is refused all the same.
+// directory is a directory of the operating system. Unlike os.DirFS it opens a file without waiting: one that becomes a
+// pipe after openRegular has looked at it is refused all the same.
 type directory string
 
 func (d directory) path(op, name string) (string, error) {

@@ -94,7 +94,8 @@ func (r *jsonReader) enter(open byte, want string) error {
 	return nil
 }
 
-// next reports whether another item of a list or an object begins here, behind its comma; otherwise it takes the bracket that ends it.
+// next reports whether another item of a list or an object begins here, behind its comma; otherwise it takes the
+// bracket that ends it.
 func (r *jsonReader) next(end byte, first bool) (bool, error) {
 	if r.accept(end) {
 		r.depth--
@@ -106,7 +107,8 @@ func (r *jsonReader) next(end byte, first bool) (bool, error) {
 	return true, nil
 }
 
-// object calls value for every key; value reads what stands after the colon. The key may be a part of the whole text, which it then keeps in memory.
+// object calls value for every key; value reads what stands after the colon. The key may be a part of the whole text,
+// which it then keeps in memory.
 func (r *jsonReader) object(value func(key string) error) error {
 	if err := r.enter('{', "an object"); err != nil {
 		return err

@@ -68,7 +68,8 @@ type loadOptions struct {
 	progress    func(done, total int64)
 }
 
-// WithThreads sets how many goroutines share the arithmetic of one call, 1 to 1024; the default is GOMAXPROCS. It does not change results.
+// WithThreads sets how many goroutines share the arithmetic of one call, 1 to 1024; the default is GOMAXPROCS. It does
+// not change results.
 func WithThreads(n int) LoadOption { return func(o *loadOptions) { o.threads = n } }
 
 // WithWeights sets how matrices are held in memory; the default is AsStored.

@@ -82,15 +82,17 @@ func (t tensorData) float32s(dst []float32, first, n int) {
 	}
 }
 
-// checkInt8 holds an I8 tensor to its form: -127 is the lowest integer, so that each has its negative, and no scale turns signs around. Whether the scales
-// are finite is for CheckWeights to say, as of other tensors.
+// checkInt8 holds an I8 tensor to its form: -127 is the lowest integer, so that each has its negative, and no scale
+// turns signs around. Whether the scales are finite is for CheckWeights to say, as of other tensors.
 func (t tensorData) checkInt8() error {
 	if at := bytes.IndexByte(t.data, 0x80); at >= 0 {
-		return fmt.Errorf("tensor %.200q: integer %d is -128, below -127: quantize the weights again: %w", t.name, at, ErrCorrupt)
+		return fmt.Errorf("tensor %.200q: integer %d is -128, below -127: quantize the weights again: %w",
+			t.name, at, ErrCorrupt)
 	}
 	for i, scale := range t.scales {
 		if scale < 0 {
-			return fmt.Errorf("tensor %.200q: scale %d is %g, below 0: quantize the weights again: %w", t.name, i, scale, ErrCorrupt)
+			return fmt.Errorf("tensor %.200q: scale %d is %g, below 0: quantize the weights again: %w",
+				t.name, i, scale, ErrCorrupt)
 		}
 	}
 	return nil

@@ -9,7 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// addedToken is a token that stands beside the vocabulary of the model: the text is searched for it before anything else is done with it.
+// addedToken is a token that stands beside the vocabulary of the model: the text is searched for it before anything
+// else is done with it.
 type addedToken struct {
 	id         int
 	content    string
@@ -29,8 +30,9 @@ const (
 
 // addedTokens finds added tokens in a text: the leftmost, of these the longest.
 //
-// It is an Aho-Corasick automaton of the tokens spelled backwards. Run over a text from its end to its start, it knows at each byte the longest token that
-// begins there, so that neither the number of tokens nor their lengths multiply the time.
+// It is an Aho-Corasick automaton of the tokens spelled backwards. Run over a text from its end to its start, it knows
+// at each byte the longest token that begins there, so that neither the number of tokens nor their lengths multiply the
+// time.
 type addedTokens struct {
 	tokens []addedToken
 	nodes  []addedNode // breadth first, then one that ends the last one's children; none if there are no tokens
@@ -39,18 +41,22 @@ type addedTokens struct {
 
 // addedNode is a string that some tokens end with.
 type addedNode struct {
-	first int32 // its children, each longer by a byte in front, are the nodes from here to the next node's first, in the order of these bytes
+	// Its children, each longer by a byte in front, are the nodes from here to the next node's first, in the order of
+	// these bytes.
+	first int32
 	back  int32 // the longest shorter node that it begins with
 	token int32 // the longest token that it begins with, -1 if there is none
 	char  byte  // the byte in front
 }
 
-// newAddedTokens makes each token be found where the text reads its spelling. The first token of a spelling counts, an empty one is never found.
+// newAddedTokens makes each token be found where the text reads its spelling. The first token of a spelling counts, an
+// empty one is never found.
 func newAddedTokens(tokens []addedToken) (*addedTokens, error) {
 	total := 0
 	for _, token := range tokens {
 		if total += len(token.spelling); len(token.spelling) > maxTokenText || total > maxAddedText {
-			return nil, fmt.Errorf("added token %.80q: more than %d bytes, or %d for all: %w", token.content, maxTokenText, maxAddedText, ErrUnsupported)
+			return nil, fmt.Errorf("added token %.80q: more than %d bytes, or %d for all: %w",
+				token.content, maxTokenText, maxAddedText, ErrUnsupported)
 		}
 	}
 	a := &addedTokens{}
@@ -162,7 +168,8 @@ func (a *addedTokens) find(text string) []addedMatch {
 	return matches
 }
 
-// split cuts text into added tokens, each with its id, and what lies between them, with -1. No piece without an id is empty.
+// split cuts text into added tokens, each with its id, and what lies between them, with -1. No piece without an id is
+// empty.
 func (a *addedTokens) split(text string) iter.Seq2[string, int] {
 	return func(yield func(string, int) bool) {
 		done, taken := 0, 0 // taken: how far white space was last taken; what a later token finds before that is white space too

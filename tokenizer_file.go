@@ -12,7 +12,8 @@ const (
 	maxTokenizerSize  = 64 << 20
 )
 
-// readTokenizer reads the tokenizer of a model directory, nil if it has none. One that is there but cannot be read is an error.
+// readTokenizer reads the tokenizer of a model directory, nil if it has none. One that is there but cannot be read is
+// an error.
 func readTokenizer(fsys fs.FS) (*Tokenizer, error) {
 	data, err := readSmall(fsys, tokenizerFileName, maxTokenizerSize)
 	switch {
@@ -53,7 +54,7 @@ type tokenizerFile struct {
 // bpeModel is the file's "model".
 type bpeModel struct {
 	vocab                           map[string]int32
-	merges                          jsonReader // where the list of them begins: it is read when the vocabulary is known, so that none has to be kept
+	merges                          jsonReader // at the list of them, which is read when the vocabulary is known
 	unknown, wordPrefix, wordSuffix string
 	dropout                         float64
 	fuseUnknown, byteFallback       bool
@@ -150,7 +151,8 @@ func tokenID(id int64, token string) (int, error) {
 		return 0, fmt.Errorf("token %.80q has id %d, want 0 to %d: %w", token, id, maxTokenID-1, ErrCorrupt)
 	}
 	if len(token) > maxTokenText {
-		return 0, fmt.Errorf("token %.80q has %d bytes, more than %d: %w", token, len(token), maxTokenText, ErrUnsupported)
+		return 0, fmt.Errorf("token %.80q has %d bytes, more than %d: %w",
+			token, len(token), maxTokenText, ErrUnsupported)
 	}
 	return int(id), nil
 }
@@ -300,7 +302,8 @@ func readVocab(r *jsonReader, m *bpeModel) error {
 	})
 }
 
-// readMerge reads a merge in either spelling: "a b" or ["a", "b"]. A line that gives the version of the list is no merge.
+// readMerge reads a merge in either spelling: "a b" or ["a", "b"]. A line that gives the version of the list is no
+// merge.
 func readMerge(r *jsonReader) (left, right string, none bool, err error) {
 	pair := true
 	if r.peek() == '[' {

@@ -13,8 +13,8 @@ const maxInsert = 64
 
 var errInsert = fmt.Errorf("the template puts more than %d tokens around a text: %w", maxInsert, ErrUnsupported)
 
-// growth bounds what stages that rewrite a text, one after the other, make of a byte of it at most: the sum of the bytes that they write, so that no file
-// can make a short text long, or much work.
+// growth bounds what stages that rewrite a text, one after the other, make of a byte of it at most: the sum of the
+// bytes that they write, so that no file can make a short text long, or much work.
 type growth struct {
 	most     int
 	now, sum int // bytes after the last stage, and of all
@@ -24,7 +24,8 @@ type growth struct {
 func (g *growth) stage(c component, factor int) error {
 	g.now = max(g.now, 1) * min(max(factor, 1), g.most+1)
 	if g.sum += g.now; g.sum > g.most {
-		return fmt.Errorf("type %.80q: rewriting makes a text more than %d times as long: %w", c.kind, g.most, ErrUnsupported)
+		return fmt.Errorf("type %.80q: rewriting makes a text more than %d times as long: %w",
+			c.kind, g.most, ErrUnsupported)
 	}
 	return nil
 }
@@ -136,8 +137,8 @@ func (c component) splitters(g *growth) (list []splitter, byteLevel bool, err er
 	return list, byteLevel, nil
 }
 
-// prepends says where a Metaspace puts its mark in front: at every text between added tokens, or where the whole text starts. Older files say
-// add_prefix_space in place of prepend_scheme; where a file says both, they must agree.
+// prepends says where a Metaspace puts its mark in front: at every text between added tokens, or where the whole text
+// starts. Older files say add_prefix_space in place of prepend_scheme; where a file says both, they must agree.
 func (c component) prepends() (always, atStart bool, err error) {
 	scheme := c.prependScheme
 	switch {
@@ -160,7 +161,8 @@ func (c component) splitNext() (func(string) int, error) {
 	}
 	pattern, known := findPattern(c.regex)
 	if !known || c.pattern != "" {
-		return nil, fmt.Errorf("pattern %.400q is not run, only those of GPT-2, GPT-4o, Llama 3, Qwen, Mistral Nemo and DeepSeek V3: %w", c.regex+c.pattern, ErrUnsupported)
+		return nil, fmt.Errorf("pattern %.400q is not run, only those of GPT-2, GPT-4o, Llama 3, Qwen, Mistral Nemo and "+
+			"DeepSeek V3: %w", c.regex+c.pattern, ErrUnsupported)
 	}
 	if c.behavior == "Isolated" && !c.invert || c.behavior == "Removed" && c.invert && pattern.covers {
 		return pattern.next, nil
@@ -168,8 +170,8 @@ func (c component) splitNext() (func(string) int, error) {
 	return nil, c.unsupported()
 }
 
-// pieceDecoder returns what turns a token into its bytes: ByteLevel, or those of Replace, ByteFallback, Fuse and Strip that there are, in this order, as a
-// SentencePiece model has them. stripSpace: a text loses one leading space.
+// pieceDecoder returns what turns a token into its bytes: ByteLevel, or those of Replace, ByteFallback, Fuse and Strip
+// that there are, in this order, as a SentencePiece model has them. stripSpace: a text loses one leading space.
 func (c component) pieceDecoder() (decode func(token string, added bool) string, stripSpace bool, err error) {
 	list := c.list()
 	if len(list) == 0 {

@@ -32,13 +32,15 @@ func (e *bpeEncoder) split(stages []splitter, text string, first bool) {
 	}
 }
 
-// splitPattern is a scanner that does what a pattern of Split does. It returns the length of the first match, or of what stands before it.
+// splitPattern is a scanner that does what a pattern of Split does. It returns the length of the first match, or of
+// what stands before it.
 type splitPattern struct {
 	next   func(string) int
 	covers bool // all of any text is matched, so that to isolate the matches and to remove the rest are the same
 }
 
-// The patterns of Split. A pattern of the file is compared, never run: that keeps the time linear, and Go's regular expressions have no look-ahead.
+// The patterns of Split. A pattern of the file is compared, never run: that keeps the time linear, and Go's regular
+// expressions have no look-ahead.
 var splitPatterns = map[string]splitPattern{
 	`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`: {nextGPT2, true},
 
@@ -134,7 +136,8 @@ func nextQwen35(text string) int {
 func nextO200k(text string) int  { return nextCased(text, 3, true) }
 func nextTekken(text string) int { return nextCased(text, 1, false) }
 
-// nextCased scans, for digits = d, U = \p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}, L = \p{Ll}\p{Lm}\p{Lo}\p{M}, with a contraction behind either of the first two or without,
+// nextCased scans, for digits = d, U = \p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}, L = \p{Ll}\p{Lm}\p{Lo}\p{M}, with a contraction
+// behind either of the first two or without,
 // [^\r\n\p{L}\p{N}]?[U]*[L]+|[^\r\n\p{L}\p{N}]?[U]+[L]*|\p{N}{1,d}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+
 func nextCased(text string, digits int, contractions bool) int {
 	kind, first := classAt(text)
@@ -310,7 +313,8 @@ func spaceRun(text string) int {
 	return n
 }
 
-// contraction scans 's|'t|'re|'ve|'m|'ll|'d and returns 0 where there is none. Folding case takes in ſ, which folds to s.
+// contraction scans 's|'t|'re|'ve|'m|'ll|'d and returns 0 where there is none. Folding case takes in ſ, which folds to
+// s.
 func contraction(text string, fold bool) int {
 	if text[0] != '\'' {
 		return 0
@@ -387,7 +391,8 @@ const (
 	spaceClass
 )
 
-// classAt returns the class of the first character of text and its size, 0 at the end. A byte that is not UTF-8 is a character of no class.
+// classAt returns the class of the first character of text and its size, 0 at the end. A byte that is not UTF-8 is a
+// character of no class.
 func classAt(text string) (charClass, int) {
 	if text == "" {
 		return otherClass, 0
@@ -415,7 +420,8 @@ func classAt(text string) (charClass, int) {
 	return otherClass, n
 }
 
-// run returns the length of the row of at most limit characters of one class that text begins with; a negative limit is none.
+// run returns the length of the row of at most limit characters of one class that text begins with; a negative limit is
+// none.
 func run(text string, kind charClass, limit int) int {
 	n := 0
 	for ; n < len(text) && limit != 0; limit-- {
@@ -428,7 +434,8 @@ func run(text string, kind charClass, limit int) int {
 	return n
 }
 
-// runOf returns the length of the row of characters of a kind that text begins with. A byte that is not UTF-8 counts as U+FFFD.
+// runOf returns the length of the row of characters of a kind that text begins with. A byte that is not UTF-8 counts as
+// U+FFFD.
 func runOf(text string, is func(rune) bool) int {
 	for n, r := range text {
 		if !is(r) {

@@ -109,7 +109,8 @@ func readGolden(files fs.FS, cfg photon.Config) (*golden, error) {
 	}
 	switch n := len(g.IDs); {
 	case n > maxGoldenIDs || n*cfg.VocabSize > maxGoldenLogits:
-		return nil, fmt.Errorf("%d ids with a vocabulary of %d: want at most %d, and %d logits in all: %w", n, cfg.VocabSize, maxGoldenIDs, maxGoldenLogits, photon.ErrUnsupported)
+		return nil, fmt.Errorf("%d ids with a vocabulary of %d: want at most %d, and %d logits in all: %w",
+			n, cfg.VocabSize, maxGoldenIDs, maxGoldenLogits, photon.ErrUnsupported)
 	case !(g.Tolerance > 0 && g.Tolerance <= maxTolerance):
 		return nil, fmt.Errorf("tolerance is %g, want it above 0 and at most %g: %w", g.Tolerance, maxTolerance, photon.ErrCorrupt)
 	}
