@@ -65,6 +65,7 @@ func (c *Config) readPhoton(r *jsonReader) error {
 		need("tie_word_embeddings", readBool(r, &c.TieWordEmbeddings)),
 		may("bos_token_id", orNull(r, readInt(r, &c.BOSTokenID))),
 		may("eos_token_id", orNull(r, readInts(r, &c.EOSTokenIDs))),
+		may("quantization_config", orNull(r, notRun("give weights that are not, or of the int8 form"))),
 		need("levels", func() error {
 			return r.array(func(i int) error {
 				if i == maxLevels {
@@ -103,7 +104,8 @@ func (s *StackConfig) read(r *jsonReader) error {
 	)
 }
 
-// readLlama reads the keys of Hugging Face's LlamaConfig, with its defaults.
+// readLlama reads the keys of Hugging Face's LlamaConfig, with its defaults. max_position_embeddings changes nothing in
+// the arithmetic: it says how far the model was trained, and texts may go on beyond.
 func (c *Config) readLlama(r *jsonReader) error {
 	s := &c.Transformer
 	const absent = math.MinInt32
@@ -126,6 +128,7 @@ func (c *Config) readLlama(r *jsonReader) error {
 		may("hidden_act", mustBe(r, "silu")),
 		may("attention_bias", orNull(r, mustBeFalse(r))),
 		may("mlp_bias", orNull(r, mustBeFalse(r))),
+		may("quantization_config", orNull(r, notRun("give weights that are not, or of the int8 form"))),
 	)
 	if err != nil {
 		return err
@@ -237,6 +240,11 @@ func mustBe(r *jsonReader, want string) func() error {
 		}
 		return err
 	}
+}
+
+// notRun refuses a key that would change what the weights mean.
+func notRun(instead string) func() error {
+	return func() error { return fmt.Errorf("not run: %s: %w", instead, ErrUnsupported) }
 }
 
 func mustBeFalse(r *jsonReader) func() error {

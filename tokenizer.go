@@ -9,21 +9,26 @@ import (
 
 // Tokenizer turns text into token ids and back, by a model's tokenizer.json. It is immutable and safe for concurrent use.
 //
-// It gives the ids that Hugging Face's tokenizers gives for the same file. What it runs of the format: byte pair encodings, over bytes (GPT-2, Llama 3,
-// Qwen 2: pre-tokenizers ByteLevel, Split by the pattern of one of these families, Digits) or over characters with a fallback to bytes (Llama 2, Gemma:
-// normalizers Prepend and Replace, pre-tokenizers Metaspace and Split after a fixed string); normalizer NFC, in full, by Unicode 15; added tokens; the
-// post-processors TemplateProcessing and ByteLevel. Anything else in the file is an error that matches ErrUnsupported. Truncation and padding are the
+// It gives the ids that Hugging Face's tokenizers gives for the same file. What it runs of the format: byte pair
+// encodings, over bytes (GPT-2, GPT-4o, Llama 3, Qwen 2 to 3.5, Mistral Nemo, DeepSeek V3: pre-tokenizers ByteLevel,
+// Split by the patterns of one of these families, Digits) or over characters with a fallback to bytes (Llama 2, Gemma:
+// normalizers Prepend and Replace, pre-tokenizers Metaspace and Split after a fixed string); normalizer NFC, in full,
+// by Unicode 15; added tokens; the post-processors TemplateProcessing and ByteLevel. Anything else in the file is an
+// error that matches ErrUnsupported, as is a file beyond the limits of docs/formats.md. Truncation and padding are the
 // caller's, whatever the file asks for.
+//
+// Whatever the file, Encode takes time and memory in proportion to its text, with a factor of log n for a word of n
+// bytes.
 type Tokenizer struct {
 	ids     map[string]int // every token, spelled as in the file
 	pieces  []string       // by id: the bytes that the token stands for
 	special []bool         // by id
 
-	verbatim   addedTokens // looked for in the text as it is
+	verbatim   *addedTokens // looked for in the text as it is
 	normalizer []func(string) string
-	normalized addedTokens // looked for in the normalized text
+	normalized *addedTokens // looked for in the normalized text
 	// The same without the special tokens, for plain text.
-	plainVerbatim, plainNormalized addedTokens
+	plainVerbatim, plainNormalized *addedTokens
 
 	splitters []splitter
 	bpe       bpe
@@ -76,7 +81,7 @@ func (t *Tokenizer) EncodeText(text string) []int {
 		text = wellFormed(text)
 	}
 	e := bpeEncoder{bpe: &t.bpe}
-	t.encode(&e, text, &t.plainVerbatim, &t.plainNormalized)
+	t.encode(&e, text, t.plainVerbatim, t.plainNormalized)
 	return e.ids
 }
 
@@ -90,7 +95,7 @@ func (t *Tokenizer) Encode(text string) []int {
 		text = wellFormed(text)
 	}
 	e := bpeEncoder{bpe: &t.bpe, ids: slices.Clone(t.prefix)}
-	t.encode(&e, text, &t.verbatim, &t.normalized)
+	t.encode(&e, text, t.verbatim, t.normalized)
 	return append(e.ids, t.suffix...)
 }
 

@@ -56,9 +56,8 @@ func TestEncodeText(t *testing.T) {
 // The template comes at the beginning of a text only, by AppendText and by a request.
 func TestTemplateOnce(t *testing.T) {
 	m := stories(t)
-	k := *m.tokenizer
+	k := m.tokenizer
 	k.prefix = []int{7}
-	m.tokenizer = &k
 	plain, more := k.EncodeText("Once upon"), k.EncodeText(" a time")
 	want := slices.Concat([]int{7}, plain, more)
 	s := m.NewSession(MaxTokens(0))
