@@ -4,19 +4,23 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"reflect"
+	"slices"
 )
 
 // Config is what config.json says: the architecture and the ids that begin and end a text. It holds no weights.
 // A Config is a plain value; it is safe to copy and to read from several goroutines.
 type Config struct {
-	ModelType         string // "photon", or "llama" for a flat model in the Hugging Face layout
-	FormatVersion     int    // of "photon"; 0 for a flat model
+	ModelType         string // "photon"; "llama", "mistral" or "ministral" for a flat model in the Hugging Face layout
+	FormatVersion     int    // of "photon", 1 or 2; 0 for a flat model
 	VocabSize         int
 	EmbeddingSize     int // width of the encoder's embedding rows; of a flat model, its hidden size
 	RMSNormEps        float64
 	TieWordEmbeddings bool          // the head is the (decoder's) embedding table
 	BOSTokenID        int           // -1: none
 	EOSTokenIDs       []int         // any of them ends a text
+	TokenEncoder      *StackConfig  // a stack over the tokens, below the first chunker; nil: none
+	Content           string        // what the first decoder reads of a token: "embedding" (or ""), a table of its own, or "states", what chunker 1 reads
 	Levels            []LevelConfig // level 1 first; none for a flat model
 	Transformer       StackConfig   // the one stack of a flat model
 }
@@ -24,7 +28,7 @@ type Config struct {
 // LevelConfig is one level: ChunkSize units of the level below become one unit.
 type LevelConfig struct {
 	ChunkSize    int         `json:"chunk_size"`
-	PrefixLength int         `json:"prefix_length"` // rows that a unit's condition becomes, ahead of its content rows in the decoder
+	PrefixLength int         `json:"prefix_length"` // rows that a unit's condition becomes, ahead of its content rows in the decoder; 0: it is added to those
 	Chunker      string      `json:"chunker"`       // "concat" or "linear"
 	Encoder      StackConfig `json:"encoder"`
 	Decoder      StackConfig `json:"decoder"`
@@ -32,14 +36,28 @@ type LevelConfig struct {
 
 // StackConfig is a causal LLaMA transformer.
 type StackConfig struct {
-	HiddenSize       int     `json:"hidden_size"`
-	Layers           int     `json:"num_hidden_layers"`
-	Heads            int     `json:"num_attention_heads"`
-	KVHeads          int     `json:"num_key_value_heads"`
-	HeadDim          int     `json:"head_dim"`
-	IntermediateSize int     `json:"intermediate_size"`
-	SlidingWindow    int     `json:"sliding_window"` // rows that a row sees, itself included; 0: no bound (encoder, flat), its own unit (decoder)
-	RopeTheta        float64 `json:"rope_theta"`     // 0: no rotation
+	HiddenSize       int
+	Layers           int
+	Heads            int
+	KVHeads          int
+	HeadDim          int
+	IntermediateSize int
+	SlidingWindow    int            // rows that a row sees, itself included; 0: no bound (encoder, flat), its own unit (decoder)
+	RopeTheta        float64        // 0: no rotation
+	Windows          []int          // in place of SlidingWindow, one a layer; 0: no bound, in a decoder too; nil: SlidingWindow for all
+	Memories         []MemoryConfig // of a decoder only
+}
+
+// MemoryConfig is cross-attention of some of a decoder's layers to the states of the finished units of a level: one key and value for each of them, which
+// those layers share, and one for a learned row before the first.
+type MemoryConfig struct {
+	Level         int     `json:"level"`  // whose units are seen; 0: the tokens
+	Layers        []int   `json:"layers"` // of the decoder, from 0, ascending
+	Heads         int     `json:"num_attention_heads"`
+	KVHeads       int     `json:"num_key_value_heads"`
+	HeadDim       int     `json:"head_dim"`
+	SlidingWindow int     `json:"sliding_window"` // rows of the memory that a row sees; 0: no bound
+	RopeTheta     float64 `json:"rope_theta"`     // 0: no rotation
 }
 
 const (
@@ -49,11 +67,19 @@ const (
 	maxSize         = 1<<31 - 1 // of any number in a config, and of the elements of any tensor
 	maxLevels       = 64
 	maxMetaContext  = 1 << 20
+	maxMemories     = 64
 	formatVersion   = 1
+	formatVersion2  = 2 // adds what beyondFormat1 names
 	chunkerConcat   = "concat"
 	chunkerLinear   = "linear"
-	modelTypeLlama  = "llama"
+	contentTable    = "embedding"
+	contentStates   = "states"
 	modelTypePhoton = "photon"
+
+	modelTypeLlama     = "llama"
+	modelTypeMistral   = "mistral"   // one window for all layers
+	modelTypeMinistral = "ministral" // a window for some of them
+	wantModelType      = `want "photon", "llama", "mistral" or "ministral"`
 )
 
 // Flat reports whether the model has no levels: an ordinary transformer.
@@ -80,37 +106,121 @@ func (c Config) Parameters() int64 {
 // StateBytes is the size in bytes of the keys and values that a session holds after so many tokens, when it is ready to give
 // the logits of the next. Beside them a session keeps a few rows a level, whose number does not depend on the text.
 func (c Config) StateBytes(tokens int, cache CacheType) int64 {
-	tokens = max(tokens, 0)
+	n := int64(max(tokens, 0))
 	if c.Flat() {
-		return c.Transformer.cacheBytes(tokens, cache)
+		return c.Transformer.cacheBytes(n, cache)
 	}
-	var total int64
-	units := tokens // of the level below
+	total := int64(0)
+	if c.TokenEncoder != nil {
+		total = c.TokenEncoder.cacheBytes(n, cache)
+	}
+	finished := []int64{n} // units, by level
 	for _, l := range c.Levels {
-		inUnit := units % l.ChunkSize
-		units /= l.ChunkSize
-		// The decoder has read the prefix of the unit begun and its children so far; a stream still sees the units before.
-		rows := l.PrefixLength + inUnit
-		if l.Decoder.SlidingWindow > 0 {
-			before := l.Decoder.SlidingWindow // enough to fill the window
-			if units < before {
-				before = units * (l.PrefixLength + l.ChunkSize)
-			}
-			rows += before
+		finished = append(finished, finished[len(finished)-1]/int64(l.ChunkSize))
+	}
+	for i, l := range c.Levels {
+		units, inUnit := finished[i+1], finished[i]%int64(l.ChunkSize)
+		// The decoder has read the condition of the unit begun and its children so far; a stream still sees the units before.
+		rows := int64(max(1, l.PrefixLength)) + inUnit
+		if l.Decoder.stream() {
+			rows = addSaturating(rows, mulSaturating(units, int64(l.PrefixLength+l.ChunkSize)))
 		}
 		total = addSaturating(total, l.Encoder.cacheBytes(units, cache))
 		total = addSaturating(total, l.Decoder.cacheBytes(rows, cache))
+		for _, e := range l.Decoder.Memories {
+			total = addSaturating(total, e.stack().cacheBytes(addSaturating(finished[e.Level], 1), cache))
+		}
 	}
 	return total
 }
 
-// cacheBytes is the size of the keys and values of rows, as many of them as the window sees.
-func (s StackConfig) cacheBytes(rows int, cache CacheType) int64 {
-	if s.SlidingWindow > 0 {
-		rows = min(rows, s.SlidingWindow)
+// cacheBytes is the size of the keys and values of rows, as many of them as each layer's window sees.
+func (s StackConfig) cacheBytes(rows int64, cache CacheType) int64 {
+	seen := int64(0) // rows of all layers
+	for n := range s.Layers {
+		if w := s.window(n); w > 0 {
+			seen = addSaturating(seen, min(rows, int64(w)))
+		} else {
+			seen = addSaturating(seen, rows)
+		}
 	}
-	perRow := 2 * int64(s.Layers) * int64(s.KVHeads) * cache.headBytes(s.HeadDim)
-	high, low := bits.Mul64(uint64(rows), uint64(perRow))
+	return mulSaturating(seen, 2*int64(s.KVHeads)*cache.headBytes(s.HeadDim))
+}
+
+// window is what a row sees in layer n; 0: no bound.
+func (s StackConfig) window(n int) int {
+	if s.Windows != nil {
+		return s.Windows[n]
+	}
+	return s.SlidingWindow
+}
+
+// unbounded tells of a layer without a window.
+func (s StackConfig) unbounded() bool {
+	for n := range s.Layers {
+		if s.window(n) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// stream tells of a decoder that reads all units as one sequence.
+func (s StackConfig) stream() bool { return s.Windows != nil || s.SlidingWindow > 0 }
+
+// stack has the shape of the memory's keys and values, which are those of one layer.
+func (e MemoryConfig) stack() StackConfig {
+	return StackConfig{Layers: 1, Heads: e.Heads, KVHeads: e.KVHeads, HeadDim: e.HeadDim, SlidingWindow: e.SlidingWindow, RopeTheta: e.RopeTheta}
+}
+
+// beyondFormat1 names the first thing that format_version 1 does not have; "" where there is none.
+func (c Config) beyondFormat1() string {
+	switch {
+	case c.TokenEncoder != nil:
+		return "token_encoder"
+	case c.Content != "":
+		return fmt.Sprintf("content %.80q", c.Content)
+	}
+	for i, l := range c.Levels {
+		switch {
+		case l.PrefixLength == 0:
+			return fmt.Sprintf("levels[%d].prefix_length 0", i)
+		case l.Encoder.Windows != nil:
+			return fmt.Sprintf("levels[%d].encoder.sliding_window, a list", i)
+		case l.Decoder.Windows != nil:
+			return fmt.Sprintf("levels[%d].decoder.sliding_window, a list", i)
+		case l.Decoder.Memories != nil:
+			return fmt.Sprintf("levels[%d].decoder.memories", i)
+		}
+	}
+	return ""
+}
+
+// clone shares nothing with c.
+func (c Config) clone() Config {
+	c.EOSTokenIDs, c.Levels = slices.Clone(c.EOSTokenIDs), slices.Clone(c.Levels)
+	c.Transformer = c.Transformer.clone()
+	if c.TokenEncoder != nil {
+		s := c.TokenEncoder.clone()
+		c.TokenEncoder = &s
+	}
+	for i := range c.Levels {
+		l := &c.Levels[i]
+		l.Encoder, l.Decoder = l.Encoder.clone(), l.Decoder.clone()
+	}
+	return c
+}
+
+func (s StackConfig) clone() StackConfig {
+	s.Windows, s.Memories = slices.Clone(s.Windows), slices.Clone(s.Memories)
+	for i := range s.Memories {
+		s.Memories[i].Layers = slices.Clone(s.Memories[i].Layers)
+	}
+	return s
+}
+
+func mulSaturating(a, b int64) int64 {
+	high, low := bits.Mul64(uint64(a), uint64(b))
 	if high != 0 || low > math.MaxInt64 {
 		return math.MaxInt64
 	}
@@ -151,6 +261,12 @@ func (c Config) tensorCount() int {
 	n := tensorsPerLayer*c.Transformer.Layers + 4
 	for _, l := range c.Levels {
 		n += tensorsPerLayer*(l.Encoder.Layers+l.Decoder.Layers) + 7
+		for _, e := range l.Decoder.Memories {
+			n += 4 + 3*len(e.Layers)
+		}
+	}
+	if c.TokenEncoder != nil {
+		n += tensorsPerLayer*c.TokenEncoder.Layers + 1
 	}
 	return n
 }
@@ -169,6 +285,9 @@ func (c Config) tensors() []tensorSpec {
 		return specs
 	}
 	add("encoder.embed_tokens.weight", c.VocabSize, c.EmbeddingSize)
+	if c.TokenEncoder != nil {
+		c.TokenEncoder.tensors("token_encoder.", add)
+	}
 	below := c.EmbeddingSize
 	for i, l := range c.Levels {
 		at := fmt.Sprintf("levels.%d.", i)
@@ -180,16 +299,50 @@ func (c Config) tensors() []tensorSpec {
 		}
 		l.Encoder.tensors(at+"encoder.", add)
 		l.Decoder.tensors(at+"decoder.", add)
-		add(at+"converter.weight", l.PrefixLength*l.Decoder.HiddenSize, width)
-		add(at+"converter.bias", l.PrefixLength*l.Decoder.HiddenSize)
+		for e, memory := range l.Decoder.Memories {
+			memory.tensors(fmt.Sprintf("%sdecoder.memories.%d.", at, e), c.width(memory.Level), add)
+			for _, n := range memory.Layers {
+				layer, queries := fmt.Sprintf("%sdecoder.layers.%d.memory_attn.%d.", at, n, e), memory.Heads*memory.HeadDim
+				add(layer+"norm.weight", l.Decoder.HiddenSize)
+				add(layer+"q_proj.weight", queries, l.Decoder.HiddenSize)
+				add(layer+"o_proj.weight", l.Decoder.HiddenSize, queries)
+			}
+		}
+		add(at+"converter.weight", l.slices()*l.Decoder.HiddenSize, width)
+		add(at+"converter.bias", l.slices()*l.Decoder.HiddenSize)
 		below = width
 	}
 	add("start_latent", below)
-	add("decoder.embed_tokens.weight", c.VocabSize, c.Levels[0].Decoder.HiddenSize)
+	if c.Content != contentStates {
+		add("decoder.embed_tokens.weight", c.VocabSize, c.Levels[0].Decoder.HiddenSize)
+	}
 	if !c.TieWordEmbeddings {
 		add("lm_head.weight", c.VocabSize, c.Levels[0].Decoder.HiddenSize)
 	}
 	return specs
+}
+
+// width is that of the encoder's states of a level; level 0 is the tokens.
+func (c Config) width(level int) int {
+	if level == 0 {
+		return c.EmbeddingSize
+	}
+	return c.Levels[level-1].Encoder.HiddenSize
+}
+
+// slices is the number of rows that the converter makes of a condition: its prefix, or one for each child.
+func (l LevelConfig) slices() int {
+	if l.PrefixLength == 0 {
+		return l.ChunkSize
+	}
+	return l.PrefixLength
+}
+
+func (e MemoryConfig) tensors(at string, width int, add func(name string, shape ...int)) {
+	add(at+"sink", width)
+	add(at+"norm.weight", width)
+	add(at+"k_proj.weight", e.KVHeads*e.HeadDim, width)
+	add(at+"v_proj.weight", e.KVHeads*e.HeadDim, width)
 }
 
 func (s StackConfig) tensors(at string, add func(name string, shape ...int)) {
@@ -220,20 +373,20 @@ func (c Config) validate() error {
 		check.that(id >= 0 && id < c.VocabSize, "eos_token_id is %d, want it below vocab_size %d", id, c.VocabSize)
 	}
 	switch c.ModelType {
-	case modelTypeLlama:
-		s := c.Transformer
-		s.validate(check, "")
-		check.that(len(c.Levels) == 0, "a flat model has no levels")
-		check.that(s.SlidingWindow == 0, "a flat model has no sliding window")
-		check.that(c.EmbeddingSize == s.HiddenSize, "embedding size %d of a flat model is not its hidden_size %d", c.EmbeddingSize, s.HiddenSize)
-		check.product("embed_tokens", c.VocabSize, s.HiddenSize)
+	case modelTypeLlama, modelTypeMistral, modelTypeMinistral:
+		c.validateFlat(check)
 	case modelTypePhoton:
-		check.that(c.FormatVersion == formatVersion, "format_version is %d, want %d", c.FormatVersion, formatVersion)
+		if c.FormatVersion != formatVersion && c.FormatVersion != formatVersion2 {
+			check.fail(ErrUnsupported, "format_version is %d, want %d or %d", c.FormatVersion, formatVersion, formatVersion2)
+		}
+		if what := c.beyondFormat1(); what != "" && c.FormatVersion == formatVersion {
+			check.fail(ErrUnsupported, "format_version is %d, which has no %s: want %d", formatVersion, what, formatVersion2)
+		}
 		check.that(len(c.Levels) > 0, "levels is empty; a model without levels has model_type %q", modelTypeLlama)
-		check.that(c.Transformer == StackConfig{}, "a model with levels has no single stack")
+		check.that(reflect.ValueOf(c.Transformer).IsZero(), "a model with levels has no single stack")
 		c.validateLevels(check)
 	default:
-		check.fail(ErrUnsupported, "model_type is %.80q, want %q or %q", c.ModelType, modelTypePhoton, modelTypeLlama)
+		check.fail(ErrUnsupported, "model_type is %.80q, %s", c.ModelType, wantModelType)
 	}
 	if check.err == nil && c.tensorCount() > maxTensors {
 		check.fail(ErrUnsupported, "the layers need %d tensors, more than %d", c.tensorCount(), maxTensors)
@@ -241,18 +394,48 @@ func (c Config) validate() error {
 	return check.err
 }
 
+func (c Config) validateFlat(check *checker) {
+	s := c.Transformer
+	s.validate(check, "")
+	check.that(len(c.Levels) == 0, "a flat model has no levels")
+	check.that(c.TokenEncoder == nil && c.Content == "" && s.Memories == nil, "a flat model has no token encoder, no content and no memories")
+	check.that(c.EmbeddingSize == s.HiddenSize, "embedding size %d of a flat model is not its hidden_size %d", c.EmbeddingSize, s.HiddenSize)
+	check.product("embed_tokens", c.VocabSize, s.HiddenSize)
+	switch c.ModelType {
+	case modelTypeLlama:
+		check.that(!s.stream(), "model_type %q has no sliding window: want %q or %q", modelTypeLlama, modelTypeMistral, modelTypeMinistral)
+	case modelTypeMistral:
+		check.that(s.Windows == nil, "model_type %q has one sliding window for all layers: want %q", modelTypeMistral, modelTypeMinistral)
+	case modelTypeMinistral:
+		check.that(s.Windows != nil && s.SlidingWindow == 0, "model_type %q has a window a layer", modelTypeMinistral)
+		for _, w := range s.Windows {
+			check.that(w == 0 || w == slices.Max(s.Windows), "model_type %q has windows of one size, these are %d", modelTypeMinistral, s.Windows)
+		}
+	}
+}
+
 func (c Config) validateLevels(check *checker) {
 	if len(c.Levels) > maxLevels {
 		check.fail(ErrUnsupported, "%d levels, more than %d", len(c.Levels), maxLevels)
 		return
 	}
+	if e := c.TokenEncoder; e != nil {
+		e.validate(check, "token_encoder.")
+		check.that(e.Memories == nil, "token_encoder.memories: only decoders have memories")
+		check.that(e.HiddenSize == c.EmbeddingSize, "token_encoder.hidden_size is %d, want embedding_size %d", e.HiddenSize, c.EmbeddingSize)
+	}
+	if c.Content != "" && c.Content != contentTable && c.Content != contentStates {
+		check.fail(ErrUnsupported, "content is %.80q, want %q or %q", c.Content, contentTable, contentStates)
+	}
 	below, meta := c.EmbeddingSize, 1
 	for i, l := range c.Levels {
 		at := fmt.Sprintf("levels[%d].", i)
 		check.count(at+"chunk_size", l.ChunkSize, maxMetaContext)
-		check.count(at+"prefix_length", l.PrefixLength, maxMetaContext)
+		check.that(l.PrefixLength >= 0, "%sprefix_length is %d, want 0 or more", at, l.PrefixLength)
+		check.count(at+"slices", l.slices(), maxMetaContext)
 		l.Encoder.validate(check, at+"encoder.")
 		l.Decoder.validate(check, at+"decoder.")
+		check.that(l.Encoder.Memories == nil, "%sencoder.memories: only decoders have memories", at)
 		if check.err != nil {
 			return
 		}
@@ -271,18 +454,48 @@ func (c Config) validateLevels(check *checker) {
 		default:
 			check.fail(ErrUnsupported, "%schunker is %.80q, want %q or %q", at, l.Chunker, chunkerConcat, chunkerLinear)
 		}
-		check.product(at+"converter", l.PrefixLength, l.Decoder.HiddenSize, l.Encoder.HiddenSize)
+		check.product(at+"converter", l.slices(), l.Decoder.HiddenSize, l.Encoder.HiddenSize)
 		if i == 0 {
 			check.product("encoder.embed_tokens", c.VocabSize, c.EmbeddingSize)
 			check.product("decoder.embed_tokens", c.VocabSize, l.Decoder.HiddenSize)
+			check.that(c.Content != contentStates || l.Decoder.HiddenSize == c.EmbeddingSize,
+				"content is %q, but %sdecoder.hidden_size is %d and embedding_size %d", contentStates, at, l.Decoder.HiddenSize, c.EmbeddingSize)
 		} else {
 			check.that(l.Decoder.HiddenSize == below, "%sdecoder.hidden_size is %d, want %d, the width of the level below", at, l.Decoder.HiddenSize, below)
 		}
-		window := l.Decoder.SlidingWindow
-		check.that(window == 0 || window >= l.PrefixLength+l.ChunkSize, "%sdecoder.sliding_window is %d, want 0, or at least prefix_length + chunk_size = %d",
-			at, window, l.PrefixLength+l.ChunkSize)
+		for n := range l.Decoder.Layers {
+			window, rows := l.Decoder.window(n), l.PrefixLength+l.ChunkSize
+			check.that(window == 0 || window >= rows, "%sdecoder.sliding_window is %d, want 0, or at least prefix_length + chunk_size = %d", at, window, rows)
+		}
 		below = l.Encoder.HiddenSize
 	}
+	for i, l := range c.Levels {
+		at := fmt.Sprintf("levels[%d].decoder.memories", i)
+		if len(l.Decoder.Memories) > maxMemories {
+			check.fail(ErrUnsupported, "%s: %d of them, more than %d", at, len(l.Decoder.Memories), maxMemories)
+		}
+		for e, memory := range l.Decoder.Memories {
+			at := fmt.Sprintf("%s[%d].", at, e)
+			check.that(memory.Level >= i && memory.Level <= len(c.Levels), "%slevel is %d, want %d … %d", at, memory.Level, i, len(c.Levels))
+			if check.err != nil {
+				return
+			}
+			memory.validate(check, at, l.Decoder, c.width(memory.Level))
+		}
+	}
+}
+
+// validate checks the memory of a decoder; width is that of the states it keeps.
+func (e MemoryConfig) validate(check *checker, at string, decoder StackConfig, width int) {
+	check.that(len(e.Layers) > 0, "%slayers is empty", at)
+	before := -1
+	for _, n := range e.Layers {
+		check.that(n > before && n < decoder.Layers, "%slayers is %d, want ascending numbers below num_hidden_layers %d", at, e.Layers, decoder.Layers)
+		before = n
+	}
+	s := e.stack()
+	s.HiddenSize, s.IntermediateSize = max(decoder.HiddenSize, width), 1 // the wider of what the projections read
+	s.validate(check, at)
 }
 
 func (s StackConfig) validate(check *checker, at string) {
@@ -293,6 +506,13 @@ func (s StackConfig) validate(check *checker, at string) {
 	check.count(at+"head_dim", s.HeadDim, maxSize)
 	check.count(at+"intermediate_size", s.IntermediateSize, maxSize)
 	check.that(s.SlidingWindow >= 0 && s.SlidingWindow <= maxSize, "%ssliding_window is %d, want 0 or more", at, s.SlidingWindow)
+	if s.Windows != nil {
+		check.that(len(s.Windows) == s.Layers, "%ssliding_window has %d numbers, want one for each of %d layers", at, len(s.Windows), s.Layers)
+		check.that(s.SlidingWindow == 0, "%ssliding_window is %d, and a list too", at, s.SlidingWindow)
+	}
+	for _, w := range s.Windows {
+		check.that(w >= 0 && w <= maxSize, "%ssliding_window holds %d, want 0 or more", at, w)
+	}
 	// A base below 1 would turn the highest rotation past what a float64 angle can say.
 	check.that(s.RopeTheta == 0 || s.RopeTheta >= 1 && !math.IsInf(s.RopeTheta, 0), "%srope_theta is %g, want 0, or at least 1", at, s.RopeTheta)
 	if check.err != nil {

@@ -31,17 +31,22 @@ const photonConfigText = `{
   ]
 }`
 
+func testStack(hidden, layers, heads, kvHeads, headDim, intermediate, window int, theta float64) StackConfig {
+	return StackConfig{HiddenSize: hidden, Layers: layers, Heads: heads, KVHeads: kvHeads, HeadDim: headDim,
+		IntermediateSize: intermediate, SlidingWindow: window, RopeTheta: theta}
+}
+
 func photonConfig() Config {
 	return Config{
 		ModelType: "photon", FormatVersion: 1, VocabSize: 300, EmbeddingSize: 6, RMSNormEps: 1e-5, BOSTokenID: 1, EOSTokenIDs: []int{2, 3},
 		Levels: []LevelConfig{{
 			ChunkSize: 4, PrefixLength: 2, Chunker: "concat",
-			Encoder: StackConfig{24, 2, 4, 2, 8, 40, 7, 10000},
-			Decoder: StackConfig{20, 1, 2, 1, 10, 44, 9, 5e5},
+			Encoder: testStack(24, 2, 4, 2, 8, 40, 7, 10000),
+			Decoder: testStack(20, 1, 2, 1, 10, 44, 9, 5e5),
 		}, {
 			ChunkSize: 3, PrefixLength: 1, Chunker: "linear",
-			Encoder: StackConfig{28, 1, 2, 2, 7, 48, 0, 0},
-			Decoder: StackConfig{24, 2, 3, 3, 6, 52, 0, 10000},
+			Encoder: testStack(28, 1, 2, 2, 7, 48, 0, 0),
+			Decoder: testStack(24, 2, 3, 3, 6, 52, 0, 10000),
 		}},
 	}
 }
@@ -54,7 +59,7 @@ const llamaConfigText = `{
 func TestParseConfig(t *testing.T) {
 	llama := func(change func(*Config)) Config {
 		c := Config{ModelType: "llama", VocabSize: 300, EmbeddingSize: 48, RMSNormEps: 1e-6, BOSTokenID: -1,
-			Transformer: StackConfig{48, 3, 6, 6, 8, 64, 0, 10000}}
+			Transformer: testStack(48, 3, 6, 6, 8, 64, 0, 10000)}
 		change(&c)
 		return c
 	}
@@ -68,9 +73,9 @@ func TestParseConfig(t *testing.T) {
 		{"llama, nulls", with(`"rope_scaling": null, "head_dim": null, "num_key_value_heads": null, "bos_token_id": null, "eos_token_id": null, "attention_bias": null`),
 			llama(func(*Config) {})},
 		{"llama, all", with(`"num_key_value_heads": 2, "head_dim": 10, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": true,
-			"bos_token_id": 0, "eos_token_id": 7, "attention_bias": false, "mlp_bias": false, "sliding_window": 99`),
+			"bos_token_id": 0, "eos_token_id": 7, "attention_bias": false, "mlp_bias": false, "sliding_window": null`),
 			llama(func(c *Config) {
-				c.Transformer = StackConfig{48, 3, 6, 2, 10, 64, 0, 500000}
+				c.Transformer = testStack(48, 3, 6, 2, 10, 64, 0, 500000)
 				c.RMSNormEps, c.TieWordEmbeddings, c.BOSTokenID, c.EOSTokenIDs = 1e-5, true, 0, []int{7}
 			})},
 		{"llama, rope_parameters", with(`"rope_parameters": {"rope_theta": 3e5, "rope_type": "default"}`),
@@ -118,7 +123,7 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"EOS nested", `[2, 3]`, `[[2], 3]`, ErrCorrupt, "eos_token_id"},
 		{"another model", `"model_type": "photon"`, `"model_type": "mamba"`, ErrUnsupported, `"mamba"`},
 		{"no model type", `"model_type": "photon",`, ``, ErrCorrupt, "model_type is missing"},
-		{"future version", `"format_version": 1`, `"format_version": 2`, ErrUnsupported, "format_version: 2"},
+		{"future version", `"format_version": 1`, `"format_version": 3`, ErrUnsupported, "format_version: 3"},
 		{"no levels", photonConfigText[strings.Index(photonConfigText, `"levels": [`):], `"levels": []}`, ErrCorrupt, "levels is empty"},
 		{"levels an object", photonConfigText[strings.Index(photonConfigText, `"levels": [`):], `"levels": {}}`, ErrCorrupt, "want a list, found an object"},
 		{"too many levels", photonConfigText[strings.Index(photonConfigText, `"levels": [`):], `"levels": [` + strings.Repeat(
@@ -126,7 +131,7 @@ func TestParseConfigRefuses(t *testing.T) {
 			64) + `{}]}`, ErrUnsupported, "more than 64 levels"},
 		{"zero chunk", `"chunk_size": 4`, `"chunk_size": 0`, ErrCorrupt, "levels[0].chunk_size is 0"},
 		{"huge chunk", `"chunk_size": 3`, `"chunk_size": 1000000`, ErrUnsupported, "chunk sizes multiply"},
-		{"zero prefix", `"prefix_length": 1`, `"prefix_length": 0`, ErrCorrupt, "levels[1].prefix_length is 0"},
+		{"zero prefix", `"prefix_length": 1`, `"prefix_length": 0`, ErrUnsupported, "levels[1].prefix_length 0"},
 		{"unknown chunker", `"linear"`, `"conv"`, ErrUnsupported, `chunker is "conv"`},
 		{"concat width", `"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4`, `"hidden_size": 26, "num_hidden_layers": 2, "num_attention_heads": 4`,
 			ErrCorrupt, "levels[0].encoder.hidden_size is 26"},

@@ -46,9 +46,7 @@ func Preset(name string) (Config, error) {
 	if !ok {
 		return Config{}, fmt.Errorf("photon: no preset %.80q: want one of %s: %w", name, strings.Join(PresetNames(), ", "), ErrInvalid)
 	}
-	c.EOSTokenIDs = slices.Clone(c.EOSTokenIDs)
-	c.Levels = slices.Clone(c.Levels)
-	return c, nil
+	return c.clone(), nil
 }
 
 // PresetNames lists what Preset knows, sorted.

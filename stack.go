@@ -6,25 +6,29 @@ import (
 
 // stack is a causal LLaMA transformer with its own final norm. Every encoder and decoder is one, and so is the flat model.
 type stack struct {
-	cfg     StackConfig
-	eps     float32
-	layers  []layer
-	norm    []float32 // [d]
-	inverse []float64 // [headDim/2] RoPE frequencies; empty without rotation
+	cfg      StackConfig
+	shape    attentionShape
+	eps      float32
+	layers   []layer
+	norm     []float32 // [d]
+	memories []*memory // of a decoder
 }
 
 type layer struct {
-	attentionNorm, mlpNorm []float32 // [d]
-	qkv                    *matrix   // [(heads + 2·kvHeads)·headDim × d]: q, k and v below one another
-	out                    *matrix   // [d × heads·headDim]
-	gateUp                 *matrix   // [2·f × d]
-	down                   *matrix   // [d × f]
+	memories               []*memoryAttention // before its self-attention
+	attentionNorm, mlpNorm []float32          // [d]
+	qkv                    *matrix            // [(heads + 2·kvHeads)·headDim × d]: q, k and v below one another
+	out                    *matrix            // [d × heads·headDim]
+	gateUp                 *matrix            // [2·f × d]
+	down                   *matrix            // [d × f]
 }
 
-// segment is a run of consecutive rows of one text: they follow the rows in cache. Without a cache they begin at position 0 and see only each other.
+// segment is a run of consecutive rows of one text: they follow the rows in cache. Without a cache they begin at position 0, see only each other, and
+// are at most stepRows.
 type segment struct {
-	cache *kvCache
-	rows  int
+	cache    *kvCache
+	rows     int
+	memories []*kvCache // of the text, for those of the stack
 }
 
 func (s segment) position() int {
@@ -38,38 +42,33 @@ func (s segment) position() int {
 var stepRows = 256
 
 func newStack(cfg StackConfig, eps float64) *stack {
-	s := &stack{cfg: cfg, eps: float32(eps), layers: make([]layer, cfg.Layers)}
-	if cfg.RopeTheta > 0 {
-		s.inverse = make([]float64, cfg.HeadDim/2)
-		for i := range s.inverse {
-			s.inverse[i] = math.Pow(cfg.RopeTheta, -2*float64(i)/float64(cfg.HeadDim))
-		}
-	}
-	return s
+	return &stack{cfg: cfg, shape: newAttentionShape(cfg), eps: float32(eps), layers: make([]layer, cfg.Layers)}
 }
 
-// forward advances the rows x [rows×d] of segs in place: in, the units; out, the normed states. The caches receive the rows.
+// forward advances the rows x [rows×d] of segs in place: in, the units; out, the normed states. The caches receive the rows. A stack with
+// memories finds in ws.seen, for every row, how much of them it sees.
 func (s *stack) forward(ws *workspace, x []float32, segs []segment) {
+	seen := ws.seen
 	for i, taken := 0, 0; i < len(segs); {
 		ws.segments = ws.segments[:0]
 		rows := 0
 		for i < len(segs) {
-			n := segs[i].rows - taken
-			if rows+n > stepRows {
-				if segs[i].cache != nil {
-					n = stepRows - rows
-				} else if rows > 0 {
-					n = 0 // rows without a cache stay together
-				}
+			n := min(segs[i].rows-taken, stepRows-rows)
+			if n < segs[i].rows && segs[i].cache == nil {
+				n = 0 // rows without a cache stay together
 			}
 			if n == 0 && segs[i].rows > 0 {
 				break
 			}
-			ws.segments = append(ws.segments, segment{segs[i].cache, n})
+			ws.segments = append(ws.segments, segment{segs[i].cache, n, segs[i].memories})
 			rows, taken = rows+n, taken+n
 			if taken == segs[i].rows {
 				i, taken = i+1, 0
 			}
+		}
+		if len(s.memories) > 0 {
+			ws.placeMemories(s, seen[:rows])
+			seen = seen[rows:]
 		}
 		s.step(ws, x[:rows*s.cfg.HiddenSize], rows)
 		x = x[rows*s.cfg.HiddenSize:]
@@ -79,22 +78,30 @@ func (s *stack) forward(ws *workspace, x []float32, segs []segment) {
 // step is forward for the rows of ws.segments, all at once.
 func (s *stack) step(ws *workspace, x []float32, rows int) {
 	d, f := s.cfg.HiddenSize, s.cfg.IntermediateSize
-	qWidth, kvWidth := s.cfg.Heads*s.cfg.HeadDim, s.cfg.KVHeads*s.cfg.HeadDim
-	ws.stack, ws.x = s, x
+	qWidth, qkvWidth := s.shape.qWidth(), s.shape.qkvWidth()
+	ws.stack, ws.shape, ws.x = s, &s.shape, x
 	ws.h = grow(ws.h, rows*d)
-	ws.qkv = grow(ws.qkv, rows*(qWidth+2*kvWidth))
-	ws.mixed = grow(ws.mixed, rows*qWidth)
 	ws.gateUp = grow(ws.gateUp, rows*2*f)
 	ws.gated = grow(ws.gated, rows*f)
-	ws.place(s, rows)
-	ws.normed, ws.normWeight = ws.h, s.layers[0].attentionNorm
+	ws.normed, ws.normWeight, ws.eps = ws.h, s.layers[0].firstNorm(), s.eps
 	ws.eachRow(normRows, rows, d)
 	for i := range s.layers {
 		l := &s.layers[i]
+		for j := range l.memories {
+			ws.recall(l, j, rows)
+		}
+		if i == 0 || s.cfg.window(i) != s.cfg.window(i-1) {
+			ws.place(i, s.cfg.window(i), rows)
+		}
+		if i == 0 {
+			ws.cos, ws.sin = s.shape.turns(ws.cos, ws.sin, ws.rows)
+		}
+		ws.qkv = grow(ws.qkv, rows*qkvWidth)
+		ws.mixed = grow(ws.mixed, rows*qWidth)
 		l.qkv.mul(&ws.crew, &ws.mulTask, ws.qkv, ws.h, rows)
 		ws.layer = i
 		ws.eachRow(keepRows, rows, qWidth)
-		ws.attend()
+		ws.attend(&s.shape, ws.rows, i, qkvWidth)
 		ws.commit(rows)
 		l.out.mul(&ws.crew, &ws.mulTask, ws.h, ws.mixed, rows)
 		ws.normWeight = l.mlpNorm
@@ -103,7 +110,7 @@ func (s *stack) step(ws *workspace, x []float32, rows int) {
 		ws.eachRow(gateRows, rows, 8*f)
 		l.down.mul(&ws.crew, &ws.mulTask, ws.h, ws.gated, rows)
 		if i+1 < len(s.layers) {
-			ws.normWeight = s.layers[i+1].attentionNorm
+			ws.normWeight = s.layers[i+1].firstNorm()
 		} else {
 			ws.normed, ws.normWeight = x, s.norm
 		}
@@ -117,39 +124,61 @@ func (s *stack) step(ws *workspace, x []float32, rows int) {
 	ws.stack, ws.x, ws.normed = nil, nil, nil
 }
 
-// place notes each row's segment, position and rotation, and where its keys and values go.
-func (ws *workspace) place(s *stack, rows int) {
-	half := len(s.inverse)
+// firstNorm is that of what a layer does first.
+func (l *layer) firstNorm() []float32 {
+	if len(l.memories) > 0 {
+		return l.memories[0].norm
+	}
+	return l.attentionNorm
+}
+
+// place notes each row's segment and position, what it sees in a layer, and where its keys and values go.
+func (ws *workspace) place(layer, window, rows int) {
 	ws.rows = grow(ws.rows, rows)
-	ws.cos, ws.sin = grow(ws.cos, rows*half), grow(ws.sin, rows*half)
 	r, slot := 0, 0
 	ws.toCommit = false
 	for _, seg := range ws.segments {
 		start, fresh := r, true
+		first, capacity := 0, 0
 		if seg.cache != nil {
 			seg.cache.reserve(seg.rows)
-			fresh = !seg.cache.fits(seg.rows)
+			fresh = !seg.cache.fits(layer, seg.rows)
 			ws.toCommit = ws.toCommit || fresh
+			first, capacity = seg.cache.first(layer), seg.cache.layers[layer].capacity
 		}
 		if fresh && seg.rows >= keyPanel { // whole panels of keys go to the cache as they are
 			slot = wholePanels(slot) + seg.position()%keyPanel
 		}
 		for i := range seg.rows {
-			ws.rows[r] = rowPlace{cache: seg.cache, start: start, position: seg.position() + i, fresh: fresh, slot: slot}
+			p := rowPlace{cache: seg.cache, start: start, position: seg.position() + i, fresh: fresh, slot: slot}
+			p.visible = p.position + 1 - first
+			if window > 0 {
+				p.visible = min(p.visible, window)
+			}
 			if fresh {
 				slot++
 			} else {
-				ws.rows[r].slot = ws.rows[r].position % seg.cache.capacity
+				p.slot = p.position % capacity
 			}
-			for j, inverse := range s.inverse {
-				sin, cos := math.Sincos(float64(ws.rows[r].position) * inverse)
-				ws.cos[r*half+j], ws.sin[r*half+j] = float32(cos), float32(sin)
-			}
+			ws.rows[r] = p
 			r++
 		}
 	}
 	ws.slots = wholePanels(slot)
-	ws.fresh.resize(ws.cacheType, s.cfg.KVHeads, ws.slots, s.cfg.HeadDim)
+	ws.fresh.resize(ws.cacheType, ws.shape.kvHeads, ws.slots, ws.shape.dim)
+}
+
+// turns writes the rotations of rows to cos and sin [rows × dim/2], or to larger ones.
+func (a *attentionShape) turns(cos, sin []float32, rows []rowPlace) ([]float32, []float32) {
+	half := len(a.inverse)
+	cos, sin = grow(cos, len(rows)*half), grow(sin, len(rows)*half)
+	for r := range rows {
+		for j, inverse := range a.inverse {
+			y, x := math.Sincos(float64(rows[r].position) * inverse)
+			cos[r*half+j], sin[r*half+j] = float32(x), float32(y)
+		}
+	}
+	return cos, sin
 }
 
 // home is where the keys and values of a row stand: in row slot of the rows that each head has there.
@@ -157,20 +186,21 @@ func (ws *workspace) home(p *rowPlace) (layer *kvLayer, rows int) {
 	if p.fresh {
 		return &ws.fresh, ws.slots
 	}
-	return &p.cache.layers[ws.layer], p.cache.capacity
+	ring := &p.cache.layers[ws.layer]
+	return &ring.kvLayer, ring.capacity
 }
 
 // normRows writes RMSNorm of the rows lo … hi-1 of x to normed.
 func normRows(ws *workspace, lo, hi int) {
-	d := ws.stack.cfg.HiddenSize
+	d := len(ws.normWeight)
 	for r := lo; r < hi; r++ {
-		rmsNorm(ws.normed[r*d:][:d], ws.x[r*d:][:d], ws.normWeight, ws.stack.eps)
+		rmsNorm(ws.normed[r*d:][:d], ws.x[r*d:][:d], ws.normWeight, ws.eps)
 	}
 }
 
 // addNormRows adds what a layer has computed, h, to x first.
 func addNormRows(ws *workspace, lo, hi int) {
-	d := ws.stack.cfg.HiddenSize
+	d := len(ws.normWeight)
 	add(ws.x[lo*d:hi*d], ws.h[lo*d:hi*d])
 	normRows(ws, lo, hi)
 }
@@ -178,23 +208,22 @@ func addNormRows(ws *workspace, lo, hi int) {
 // keepRows rotates the queries and keys, and stores keys and values as the cache will hold them: attention reads rounded
 // rows also in the step that made them, or else the result would depend on how the text was cut into steps.
 func keepRows(ws *workspace, lo, hi int) {
-	c := &ws.stack.cfg
-	half := len(ws.stack.inverse)
-	width := (c.Heads + 2*c.KVHeads) * c.HeadDim
+	a := ws.shape
+	half, width := len(a.inverse), a.qkvWidth()
 	for r := lo; r < hi; r++ {
 		row := ws.qkv[r*width:][:width]
 		if half > 0 {
-			for h := range c.Heads + c.KVHeads {
-				rotate(row[h*c.HeadDim:][:c.HeadDim], ws.cos[r*half:][:half], ws.sin[r*half:][:half])
+			for h := range a.heads + a.kvHeads {
+				rotate(row[h*a.dim:][:a.dim], ws.cos[r*half:][:half], ws.sin[r*half:][:half])
 			}
 		}
-		keys := row[c.Heads*c.HeadDim:]
-		values := keys[c.KVHeads*c.HeadDim:]
+		keys := row[a.heads*a.dim:]
+		values := keys[a.kvHeads*a.dim:]
 		to, rows := ws.home(&ws.rows[r])
-		for h := range c.KVHeads {
+		for h := range a.kvHeads {
 			at := h*rows + ws.rows[r].slot
-			to.k.set(ws.cacheType, at, keys[h*c.HeadDim:][:c.HeadDim])
-			to.v.set(ws.cacheType, at, values[h*c.HeadDim:][:c.HeadDim])
+			to.k.set(ws.cacheType, at, keys[h*a.dim:][:a.dim])
+			to.v.set(ws.cacheType, at, values[h*a.dim:][:a.dim])
 		}
 	}
 }
@@ -204,12 +233,12 @@ func (ws *workspace) commit(rows int) {
 	if !ws.toCommit {
 		return
 	}
-	c, t := &ws.stack.cfg, &ws.commitTask
-	*t = commitTask{ws: ws, heads: c.KVHeads}
-	if rows*c.HeadDim >= 1<<13 {
+	a, t := ws.shape, &ws.commitTask
+	*t = commitTask{ws: ws, heads: a.kvHeads}
+	if rows*a.dim >= 1<<13 {
 		t.heads = 1
 	}
-	ws.crew.run(t, c.KVHeads/t.heads)
+	ws.crew.run(t, a.kvHeads/t.heads)
 }
 
 // commitTask is commit for some heads a part.
@@ -251,20 +280,24 @@ type workspace struct {
 
 	// One step of a stack.
 	stack         *stack
+	shape         *attentionShape // of the keys and values that are made
 	layer         int
 	segments      []segment
 	rows          []rowPlace
 	x             []float32 // [rows × d], the residual stream
 	normed        []float32 // [rows × d], where norms go: h, or x at the end
 	normWeight    []float32 // [d]
+	eps           float32
 	h             []float32 // [rows × d]
 	qkv           []float32 // [rows × (heads+2·kvHeads)·headDim]
 	mixed         []float32 // [rows × heads·headDim]
 	gateUp, gated []float32 // [rows × 2f], [rows × f]
 	cos, sin      []float32 // [rows × headDim/2]
-	fresh         kvLayer   // keys and values that must not take the place of others yet, or have no cache
-	slots         int       // its rows
-	toCommit      bool      // some of them belong in caches
+	memories      []memoryRows
+	recalled      int     // the memory whose queries are made
+	fresh         kvLayer // keys and values that must not take the place of others yet, or have no cache
+	slots         int     // its rows
+	toCommit      bool    // some of them belong in caches
 
 	schedule
 	logits      []float32
