@@ -78,11 +78,12 @@ def _bytes(spelling):
 class Tokenizer:
     """A byte-level BPE vocabulary. `encode` treats an added token in the text as that token, as Hugging Face does."""
 
-    def __init__(self, tokens, merges, added, digest=""):
+    def __init__(self, tokens, merges, added, source=b""):
         self.tokens = tokens  # id -> bytes
         self.merges = merges  # [(left bytes, right bytes)], first is strongest
         self.added = added  # content -> id
-        self.digest = digest  # SHA-256 of the file
+        self.source = source  # the file
+        self.digest = hashlib.sha256(source).hexdigest()
         self.vocab_size = max(max(tokens), max(added.values(), default=0)) + 1
         self.eos_token_id = added.get(EOS)
         self._id = {token: id for id, token in tokens.items()}
@@ -153,7 +154,7 @@ def load(path):
     tokens = {id: _bytes(spelling) for spelling, id in model["vocab"].items() if spelling not in added}
     merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
     merges = [(_bytes(left), _bytes(right)) for left, right in merges]
-    return Tokenizer(tokens, merges, added, hashlib.sha256(data).hexdigest())
+    return Tokenizer(tokens, merges, added, data)
 
 
 def save(path, merges):

@@ -13,15 +13,16 @@ def documents(spec):
     path, _, span = spec.partition("@")
     first, last = _span(spec, span)
     index, lines = 0, []
-    for line in _open(path):
-        if line.rstrip("\r\n") != SEPARATOR:
-            lines.append(line)
-            continue
-        if index >= first:
-            yield "".join(lines).removesuffix("\n")
-        index, lines = index + 1, []
-        if last is not None and index == last:
-            return
+    with open_text(path) as file:
+        for line in file:
+            if line.rstrip("\r\n") != SEPARATOR:
+                lines.append(line)
+                continue
+            if index >= first:
+                yield "".join(lines).removesuffix("\n")
+            index, lines = index + 1, []
+            if last is not None and index == last:
+                return
     if "".join(lines).strip():
         if index >= first:
             yield "".join(lines).removesuffix("\n")
@@ -30,7 +31,7 @@ def documents(spec):
         raise ValueError(f"{spec}: the file ends after {index} documents, before document {last}: shorten the range")
 
 
-def _open(path):
+def open_text(path):
     opener = lzma.open if path.endswith(".xz") else open
     return opener(path, "rt", encoding="utf-8", newline="\n")
 

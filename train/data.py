@@ -10,6 +10,7 @@ NAME.json     the manifest: dtype, vocabulary, hashes of tokenizer and data, doc
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import sys
@@ -36,6 +37,21 @@ class Packed:
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
 
+def encoded(texts, tokenizer):
+    """(text, ids) of each text; where Hugging Face's tokenizers is installed, by it, on all cores."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        for text in texts:
+            yield text, tokenizer.encode(text)
+        return
+    fast = Tokenizer.from_str(tokenizer.source.decode())
+    texts = iter(texts)
+    while some := list(itertools.islice(texts, 512)):
+        for text, encoding in zip(some, fast.encode_batch(some, add_special_tokens=False)):
+            yield text, encoding.ids
+
+
 def pack(specs, tokenizer, path):
     """Encodes the documents of `specs` (see corpus.py) and writes `path` (NAME.bin), NAME.offsets and NAME.json."""
     base = _base(path)
@@ -45,8 +61,8 @@ def pack(specs, tokenizer, path):
     offsets, text_bytes, digest = [0], 0, hashlib.sha256()
     with open(base + ".bin.tmp", "wb") as file:
         for spec in specs:
-            for text in corpus.documents(spec):
-                ids = array("H" if dtype == "uint16" else "I", tokenizer.encode(text))
+            for text, ids in encoded(corpus.documents(spec), tokenizer):
+                ids = array("H" if dtype == "uint16" else "I", ids)
                 ids.append(tokenizer.eos_token_id)
                 data = np.asarray(ids).astype("<" + np.dtype(dtype).str[1:]).tobytes()
                 file.write(data)

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 import model as reference
 
 _tables = {}
-_plain_rotate, _plain_attention = reference.rotate, reference.attention
+_plain_rotate, _plain_attention, _plain_memory = reference.rotate, reference.attention, reference.memory_attention
+_folds = {}  # (rows, rows of M) of a memory attention: rows that follow one another and see the same
 
 
 def rotate(x, theta):
@@ -22,6 +23,22 @@ def rotate(x, theta):
     cos, sin = table
     a, b = x.float().chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+
+
+def memory_attention(q, k, v, seen, window):
+    """q [B, H, n, d] on k and v [B, H, m, d]: row i sees rows 0 ... seen[i], of them the last `window` (0: all).
+
+    Where `fold` rows of each unit see the same they become heads of one row: then it is plain causal attention.
+    """
+    b, h, n, d = q.shape
+    fold = _folds.get((n, k.shape[2])) if q.is_cuda and q.dtype == torch.bfloat16 else None
+    if fold is None:
+        return _plain_memory(q, k, v, seen, window)
+    units = n // fold
+    q = q.reshape(b, h, units, fold, d).transpose(2, 3).reshape(b, h * fold, units, d)
+    k, v = (x[:, :, :units].repeat_interleave(fold, dim=1) for x in (k, v))
+    out = attention(q, k, v, window)
+    return out.view(b, h, fold, units, d).transpose(2, 3).reshape(b, h, n, d)
 
 
 def attention(q, k, v, window):
@@ -55,15 +72,17 @@ def check(device):
 def install(model, tokens, device="cuda"):
     """Gives every model of this process fused attention, and `model` tables for texts of `tokens` tokens."""
     check(device)
-    below = tokens
-    sizes = []
-    for level in model.cfg.levels:
-        units = below // level.chunk_size
-        sizes += [(units, level.encoder), (units * (level.prefix_length + level.chunk_size), level.decoder)]
-        below = units
-    if model.cfg.flat:
-        sizes = [(tokens, model.cfg.stack)]
+    cfg, units = model.cfg, [tokens]
+    sizes = [(tokens, s) for s in (cfg.stack, cfg.token_encoder) if s]
+    for level in cfg.levels:
+        units.append(units[-1] // level.chunk_size)
+        local = level.rows - (level.prefix_length > 0)  # rows of a unit that is a sequence of its own
+        sizes += [(units[-1], level.encoder), (units[-1] * level.rows if level.stream else local, level.decoder)]
     for n, stack in sizes:
         if stack.rope_theta:
             _tables[n, stack.rope_theta] = reference.rope_table(n, stack.head_dim, stack.rope_theta, torch.float32, device)
-    reference.rotate, reference.attention = rotate, attention
+    for l, level in enumerate(cfg.levels):
+        for m in level.decoder.memories:
+            if level.prefix_length == 0:
+                _folds[units[l], 1 + units[m.level]] = units[l] // units[m.level]
+    reference.rotate, reference.attention, reference.memory_attention = rotate, attention, memory_attention

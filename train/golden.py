@@ -3,14 +3,18 @@
 testdata/golden/NAME/ holds a model directory (config.json, model.safetensors or shards) and golden.safetensors:
 
 ids             I32 [T]         the text
+X0              F32 [T, d]      states of the token encoder, where there is one
 X1, X2, ...     F32 [units, D]  encoder states of the whole units
 Xhat0, ...      F32 [rows, W]   decoder outputs; Xhat0 one a token, above also for the unit that the text has begun
 logits          F32 [T, vocab]  row i predicts token i (flat: token i+1)
 
-and, where the decoders are chunk-local and there are two levels or more, greedy continuations:
+of some, a greedy continuation:
 
 prompt          I32 [P]         whole meta-contexts
 hiergen_tokens  I32 [n]         exact generation after the prompt
+
+and of those that RecGen can run:
+
 recgen_tokens   I32 [n]         RecGen after the prompt
 recgen_logits   F32 [n, vocab]  what each RecGen token was chosen from
 ragged_prompt   I32 [Q]         ends inside a meta-context
@@ -41,6 +45,15 @@ import tensors
 def stack(hidden, ffn, heads, kv, dim, layers=1, window=0, theta=10000.0):
     return photon.StackConfig(hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=kv,
                               head_dim=dim, intermediate_size=ffn, sliding_window=window, rope_theta=theta)
+
+
+def decoder(*args, memories=(), **kwargs):
+    return photon.DecoderConfig(**vars(stack(*args, **kwargs)), memories=list(memories))
+
+
+def memory(level, layers, heads, kv, dim, window=0, theta=0.0):
+    return photon.MemoryConfig(level=level, layers=layers, num_attention_heads=heads, num_key_value_heads=kv,
+                               head_dim=dim, sliding_window=window, rope_theta=theta)
 
 
 def level(chunk, prefix, chunker, encoder, decoder):
@@ -103,6 +116,63 @@ CASES = {
         vocab_size=61, embedding_size=12,
         levels=[level(2, 4, "concat", stack(24, 52, 4, 2, 8), stack(28, 44, 2, 1, 10, layers=2, window=13)),
                 level(2, 1, "linear", stack(32, 36, 2, 1, 16, layers=2), stack(24, 28, 4, 4, 6))]), 67, "BF16", shards=3),
+    # format 2
+    "flat-ministral-bf16": Case(photon.Config(
+        vocab_size=61, bos_token_id=1, eos_token_id=2,
+        stack=stack(24, 52, heads=4, kv=2, dim=8, layers=3, window=[7, 0, 7])), 71, "BF16"),
+    "flat-mistral-f32": Case(photon.Config(
+        vocab_size=61, eos_token_id=2, tie_word_embeddings=True,
+        stack=stack(24, 44, heads=3, kv=3, dim=8, layers=2, window=9)), 71, "F32"),
+    "token-encoder-local-f32": Case(photon.Config(
+        vocab_size=61, embedding_size=6, eos_token_id=2, token_encoder=stack(6, 20, 2, 1, 4, window=5),
+        levels=[level(4, 2, "concat", stack(24, 32, 4, 4, 6), stack(20, 28, 2, 2, 8)),
+                level(4, 2, "linear", stack(20, 36, 2, 2, 10), stack(24, 28, 3, 3, 8))]), 77, "F32", generate=True),
+    "memory0-added-stream-f32": Case(photon.Config(
+        vocab_size=61, embedding_size=20, eos_token_id=2, content="states",
+        token_encoder=stack(20, 28, 2, 2, 8, layers=2, window=[6, 3]),
+        levels=[level(4, 0, "linear", stack(24, 32, 4, 2, 6, layers=2, window=[9, 0]),
+                      decoder(20, 36, 4, 2, 6, layers=2, window=[4, 11], memories=[memory(0, [1], 6, 2, 4)]))]),
+        83, "F32", generate=True),
+    "memory1-added-local-tied-bf16": Case(photon.Config(
+        vocab_size=61, embedding_size=24, eos_token_id=60, tie_word_embeddings=True, content="states",
+        token_encoder=stack(24, 36, 3, 1, 8, window=7),
+        levels=[level(4, 0, "linear", stack(28, 44, 2, 1, 16),
+                      decoder(24, 36, 4, 1, 6, layers=2, memories=[memory(1, [0, 1], 4, 1, 8)])),
+                level(3, 0, "linear", stack(20, 36, 2, 2, 10),
+                      decoder(28, 28, 3, 3, 8, memories=[memory(2, [0], 2, 1, 6)]))]), 85, "BF16", generate=True),
+    "memory2-prefix-local-f16": Case(photon.Config(
+        vocab_size=61, embedding_size=6,
+        levels=[level(4, 2, "concat", stack(24, 36, 4, 2, 6),
+                      decoder(20, 44, 2, 2, 10, layers=2, memories=[memory(2, [1], 4, 4, 6)])),
+                level(2, 3, "linear", stack(28, 36, 2, 1, 16),
+                      decoder(24, 28, 4, 1, 8, memories=[memory(1, [0], 3, 1, 10, window=6)]))]),
+        77, "F16", generate=True),
+    "memory-window-rope-stream-bf16": Case(photon.Config(
+        vocab_size=73, embedding_size=10,
+        levels=[level(3, 1, "linear", stack(28, 44, 2, 1, 16, window=5),
+                      decoder(24, 40, 4, 2, 8, layers=3, window=9,
+                              memories=[memory(1, [0, 2], 4, 2, 6, window=4, theta=100.0),
+                                        memory(0, [0, 1], 3, 1, 8, window=7, theta=10000.0)])),
+                level(2, 0, "concat", stack(56, 44, 3, 3, 10),
+                      decoder(28, 36, 2, 2, 6, layers=2, window=[0, 0],
+                              memories=[memory(2, [1], 2, 2, 8, theta=500.0)]))]),
+        83, "BF16", generate=True),
+    "memory-states-bare-i8": Case(photon.Config(
+        vocab_size=61, embedding_size=36, content="states",
+        levels=[level(2, 1, "linear", stack(40, 52, 5, 5, 8, window=[3]),
+                      decoder(36, 52, 4, 2, 10, window=[13],
+                              memories=[memory(0, [0], 4, 2, 10), memory(2, [0], 3, 3, 12, theta=10000.0)])),
+                level(3, 2, "linear", stack(34, 52, 2, 2, 16), stack(40, 52, 3, 1, 10, layers=2))]),
+        67, "I8", keep="BF16"),
+    "three-memory-bf16": Case(photon.Config(
+        vocab_size=61, embedding_size=5,
+        levels=[level(4, 0, "concat", stack(20, 28, 2, 2, 10, window=7),
+                      decoder(24, 36, 4, 2, 6, layers=2, window=[0, 5],
+                              memories=[memory(3, [0], 2, 1, 6), memory(1, [1], 3, 3, 4, window=5, theta=10.0)])),
+                level(2, 4, "concat", stack(40, 28, 4, 1, 10),
+                      decoder(20, 28, 3, 1, 8, memories=[memory(3, [0], 2, 2, 8, window=2)])),
+                level(3, 0, "linear", stack(24, 36, 2, 2, 16),
+                      decoder(40, 28, 5, 5, 6, memories=[memory(2, [0], 4, 2, 6)]))]), 101, "BF16"),
 }
 
 
@@ -120,9 +190,10 @@ def _draw(name, shape, cfg, seed):
         return numbers.uniform(0.5, 1.5, shape)
     if name.endswith(".bias"):
         return _spread(numbers, shape, 0.3)
-    if "embed_tokens" in name and cfg.tie_word_embeddings and not name.startswith("encoder."):
+    head = "encoder." if cfg.content == "states" else ("decoder.", "model.")
+    if "embed_tokens" in name and cfg.tie_word_embeddings and name.startswith(head):
         return _spread(numbers, shape, 2.5 * shape[1] ** -0.5)
-    if "embed_tokens" in name or name == "start_latent":
+    if "embed_tokens" in name or name == "start_latent" or name.endswith(".sink"):
         return _spread(numbers, shape, 1.0)
     gain = {"q_proj": 1.6, "k_proj": 1.6, "lm_head": 2.5}.get(name.split(".")[-2], 1.1)
     return _spread(numbers, shape, gain * shape[1] ** -0.5)
@@ -228,6 +299,7 @@ def compute(name):
         prompt = ids[: len(ids) // meta * meta]
         reference["prompt"] = prompt
         reference["hiergen_tokens"] = hiergen(model, prompt, 3 * meta)
+    if case.generate and not cfg.news():
         reference["recgen_tokens"], reference["recgen_logits"] = recgen(model, prompt, 3)
         cut = meta // 3 + 1
         ragged = prompt[:-cut]

@@ -33,17 +33,73 @@ class StackConfig:
     num_key_value_heads: int
     head_dim: int
     intermediate_size: int
-    sliding_window: int = 0  # a row sees the last w rows, itself included; 0: all
+    sliding_window: Union[int, List[int]] = 0  # a row sees the last w rows, itself included; 0: all; or one a layer
     rope_theta: float = 10000.0  # 0: no rotation
+
+    @property
+    def windows(self):
+        """The window of each layer."""
+        w = self.sliding_window
+        return w if isinstance(w, list) else [w] * self.num_hidden_layers
+
+
+@dataclass
+class MemoryConfig:
+    """Decoder rows attend to the states of every finished unit of one level."""
+
+    level: int
+    layers: List[int]  # of the decoder, counted from 0
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    sliding_window: int = 0  # the last w of what can be seen; 0: all
+    rope_theta: float = 0.0
+
+
+@dataclass
+class DecoderConfig(StackConfig):
+    memories: List[MemoryConfig] = field(default_factory=list)
 
 
 @dataclass
 class LevelConfig:
     chunk_size: int
-    prefix_length: int
+    prefix_length: int  # rows that the condition becomes; 0: it is added to the rows of the children
     chunker: str  # "concat" or "linear"
     encoder: StackConfig
-    decoder: StackConfig
+    decoder: DecoderConfig
+
+    def __post_init__(self):
+        if not isinstance(self.decoder, DecoderConfig):  # one without memories
+            self.decoder = DecoderConfig(**asdict(self.decoder))
+
+    @property
+    def rows(self):
+        """Rows of a unit in the decoder, as they are numbered through the text."""
+        return self.prefix_length + self.chunk_size
+
+    @property
+    def stream(self):
+        return self.decoder.sliding_window != 0
+
+
+FLAT_TYPES = ("llama", "mistral", "ministral")
+
+
+def flat_windows(d):
+    """The window or windows of a flat model, from Hugging Face's keys."""
+    window, types, layers = d.get("sliding_window"), d.get("layer_types"), d["num_hidden_layers"]
+    if d["model_type"] == "llama" and (window or set(types or ()) - {"full_attention"}):
+        raise ValueError("config: model_type \"llama\" has no windows: \"mistral\" and \"ministral\" have")
+    if d["model_type"] != "ministral" or types is None:
+        return window or 0
+    if len(types) != layers or set(types) - {"full_attention", "sliding_attention"}:
+        raise ValueError(f"config: layer_types must name {layers} layers full_attention or sliding_attention")
+    return [window if kind == "sliding_attention" else 0 for kind in types]
+
+
+def read(kind, d):
+    return kind(**{k: v for k, v in d.items() if k in kind.__dataclass_fields__})
 
 
 @dataclass
@@ -54,6 +110,8 @@ class Config:
     tie_word_embeddings: bool = False
     bos_token_id: Optional[int] = None
     eos_token_id: Optional[Union[int, List[int]]] = None
+    content: str = "embedding"  # of the level-1 decoder's rows: "embedding", or "states" of the token encoder
+    token_encoder: Optional[StackConfig] = None
     levels: List[LevelConfig] = field(default_factory=list)
     stack: Optional[StackConfig] = None  # the one stack of a flat model
 
@@ -79,7 +137,7 @@ class Config:
         kind = d.get("model_type")
         shared = ("vocab_size", "rms_norm_eps", "tie_word_embeddings", "bos_token_id", "eos_token_id")
         common = {k: d[k] for k in shared if k in d}
-        if kind == "llama":
+        if kind in FLAT_TYPES:
             heads = d["num_attention_heads"]
             stack = StackConfig(
                 hidden_size=d["hidden_size"],
@@ -88,66 +146,114 @@ class Config:
                 num_key_value_heads=d.get("num_key_value_heads") or heads,
                 head_dim=d.get("head_dim") or d["hidden_size"] // heads,
                 intermediate_size=d["intermediate_size"],
+                sliding_window=flat_windows(d),
                 rope_theta=d.get("rope_theta", 10000.0),
             )
             cfg = cls(stack=stack, **common)
         elif kind == "photon":
-            if d.get("format_version") != 1:
-                raise ValueError(f"config: format_version {d.get('format_version')!r} is not supported, want 1")
+            version = d.get("format_version")
+            if version not in (1, 2):
+                raise ValueError(f"config: format_version {version!r} is not supported, want 1 or 2")
+            if d.get("token_encoder"):
+                common["token_encoder"] = read(StackConfig, d["token_encoder"])
             levels = []
             for level in d["levels"]:
-                stacks = {}
-                for side in ("encoder", "decoder"):
-                    names = StackConfig.__dataclass_fields__
-                    stacks[side] = StackConfig(**{k: v for k, v in level[side].items() if k in names})
                 sizes = {k: level[k] for k in ("chunk_size", "prefix_length", "chunker")}
-                levels.append(LevelConfig(**sizes, **stacks))
-            cfg = cls(embedding_size=d["embedding_size"], levels=levels, **common)
+                decoder = read(DecoderConfig, level["decoder"])
+                decoder.memories = [read(MemoryConfig, m) for m in decoder.memories]
+                levels.append(LevelConfig(encoder=read(StackConfig, level["encoder"]), decoder=decoder, **sizes))
+            cfg = cls(embedding_size=d["embedding_size"], content=d.get("content", "embedding"), levels=levels, **common)
+            news = [key for key in ("token_encoder", "content") if key in d] + cfg.news()
+            news += ["memories"] * any("memories" in level["decoder"] for level in d["levels"])
+            if version == 1 and news:
+                raise ValueError(f"config: format_version 1 does not know {news[0]}: it is 2")
         else:
-            raise ValueError(f"config: model_type {kind!r} is not supported, want \"photon\" or \"llama\"")
+            raise ValueError(f"config: model_type {kind!r} is not supported, want \"photon\" or one of {FLAT_TYPES}")
         cfg.check()
         return cfg
 
+    def news(self):
+        """What of this configuration format 1 does not have."""
+        stacks = [s for level in self.levels for s in (level.encoder, level.decoder)]
+        return (
+            ["token_encoder"] * bool(self.token_encoder)
+            + ["content"] * (self.content != "embedding")
+            + ["prefix_length 0"] * any(level.prefix_length == 0 for level in self.levels)
+            + ["memories"] * any(level.decoder.memories for level in self.levels)
+            + ["sliding_window of each layer"] * any(isinstance(s.sliding_window, list) for s in stacks)
+        )
+
     def to_dict(self):
-        d = {"model_type": "llama" if self.flat else "photon"}
         if self.flat:
-            d["architectures"] = ["LlamaForCausalLM"]
-            d["hidden_act"] = "silu"
-        else:
-            d["format_version"] = 1
-        d["vocab_size"] = self.vocab_size
-        if not self.flat:
-            d["embedding_size"] = self.embedding_size
-        d["rms_norm_eps"] = self.rms_norm_eps
-        d["tie_word_embeddings"] = self.tie_word_embeddings
+            return self.flat_dict()
+        d = {"model_type": "photon", "format_version": 2 if self.news() else 1, "vocab_size": self.vocab_size}
+        d["embedding_size"] = self.embedding_size
+        d.update(self.shared_dict())
+        if self.token_encoder:
+            d["token_encoder"] = asdict(self.token_encoder)
+        if self.content != "embedding":
+            d["content"] = self.content
+        d["levels"] = [asdict(level) for level in self.levels]
+        for level in d["levels"]:
+            if not level["decoder"]["memories"]:
+                del level["decoder"]["memories"]
+        return d
+
+    def shared_dict(self):
+        d = {"rms_norm_eps": self.rms_norm_eps, "tie_word_embeddings": self.tie_word_embeddings}
         for name in ("bos_token_id", "eos_token_id"):
             if getattr(self, name) is not None:
                 d[name] = getattr(self, name)
-        if self.flat:
-            d.update({k: v for k, v in asdict(self.stack).items() if k != "sliding_window"})
-        else:
-            d["levels"] = [asdict(level) for level in self.levels]
+        return d
+
+    def flat_dict(self):
+        windows = self.stack.windows
+        if len(set(windows) - {0}) > 1:
+            raise ValueError(f"config: a flat model has one window for all layers that have one, not {windows}")
+        kind = "ministral" if len(set(windows)) > 1 else "mistral" if windows[0] else "llama"
+        architecture = f"{kind.capitalize()}ForCausalLM"
+        d = {"model_type": kind, "architectures": [architecture], "hidden_act": "silu", "vocab_size": self.vocab_size}
+        d.update(self.shared_dict())
+        d.update({k: v for k, v in asdict(self.stack).items() if k != "sliding_window"})
+        if kind != "llama":
+            d["sliding_window"] = max(windows)
+        if kind == "ministral":
+            d["layer_types"] = ["sliding_attention" if w else "full_attention" for w in windows]
         return d
 
     def check(self):
         """Raises ValueError where the sizes do not fit together."""
-        below = self.embedding_size
+        below, first = self.embedding_size, self.levels[0] if self.levels else None
+        if self.token_encoder and self.token_encoder.hidden_size != below:
+            raise ValueError(f"config: token_encoder.hidden_size must be embedding_size {below}")
+        if self.content not in ("embedding", "states"):
+            raise ValueError(f"config: content {self.content!r} is unknown, want \"embedding\" or \"states\"")
+        if self.content == "states" and first.decoder.hidden_size != below:
+            raise ValueError(f"config: content \"states\" needs decoder.hidden_size of level 1 to be embedding_size {below}")
         for i, level in enumerate(self.levels):
             where, rows = f"config: levels[{i}]", level.chunk_size
-            if rows < 1 or level.prefix_length < 1:
-                raise ValueError(f"{where}: chunk_size {rows} and prefix_length {level.prefix_length} must be positive")
+            if rows < 1 or level.prefix_length < 0:
+                raise ValueError(f"{where}: chunk_size {rows} must be positive, prefix_length {level.prefix_length} not negative")
             if level.chunker not in ("concat", "linear"):
                 raise ValueError(f"{where}: chunker {level.chunker!r} is unknown, want \"concat\" or \"linear\"")
             if level.chunker == "concat" and level.encoder.hidden_size != rows * below:
                 raise ValueError(f"{where}: concat needs encoder.hidden_size {rows * below}, not {level.encoder.hidden_size}")
             if i > 0 and level.decoder.hidden_size != below:
                 raise ValueError(f"{where}: decoder.hidden_size must be {below}, not {level.decoder.hidden_size}")
-            if 0 < level.decoder.sliding_window < level.prefix_length + rows:
-                raise ValueError(f"{where}: decoder.sliding_window must be 0 or at least {level.prefix_length + rows}")
+            if any(0 < w < level.rows for w in level.decoder.windows):
+                raise ValueError(f"{where}: decoder.sliding_window must be 0 or at least {level.rows}")
+            for m in level.decoder.memories:
+                if not i <= m.level <= len(self.levels):
+                    raise ValueError(f"{where}: a memory's level must be {i} ... {len(self.levels)}, not {m.level}")
+                if not m.layers or sorted(set(m.layers)) != m.layers or not 0 <= m.layers[0] <= m.layers[-1] < level.decoder.num_hidden_layers:
+                    raise ValueError(f"{where}: a memory's layers must be increasing numbers of the decoder's layers, not {m.layers}")
             below = level.encoder.hidden_size
-        for stack in [s for level in self.levels for s in (level.encoder, level.decoder)] + [self.stack] * self.flat:
+        stacks = [s for level in self.levels for s in (level.encoder, level.decoder, *level.decoder.memories)]
+        for stack in stacks + [s for s in (self.stack, self.token_encoder) if s]:
             if stack.num_attention_heads % stack.num_key_value_heads or stack.head_dim % 2:
                 raise ValueError("config: num_key_value_heads must divide num_attention_heads, and head_dim be even")
+            if isinstance(stack.sliding_window, list) and len(stack.sliding_window) != stack.num_hidden_layers:
+                raise ValueError("config: a list sliding_window must have one window a layer")
 
 
 # --- a stack: causal LLaMA layers and a final norm -------------------------------------------
@@ -230,10 +336,10 @@ def attention(q, k, v, window):
 
 
 class Attention(nn.Module):
-    def __init__(self, s):
+    def __init__(self, s, window):
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = s.num_attention_heads, s.num_key_value_heads, s.head_dim
-        self.window, self.theta = s.sliding_window, s.rope_theta
+        self.window, self.theta = window, s.rope_theta
         self.q_proj = nn.Linear(s.hidden_size, self.heads * self.head_dim, bias=False)
         self.k_proj = nn.Linear(s.hidden_size, self.kv_heads * self.head_dim, bias=False)
         self.v_proj = nn.Linear(s.hidden_size, self.kv_heads * self.head_dim, bias=False)
@@ -263,10 +369,10 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
-    def __init__(self, s, eps):
+    def __init__(self, s, eps, window):
         super().__init__()
         self.input_layernorm = RMSNorm(s.hidden_size, eps)
-        self.self_attn = Attention(s)
+        self.self_attn = Attention(s, window)
         self.post_attention_layernorm = RMSNorm(s.hidden_size, eps)
         self.mlp = MLP(s)
         self.dropout = nn.Dropout(0.0)  # train.py sets its rate; nothing outside training knows of it
@@ -279,14 +385,101 @@ class Layer(nn.Module):
 class Stack(nn.Module):
     def __init__(self, s, eps):
         super().__init__()
-        self.layers = nn.ModuleList(Layer(s, eps) for _ in range(s.num_hidden_layers))
+        self.layers = nn.ModuleList(Layer(s, eps, window) for window in s.windows)
         self.norm = RMSNorm(s.hidden_size, eps)
 
-    def forward(self, x, select=lambda x: x):
-        """x [B, n, D] -> [B, n, D], or only the rows that select picks."""
+    def forward(self, x):
+        """x [B, n, D] -> [B, n, D]."""
         for layer in self.layers:
             x = layer(x)
-        return self.norm(select(x))
+        return self.norm(x)
+
+
+# --- memory: decoder rows attend to the states of finished units ------------------------------
+
+
+class Memory(nn.Module):
+    """Keys and values of M = [sink ; states of a level], which the decoder layers that read them share."""
+
+    def __init__(self, c, width, eps):
+        super().__init__()
+        self.kv_heads, self.head_dim, self.theta = c.num_key_value_heads, c.head_dim, c.rope_theta
+        self.level, self.window = c.level, c.sliding_window
+        self.sink = nn.Parameter(torch.zeros(width))
+        self.norm = RMSNorm(width, eps)
+        self.k_proj = nn.Linear(width, self.kv_heads * self.head_dim, bias=False)
+        self.v_proj = nn.Linear(width, self.kv_heads * self.head_dim, bias=False)
+
+    def forward(self, states):
+        """states [B, n, D] -> keys and values of M [B, kv heads, 1+n, head_dim]."""
+        b = states.shape[0]
+        m = self.norm(torch.cat((self.sink.to(states.dtype).expand(b, 1, -1), states), dim=1))
+        k = self.k_proj(m).view(b, -1, self.kv_heads, self.head_dim).transpose(1, 2)
+        v = self.v_proj(m).view(b, -1, self.kv_heads, self.head_dim).transpose(1, 2)
+        return rotate_at(k, torch.arange(m.shape[1], device=m.device), self.theta), v
+
+
+def rotate_at(x, positions, theta):
+    """RoPE, half-split, on x [B, H, n, head_dim] at positions [n]."""
+    if theta == 0:
+        return x
+    wide = torch.promote_types(x.dtype, torch.float32)
+    frequency = theta ** (-torch.arange(0, x.shape[3], 2, dtype=torch.float64, device=x.device) / x.shape[3])
+    angle = positions[:, None].double() * frequency
+    cos, sin = angle.cos().to(wide), angle.sin().to(wide)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+
+
+def memory_attention(q, k, v, seen, window):
+    """q [B, H, n, d] on k and v [B, H, m, d]: row i sees rows 0 ... seen[i], of them the last `window` (0: all)."""
+    ahead = seen[:, None] - torch.arange(k.shape[2], device=q.device)[None, :]
+    visible = (ahead >= 0) & (ahead < (window or k.shape[2] + 1))
+    return softmax_attention(q, k, v, bias_of(visible, q.dtype))
+
+
+class MemoryAttention(nn.Module):
+    def __init__(self, c, width, eps):
+        super().__init__()
+        self.heads, self.head_dim, self.theta, self.window = c.num_attention_heads, c.head_dim, c.rope_theta, c.sliding_window
+        self.norm = RMSNorm(width, eps)
+        self.q_proj = nn.Linear(width, self.heads * self.head_dim, bias=False)
+        self.o_proj = nn.Linear(self.heads * self.head_dim, width, bias=False)
+
+    def forward(self, x, k, v, seen):
+        """x [B, n, W] -> what is added to it; seen [n] is the last row of M that each row sees."""
+        b, n, _ = x.shape
+        q = self.q_proj(self.norm(x)).view(b, n, self.heads, self.head_dim).transpose(1, 2)
+        q = rotate_at(q, seen, self.theta)
+        if k.shape[1] != self.heads:  # query head a reads key/value head a / group
+            k, v = (y.repeat_interleave(self.heads // y.shape[1], dim=1) for y in (k, v))
+        out = memory_attention(q, k, v, seen, self.window)
+        return self.o_proj(out.transpose(1, 2).reshape(b, n, -1))
+
+
+class Decoder(Stack):
+    """A stack whose layers may read memories, of sequences that may be cut into units."""
+
+    def __init__(self, s, eps, widths):
+        super().__init__(s, eps)
+        if s.memories:
+            self.memories = nn.ModuleList(Memory(m, widths[m.level], eps) for m in s.memories)
+        for e, m in enumerate(s.memories):
+            for n in m.layers:
+                layer = self.layers[n]
+                if not hasattr(layer, "memory_attn"):
+                    layer.memory_attn = nn.ModuleDict()
+                layer.memory_attn[str(e)] = MemoryAttention(m, s.hidden_size, eps)
+
+    def forward(self, x, unit=0, memories=(), seen=()):
+        """x [B, n, W] -> [B, n, W]; every `unit` rows are a sequence of their own (0: all are one)."""
+        shape = x.shape
+        for layer in self.layers:
+            if hasattr(layer, "memory_attn"):
+                for e, attend in layer.memory_attn.items():
+                    x = x + layer.dropout(attend(x, *memories[int(e)], seen[int(e)]))
+            x = layer(x.view(-1, unit, shape[2])).view(shape) if unit else layer(x)
+        return self.norm(x)
 
 
 # --- a level: chunker and encoder going up, converter and decoder coming down ----------------
@@ -303,37 +496,44 @@ class LinearChunker(nn.Module):
 
 
 class Level(nn.Module):
-    def __init__(self, c, width_below, eps):
+    def __init__(self, c, widths, i, eps):
+        """widths[k] is the width of the states of level k; this is level i+1."""
         super().__init__()
-        self.chunk, self.prefix = c.chunk_size, c.prefix_length
-        self.stream = c.decoder.sliding_window > 0
+        self.chunk, self.prefix, self.stream = c.chunk_size, c.prefix_length, c.stream
         width, width_down = c.encoder.hidden_size, c.decoder.hidden_size
-        self.chunker = LinearChunker(self.chunk * width_below, width, eps) if c.chunker == "linear" else nn.Identity()
+        self.chunker = LinearChunker(self.chunk * widths[i], width, eps) if c.chunker == "linear" else nn.Identity()
         self.encoder = Stack(c.encoder, eps)
-        self.converter = nn.Linear(width, self.prefix * width_down)
-        self.decoder = Stack(c.decoder, eps)
+        self.converter = nn.Linear(width, (self.prefix or self.chunk) * width_down)
+        self.decoder = Decoder(c.decoder, eps, widths)
 
     def encode(self, below):
         """below [B, n*C, D_below] -> states of the n units [B, n, D]."""
         b, rows, width = below.shape
         return self.encoder(self.chunker(below.reshape(b, rows // self.chunk, self.chunk * width)))
 
-    def decode(self, condition, content):
-        """condition [B, n, D], content [B, n*C, W] -> Xhat of the children [B, n*C, W]."""
+    def decode(self, condition, content, states, sizes):
+        """condition [B, n, D], content [B, n*C, W] -> Xhat of the children [B, n*C, W].
+
+        states[k] are those of level k, whose units hold sizes[k] children of this level.
+        """
         b, n, _ = condition.shape
-        width = content.shape[-1]
-        prefix = self.converter(condition).view(b, n, self.prefix, width)
-        rows = torch.cat((prefix, content.view(b, n, self.chunk, width)), dim=2)
-        first = self.prefix - 1  # the last prefix row predicts the first child
-        if self.stream:
-            size = self.prefix + self.chunk
-            out = self.decoder(
-                rows.reshape(b, n * size, width),
-                lambda x: x.view(b, n, size, width)[:, :, first : first + self.chunk],
-            )
-        else:  # every unit a sequence of its own; its last child predicts nothing
-            out = self.decoder(rows[:, :, :-1].reshape(b * n, first + self.chunk, width), lambda x: x[:, first:])
-        return out.reshape(b, n * self.chunk, width)
+        width, chunk, prefix = content.shape[-1], self.chunk, self.prefix
+        converted = self.converter(condition).view(b, n, prefix or chunk, width)
+        children = torch.arange(n * chunk, device=content.device).view(n, chunk)
+        if prefix == 0:  # the condition is added to the rows of the children, each of which holds the child before
+            rows = F.pad(content, (0, 0, 1, -1)).view(b, n, chunk, width) + converted
+            before, first = children, 0
+        else:  # the last prefix row predicts the first child
+            rows = torch.cat((converted, content.view(b, n, chunk, width)), dim=2)
+            before, first = torch.cat((children[:, :1].expand(n, prefix), children + 1), dim=1), prefix - 1
+            if not self.stream:  # every unit is a sequence of its own; its last child predicts nothing
+                rows, before = rows[:, :, :-1], before[:, :-1]
+        size, before = rows.shape[2], before.reshape(-1)
+        read = getattr(self.decoder, "memories", [])
+        memories = [m(states[m.level]) for m in read]
+        seen = [torch.div(before, sizes[m.level], rounding_mode="floor") for m in read]
+        x = self.decoder(rows.reshape(b, n * size, width), 0 if self.stream else size, memories, seen)
+        return x.view(b, n, size, width)[:, :, first : first + chunk].reshape(b, n * chunk, width)
 
 
 # --- models ----------------------------------------------------------------------------------
@@ -403,7 +603,7 @@ class LanguageModel(nn.Module):
             elif "embed_tokens" in name and self.cfg.tie_word_embeddings and p is self.output_embedding().embed_tokens.weight:
                 # A tied head sees its own input token: keep that logit small.
                 normal(p, min(0.02, 2.0 / p.shape[1]))
-            elif "embed_tokens" in name or name in ("start_latent", "lm_head.weight"):
+            elif "embed_tokens" in name or name in ("start_latent", "lm_head.weight") or name.endswith(".sink"):
                 normal(p, 0.02)
             elif name.endswith(("o_proj.weight", "down_proj.weight")):
                 layers = depth[name.rsplit(".layers.", 1)[0]]
@@ -440,18 +640,18 @@ class Photon(LanguageModel):
         super().__init__()
         self.cfg = cfg
         self.encoder = Embedding(cfg.vocab_size, cfg.embedding_size)
-        below, levels = cfg.embedding_size, []
-        for level in cfg.levels:
-            levels.append(Level(level, below, cfg.rms_norm_eps))
-            below = level.encoder.hidden_size
-        self.levels = nn.ModuleList(levels)
-        self.start_latent = nn.Parameter(torch.zeros(below))
-        self.decoder = Embedding(cfg.vocab_size, cfg.levels[0].decoder.hidden_size)
+        if cfg.token_encoder:
+            self.token_encoder = Stack(cfg.token_encoder, cfg.rms_norm_eps)
+        widths = [cfg.embedding_size] + [level.encoder.hidden_size for level in cfg.levels]
+        self.levels = nn.ModuleList(Level(level, widths, i, cfg.rms_norm_eps) for i, level in enumerate(cfg.levels))
+        self.start_latent = nn.Parameter(torch.zeros(widths[-1]))
+        if cfg.content == "embedding":
+            self.decoder = Embedding(cfg.vocab_size, cfg.levels[0].decoder.hidden_size)
         if not cfg.tie_word_embeddings:
             self.lm_head = nn.Linear(cfg.levels[0].decoder.hidden_size, cfg.vocab_size, bias=False)
 
     def output_embedding(self):
-        return self.decoder
+        return self.decoder if self.cfg.content == "embedding" else self.encoder
 
     def hidden(self, ids):
         """X1 ... XL and Xhat0 ... Xhat(L-1) of ids padded on the right to whole meta-contexts; Xhat0 cut to T."""
@@ -459,17 +659,26 @@ class Photon(LanguageModel):
         padded = F.pad(ids, (0, -tokens % self.cfg.meta_context))
 
         x, out = self.encoder(padded), {}
+        if self.cfg.token_encoder:
+            x = self.token_encoder(x)
+        states = [x]
         for l, level in enumerate(self.levels, 1):
             x = out[f"X{l}"] = level.encode(x)
+            states.append(x)
 
         # The top is conditioned on the unit before (start_latent for the first), what lies below
         # on what was decoded for the unit itself.
         start = self.start_latent.to(x.dtype).expand(x.shape[0], 1, -1)
         condition = torch.cat((start, x[:, :-1]), dim=1)
         for l in range(len(self.levels), 0, -1):
-            content = out[f"X{l - 1}"] if l > 1 else self.decoder(padded)
-            condition = out[f"Xhat{l - 1}"] = self.levels[l - 1].decode(condition, content)
+            content = self.decoder(padded) if l == 1 and self.cfg.content == "embedding" else states[l - 1]
+            sizes = {l - 1: 1}
+            for k in range(l, len(self.levels) + 1):
+                sizes[k] = sizes[k - 1] * self.levels[k - 1].chunk
+            condition = out[f"Xhat{l - 1}"] = self.levels[l - 1].decode(condition, content, states, sizes)
         out["Xhat0"] = out["Xhat0"][:, :tokens]
+        if self.cfg.token_encoder:
+            out["X0"] = states[0][:, :tokens]
         return out
 
     def states(self, ids):

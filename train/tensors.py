@@ -13,7 +13,10 @@ def shapes(cfg):
         out.update(_stack("model.", cfg.stack))
     else:
         out["encoder.embed_tokens.weight"] = (vocab, cfg.embedding_size)
+        if cfg.token_encoder:
+            out.update(_stack("token_encoder.", cfg.token_encoder))
         below = cfg.embedding_size
+        widths = [below] + [level.encoder.hidden_size for level in cfg.levels]
         for i, level in enumerate(cfg.levels):
             at, above = f"levels.{i}.", level.encoder.hidden_size
             if level.chunker == "linear":
@@ -21,14 +24,17 @@ def shapes(cfg):
                 out[at + "chunker.proj.weight"] = (above, level.chunk_size * below)
                 out[at + "chunker.proj.bias"] = (above,)
             out.update(_stack(at + "encoder.", level.encoder))
-            rows = level.prefix_length * level.decoder.hidden_size
+            rows = (level.prefix_length or level.chunk_size) * level.decoder.hidden_size
             out[at + "converter.weight"] = (rows, above)
             out[at + "converter.bias"] = (rows,)
             out.update(_stack(at + "decoder.", level.decoder))
+            for e, memory in enumerate(level.decoder.memories):
+                out.update(_memory(at + "decoder.", e, memory, widths[memory.level], level.decoder.hidden_size))
             below = above
         width = cfg.levels[0].decoder.hidden_size
         out["start_latent"] = (below,)
-        out["decoder.embed_tokens.weight"] = (vocab, width)
+        if cfg.content == "embedding":
+            out["decoder.embed_tokens.weight"] = (vocab, width)
     if not cfg.tie_word_embeddings:
         out["lm_head.weight"] = (vocab, width)
     return out
@@ -36,6 +42,23 @@ def shapes(cfg):
 
 def count(cfg):
     return sum(prod(shape) for shape in shapes(cfg).values())
+
+
+def _memory(at, e, m, width, decoder_width):
+    queries, keys = m.num_attention_heads * m.head_dim, m.num_key_value_heads * m.head_dim
+    memory = f"{at}memories.{e}."
+    out = {
+        memory + "sink": (width,),
+        memory + "norm.weight": (width,),
+        memory + "k_proj.weight": (keys, width),
+        memory + "v_proj.weight": (keys, width),
+    }
+    for n in m.layers:
+        layer = f"{at}layers.{n}.memory_attn.{e}."
+        out[layer + "norm.weight"] = (decoder_width,)
+        out[layer + "q_proj.weight"] = (queries, decoder_width)
+        out[layer + "o_proj.weight"] = (decoder_width, queries)
+    return out
 
 
 def _stack(at, s):

@@ -44,7 +44,7 @@ class Golden(unittest.TestCase):
     def test_recgen_starts_as_hiergen_and_leaves_it(self):
         """The first unit is exact; the next ones are predicted from predictions."""
         for name, case in golden.CASES.items():
-            if not case.generate:
+            if not case.generate or case.config.news():
                 continue
             file = os.path.join(DIRECTORY, name, "golden.safetensors")
             stored = {key: x.tolist() for key, (_, x) in tensorfile.read(file).items()}

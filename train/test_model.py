@@ -58,7 +58,7 @@ class Causality(unittest.TestCase):
         cfg = golden.CASES[name].config
         model = photon.build(cfg).double()
         model.load_state_dict({k: torch.from_numpy(x) for k, x in golden.random_weights(cfg, name).items()})
-        length = 2 * cfg.meta_context + max(3, cfg.meta_context // 2)
+        length = 24 if cfg.flat else 2 * cfg.meta_context + max(3, cfg.meta_context // 2)
         ids = ids_for(cfg, 1, length).repeat(length + 1, 1)
         ids.diagonal().add_(1 + cfg.vocab_size // 2).remainder_(cfg.vocab_size)
         logits = model(ids)
@@ -74,9 +74,10 @@ class Causality(unittest.TestCase):
                 self.assertGreater(after.min().item(), 1e-7)
 
     def test_no_blind_spot(self):
-        """Where the top encoder sees all, each token depends on every token before it."""
+        """Where a layer of the top encoder sees all, each token depends on every token before it."""
         for name, case in golden.CASES.items():
-            if not case.config.flat and case.config.levels[-1].encoder.sliding_window:
+            cfg = case.config
+            if all((cfg.stack if cfg.flat else cfg.levels[-1].encoder).windows):
                 continue
             with self.subTest(model=name):
                 moved, cfg = self.moved(name)
@@ -122,6 +123,63 @@ class Names(unittest.TestCase):
         for name, case in golden.CASES.items():
             with self.subTest(model=name):
                 self.assertEqual(photon.Config.from_dict(case.config.to_dict()), case.config)
+
+    def test_format_1_does_not_know_the_keys_of_format_2(self):
+        for name, case in golden.CASES.items():
+            if case.config.news():
+                with self.subTest(model=name), self.assertRaisesRegex(ValueError, "format_version 1 does not know"):
+                    photon.Config.from_dict({**case.config.to_dict(), "format_version": 1})
+        old = golden.CASES["photon-local-f32"].config.to_dict()
+        for key, value in (("content", "embedding"), ("token_encoder", None)):
+            with self.subTest(key=key), self.assertRaisesRegex(ValueError, f"does not know {key}"):
+                photon.Config.from_dict({**old, key: value})
+        old["levels"][1]["decoder"]["memories"] = []
+        with self.assertRaisesRegex(ValueError, "does not know memories"):
+            photon.Config.from_dict(old)
+
+    def test_what_does_not_fit_together_is_refused(self):
+        def change(name, why, *path_and_value):
+            *path, key, value = path_and_value
+            spec = golden.CASES[name].config.to_dict()
+            at = spec
+            for step in path:
+                at = at[step]
+            at[key] = value
+            with self.subTest(model=name, key=key, value=value), self.assertRaisesRegex(ValueError, why):
+                photon.Config.from_dict(spec)
+
+        added, memory = ["levels", 0, "decoder"], ["levels", 0, "decoder", "memories", 0]
+        change("memory0-added-stream-f32", "token_encoder.hidden_size", "token_encoder", "hidden_size", 24)
+        change("memory0-added-stream-f32", "content", "content", "tokens")
+        change("memory1-added-local-tied-bf16", "content .*states", *added, "hidden_size", 28)
+        change("memory0-added-stream-f32", "at least 4", *added, "sliding_window", [0, 3])
+        change("memory0-added-stream-f32", "one window a layer", *added, "sliding_window", [0])
+        change("memory0-added-stream-f32", "one window a layer", "token_encoder", "sliding_window", [0, 1, 2])
+        change("memory0-added-stream-f32", "memory's level", *memory, "level", 2)
+        change("three-memory-bf16", "memory's level", "levels", 2, "decoder", "memories", 0, "level", 1)
+        change("memory0-added-stream-f32", "memory's layers", *memory, "layers", [])
+        change("memory0-added-stream-f32", "memory's layers", *memory, "layers", [1, 1])
+        change("memory0-added-stream-f32", "memory's layers", *memory, "layers", [1, 0])
+        change("memory0-added-stream-f32", "memory's layers", *memory, "layers", [2])
+        change("memory0-added-stream-f32", "must divide", *memory, "num_key_value_heads", 4)
+        change("memory0-added-stream-f32", "be even", *memory, "head_dim", 5)
+        change("memory0-added-stream-f32", "not negative", "levels", 0, "prefix_length", -1)
+        change("flat-ministral-bf16", "layer_types", "layer_types", ["full_attention"])
+        change("flat-ministral-bf16", "layer_types", "layer_types", ["chunked_attention"] * 3)
+
+    def test_windows_of_flat_models(self):
+        cfg = golden.CASES["flat-ministral-bf16"].config
+        spec = cfg.to_dict()
+        self.assertEqual((spec["sliding_window"], cfg.stack.windows), (7, [7, 0, 7]))
+        cfg.stack = photon.StackConfig(**{**vars(cfg.stack), "sliding_window": [7, 0, 5]})
+        with self.assertRaisesRegex(ValueError, "one window"):
+            cfg.to_dict()
+        for change in ({"layer_types": None}, {"sliding_window": None}):  # each leaves what "llama" does not have
+            with self.assertRaisesRegex(ValueError, "no windows"):
+                photon.Config.from_dict({**spec, "model_type": "llama", **change})
+        plain = {**spec, "model_type": "llama", "sliding_window": None, "layer_types": ["full_attention"] * 3}
+        self.assertEqual(photon.Config.from_dict(plain).stack.windows, [0, 0, 0])
+        self.assertEqual(photon.Config.from_dict({**plain, "model_type": "mistral"}).stack.windows, [0, 0, 0])
 
 
 if __name__ == "__main__":

@@ -126,6 +126,20 @@ class Budget:
         self.began, self.worked = state["began"], state["worked"]
 
 
+class Windows:
+    """The windows of the level-1 decoder, which a curriculum narrows for a while."""
+
+    def __init__(self, model, near):
+        self.layers = model.levels[0].decoder.layers if near else []
+        self.near, self.own = near, [layer.self_attn.window for layer in self.layers]
+
+    def narrow(self, wanted):
+        for layer, own in zip(self.layers, self.own):
+            window = self.near if wanted else own
+            if layer.self_attn.window != window:  # compiled code is made anew
+                layer.self_attn.window = window
+
+
 class Loss(nn.Module):
     """The model's loss as a forward pass, which is what DDP wraps."""
 
@@ -193,6 +207,8 @@ def arguments(argv):
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 on a GPU, float32 on a CPU")
     parser.add_argument("--threads", type=int, default=1, help="a process, on a CPU")
     parser.add_argument("--compile", action="store_true", help="fused attention and compiled code, on a GPU: more than twice as fast")
+    parser.add_argument("--curriculum", metavar="W,SHARE", help="a window of W rows in the level-1 decoder for the first SHARE of the budget: "
+                        "what is further back must come from above")
     parser.add_argument("--pause", type=float, metavar="SECONDS", help="stop so long after the start, to be resumed")
     parser.add_argument("--log-every", type=int, default=20, help="steps")
     parser.add_argument("--evaluate-every", type=float, default=300, help="seconds")
@@ -253,6 +269,8 @@ def main(argv=None):
         budget.resume(state["budget"])
         if state["drawn_from"] == drawn_from:  # from other data it draws anew
             mixture.skip(state["rows"])
+    near, widen_at = (float(x) for x in options.curriculum.split(",")) if options.curriculum else (0, 0)
+    windows = Windows(model, int(near))
     loss_of = Loss(model, options.alpha)
     if options.compile:
         import fast
@@ -295,6 +313,7 @@ def main(argv=None):
         if done:
             break
 
+        windows.narrow(share < widen_at)
         factor = rate(share, step, options)
         for optimiser in optimisers:
             optimiser.zero_grad(set_to_none=True)

@@ -98,6 +98,9 @@ func (c *console) run(v verb, args []string) error {
 		fmt.Fprintf(c.stdout, "photon %s %s\n\n%s.\n\n", v.name, v.arguments, strings.ToUpper(v.summary[:1])+v.summary[1:])
 		f.SetOutput(c.stdout)
 		f.PrintDefaults()
+		if f.Usage != nil { // what a verb says below its flags
+			f.Usage()
+		}
 		return nil
 	case err != nil:
 		return usageError{fmt.Errorf("%s: %w: see photon help %s", v.name, err, v.name)}

@@ -9,34 +9,45 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/photon-lm/photon"
+	"github.com/photon-lm/photon/models"
 )
 
 // slowNats is minus the log-probability of a document, from the logits of its one pass. A flat model says nothing of the first token.
 func slowNats(t *testing.T, m *photon.Model, document string) (nats float64, tokens int) {
 	t.Helper()
-	ids := m.Tokenizer().Encode(document)
+	for _, n := range tokenNats(t, m, m.Tokenizer().Encode(document)) {
+		if n == n {
+			nats, tokens = nats+n, tokens+1
+		}
+	}
+	return nats, tokens
+}
+
+// tokenNats is minus the log-probability of each token of a text; NaN where a flat model says nothing.
+func tokenNats(t *testing.T, m *photon.Model, ids []int) (nats []float64) {
+	t.Helper()
 	logits, err := m.Logits(context.Background(), ids)
 	if err != nil {
 		t.Fatal(err)
 	}
 	vocab := m.Config().VocabSize
-	predicted := ids
 	if m.Config().Flat() {
-		predicted = ids[1:]
+		nats, ids = append(nats, math.NaN()), ids[1:]
 	}
-	for i, id := range predicted {
+	for i, id := range ids {
 		row := logits[i*vocab:][:vocab]
 		sum := 0.0
 		for _, v := range row {
 			sum += math.Exp(float64(v))
 		}
-		nats += math.Log(sum) - float64(row[id])
+		nats = append(nats, math.Log(sum)-float64(row[id]))
 	}
-	return nats, len(predicted)
+	return nats
 }
 
 func TestScore(t *testing.T) {
@@ -85,6 +96,149 @@ func TestScore(t *testing.T) {
 				want(t, out, "not counted")
 			}
 		})
+	}
+}
+
+// scoreJSON runs photon score -json.
+func scoreJSON[T any](t *testing.T, text string, args ...string) (s T) {
+	t.Helper()
+	out, _ := call(t, 0, text, append([]string{"score", "-json"}, args...)...)
+	if err := json.Unmarshal([]byte(out), &s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// Each token is scored once, in the first window that holds it: what that shares with the window before is its context.
+func TestScoreWindows(t *testing.T) {
+	text := strings.Repeat("A text, of some length; ", 15)
+	for name, cfg := range map[string]photon.Config{"hierarchical": hierarchical, "flat": flat} {
+		dir := makeModel(t, cfg)
+		m, err := photon.Load(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		ids := m.Tokenizer().Encode(text)
+		all := len(ids)
+		for _, cut := range []windows{{64, 64}, {64, 63}, {100, 37}, {50, 1}, {all - 1, 5}, {all, 7}, {1000, 10}} {
+			var sum float64
+			var tokens, unscored int
+			for begin, end := 0, 0; end < len(ids); begin += cut.stride {
+				done := end
+				end = min(begin+cut.context, len(ids))
+				for _, n := range tokenNats(t, m, ids[begin:end])[done-begin:] {
+					if n == n {
+						sum, tokens = sum+n, tokens+1
+					} else {
+						unscored++
+					}
+				}
+			}
+			context, stride := strconv.Itoa(cut.context), strconv.Itoa(cut.stride)
+			s := scoreJSON[score](t, text, "-model", dir, "-context", context, "-stride", stride, "-")
+			if math.Abs(s.Nats-sum) > 1e-5*sum || s.Tokens != tokens || s.Unscored != unscored || s.Bytes != tokens {
+				t.Errorf("%s, %v: %+v, want %g nats, %d tokens, %d unscored", name, cut, s, sum, tokens, unscored)
+			}
+		}
+		beside := scoreJSON[score](t, text, "-model", dir, "-context", "50", "-")
+		same := scoreJSON[score](t, text, "-model", dir, "-context", "50", "-stride", "50", "-")
+		if same.Nats != beside.Nats {
+			t.Errorf("%s: stride 50: %v, the default for windows of 50: %v", name, same, beside)
+		}
+	}
+}
+
+func TestScoreByPosition(t *testing.T) {
+	dir := makeModel(t, hierarchical)
+	m, err := photon.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	docs := []string{strings.Repeat("long ", 60), "short"} // 300 tokens and 5
+	want := []span{{0, 64, 69, 0}, {64, 256, 192, 0}, {256, 1024, 44, 0}}
+	for _, d := range docs {
+		for i, n := range tokenNats(t, m, m.Tokenizer().Encode(d)) {
+			for j := range want {
+				if want[j].From <= i && i < want[j].To {
+					want[j].Nats += n / float64(want[j].Tokens)
+				}
+			}
+		}
+	}
+	text := docs[0] + "\n<|endoftext|>\n" + docs[1]
+	s := scoreJSON[score](t, text, "-model", dir, "-by", "position", "-")
+	if len(s.ByPosition) != len(want) {
+		t.Fatalf("%v, want %v", s.ByPosition, want)
+	}
+	for i, got := range s.ByPosition {
+		if math.Abs(got.Nats-want[i].Nats) > 1e-5 {
+			t.Errorf("%v, want %v", got, want[i])
+		}
+		if got.Nats = want[i].Nats; got != want[i] {
+			t.Errorf("%v, want %v", got, want[i])
+		}
+	}
+	if s.Words != 61 || math.Abs(s.WordPerplexity-math.Exp(s.Nats/61)) > 1e-9*s.WordPerplexity {
+		t.Errorf("%d words, word perplexity %g, want 61, exp(%g / 61)", s.Words, s.WordPerplexity, s.Nats)
+	}
+	out, _ := call(t, 0, text, "score", "-model", dir, "-by", "position", "-")
+	if !strings.Contains(out, "256-1,024") || strings.Contains(out, "1,024-4,096") {
+		t.Error(out)
+	}
+}
+
+func TestScoreUsage(t *testing.T) {
+	for args, why := range map[string]string{
+		"-stride 5 -":             "without -context",
+		"-context 5 -stride 6 -":  "more than -context",
+		"-context -1 -":           "0 or more",
+		"-by weight -":            "position",
+		"-lambada -by position -": "-lambada goes without",
+		"-lambada -context 50 - ": "-lambada goes without",
+		"-context 5":              "one file of text",
+	} {
+		_, errs := call(t, exitUsage, "", append([]string{"score"}, strings.Fields(args)...)...)
+		want(t, errs, why)
+	}
+	out, _ := call(t, 0, "", "help", "score")
+	want(t, out, "exp(nats / words)", "-stride")
+}
+
+func TestScoreLambada(t *testing.T) {
+	text := `{"text": "Once upon a time"}` + "\n" + `{"id": 7, "text": "Once upon a rhinoceros\n"}` + "\n"
+	m, err := photon.LoadFS(models.Stories())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	nats, tokens := 0.0, 0
+	given := len(m.Tokenizer().Encode("Once upon a"))
+	for _, text := range []string{"Once upon a time", "Once upon a rhinoceros"} {
+		ids := m.Tokenizer().Encode(text)
+		for _, n := range tokenNats(t, m, ids)[given:] {
+			nats, tokens = nats+n, tokens+1
+		}
+	}
+	s := scoreJSON[lastWords](t, text, "-lambada", "-")
+	if math.Abs(s.Nats-nats) > 1e-4 || s.Tokens != tokens || s.Texts != 2 || s.Correct != 1 || s.Accuracy != 0.5 {
+		t.Errorf("%+v, want %g nats, %d tokens, 1 of 2 correct", s, nats, tokens)
+	}
+	if want := math.Exp(s.Nats / 2); math.Abs(s.Perplexity-want) > 1e-9*want {
+		t.Errorf("perplexity %g, want %g", s.Perplexity, want)
+	}
+	out, _ := call(t, 0, text, "score", "-lambada", "-")
+	want(t, out, "accuracy    0.5000", "perplexity", "texts       2")
+	for text, why := range map[string]string{
+		"":                              "no text",
+		`{"text": "one"}`:               "no last word",
+		`{"text": "one two"} {"no": 1}`: "object 2",
+		"plain text":                    "object 1",
+		"\xfd7zXZ\x00\x00 rest":         "xz -dc",
+	} {
+		_, errs := call(t, exitFailed, text, "score", "-lambada", "-")
+		want(t, errs, why)
 	}
 }
 

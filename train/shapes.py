@@ -1,0 +1,128 @@
+"""The models that sweep.py compares: shapes of 15M parameters and of 60M, by name.
+
+    python3 shapes.py            lists names, parameters, costs
+    python3 shapes.py NAME       prints its config.json
+
+Vocabulary 4,096, tied heads, heads of 64. `decode` is the multiply-adds of a decoded token at depth 0: the new forms spend no more
+than the flat model.
+"""
+
+import json
+import sys
+
+import cost
+from model import Config, DecoderConfig, LevelConfig, MemoryConfig, StackConfig
+
+LOWER = 128  # units that a bounded level-1 encoder sees
+
+
+def stack(width, layers, window=0, kv=None, ffn=None, kind=StackConfig, **more):
+    heads = width // 64
+    ffn = ffn or -(-width * 8 // 3 // 64) * 64
+    return kind(hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=kv or heads, head_dim=64,
+                intermediate_size=ffn, sliding_window=window, **more)
+
+
+def decoder(width, layers, window=0, memories=(), **more):
+    return stack(width, layers, window, kind=DecoderConfig, memories=list(memories), **more)
+
+
+def memory(level, layers, heads=6, kv=1, window=0, theta=0.0):
+    return MemoryConfig(level=level, layers=layers, num_attention_heads=heads, num_key_value_heads=kv, head_dim=64, sliding_window=window,
+                        rope_theta=theta)
+
+
+def flat(width=384, layers=7, window=0, **more):
+    return Config(vocab_size=4096, eos_token_id=4095, tie_word_embeddings=True, stack=stack(width, layers, window, **more))
+
+
+def hybrid(width=384, layers=7, window=64):
+    """The rival: windows, but one layer in the middle that sees everything."""
+    return flat(width, layers, [window if n != layers // 2 else 0 for n in range(layers)])
+
+
+def photon(levels, embedding=96, **more):
+    return Config(vocab_size=4096, eos_token_id=4095, tie_word_embeddings=True, embedding_size=embedding, levels=levels, **more)
+
+
+def published(upper=0, lower=0, window=(0, 0)):
+    """PHOTON as published, chunks of 4 and 4 (window: of the decoders of level 1 and 2; lower: of the level-1 encoder)."""
+    return photon([
+        LevelConfig(4, 1, "concat", stack(384, 2, lower), decoder(384, 4, window[0])),
+        LevelConfig(4, 1, "linear", stack(512, 3, upper), decoder(384, 2, window[1])),
+    ])
+
+
+def block(window=0):
+    return photon([LevelConfig(4, 1, "linear", stack(512, 6), decoder(384, 4, window))], embedding=192)
+
+
+def new(layers=5, window=64, chunk=4, prefix=0, tokens=1, token_window=64, unit=384, units=2, unit_window=LOWER, reads=(1, 3), kv=1,
+        theta=0.0, skip=True, memories=None, top=None, width=384, ffn=None, unit_ffn=None, heads=None, token_kv=None):
+    """The new form: a token encoder whose states are the decoder's content, conditions added to rows, a memory of every token."""
+    if memories is None:
+        memories = [memory(0, list(reads), heads=heads or width // 64, kv=kv, theta=theta)] if reads else []
+    levels = [LevelConfig(chunk, prefix, "linear", stack(unit, units, unit_window, ffn=unit_ffn),
+                          decoder(width, layers, window, memories, ffn=ffn))]
+    if top:
+        levels.append(top)
+    encoder = stack(width if skip else 192, tokens, token_window, kv=token_kv, ffn=ffn if skip else None)
+    return photon(levels, embedding=encoder.hidden_size, token_encoder=encoder, content="states" if skip else "embedding")
+
+
+SHAPES = {
+    "flat": flat,
+    "rival": hybrid,
+    "windows": lambda: flat(window=64),
+    "block": block,
+    "published": published,
+    "published-bounded": lambda: published(lower=LOWER),
+    "stream": lambda: published(lower=LOWER, window=(64, 32)),
+    "new": new,
+    # What each part of the new form is worth, and what might be better.
+    "new-no-memory": lambda: new(reads=()),
+    "new-one-reader": lambda: new(reads=[2]),
+    "new-all-read": lambda: new(reads=[0, 1, 2, 3, 4]),
+    "new-kv2": lambda: new(kv=2),
+    "new-rope": lambda: new(theta=10000.0),
+    "new-no-skip": lambda: new(skip=False, tokens=2, token_window=16),
+    "new-prefix": lambda: new(prefix=1, layers=4),
+    "new-window256": lambda: new(window=256, token_window=256),
+    "new-deep-units": lambda: new(layers=4, unit=512, units=3),
+    "new-shallow-units": lambda: new(unit=256, units=1),
+    "new-chunk8": lambda: new(chunk=8, units=5),
+    "new-chunk2": lambda: new(chunk=2, units=1, unit=256),
+    "new-local": lambda: new(window=0),
+    "new-level1": lambda: new(memories=[memory(1, [0, 2], kv=1), memory(0, [1, 3], kv=1)]),
+    "new-only-level1": lambda: new(memories=[memory(1, [1, 3], kv=3)]),
+    "new-small": lambda: new(unit=256, units=2),
+    "rope-kv2": lambda: new(theta=1e4, kv=2),
+    "rope-t2": lambda: new(theta=1e4, tokens=2, layers=4),
+    "rope-t2-kv2": lambda: new(theta=1e4, tokens=2, layers=4, kv=2),
+    "rope-level1": lambda: new(memories=[memory(1, [1, 3], kv=6, theta=1e4)]),
+    "rope-mixed": lambda: new(memories=[memory(1, [1], kv=3, theta=1e4), memory(0, [3], kv=1, theta=1e4)]),
+    "rope-w16": lambda: new(theta=1e4, kv=2, window=16),
+    "rope-w256": lambda: new(theta=1e4, kv=2, window=256, token_window=256),
+    "rope-small": lambda: new(theta=1e4, unit=256, units=2),
+    "new-top": lambda: new(top=LevelConfig(4, 0, "linear", stack(384, 2, 0, kv=1), decoder(384, 1, 32)), units=1),
+}
+
+
+def config(name):
+    if name not in SHAPES:
+        raise ValueError(f"no shape is called {name!r}: choose one of {', '.join(SHAPES)}")
+    return Config.from_dict(SHAPES[name]().to_dict())  # checked
+
+
+def main():
+    if len(sys.argv) > 1:
+        print(json.dumps(config(sys.argv[1]).to_dict(), indent=2))
+        return
+    print(f"{'':20} {'parameters':>11} {'decode':>11} {'prefill':>11} {'growth':>7}")
+    for name in SHAPES:
+        c = cost.count(config(name))
+        print(f"{name:20} {c['parameters']:11,} {c['decode']:11,} {c['prefill']:11,} {c['growth']:7g}")
+
+
+if __name__ == "__main__":
+    main()
