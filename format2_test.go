@@ -575,3 +575,52 @@ func checkWays(t *testing.T, r *rand.Rand, m *Model, ids []int, pass []float32) 
 		near(t, "threads", got, pass, 0)
 	}
 }
+
+// Units of every size, up to several steps of a stack: one pass, pieces and single tokens agree, in level 1 and above a stream.
+func TestLongUnits(t *testing.T) {
+	defer func(n int) { stepRows = n }(stepRows)
+	stack := func(hidden, window int) StackConfig {
+		return StackConfig{HiddenSize: hidden, Layers: 1, Heads: 1, KVHeads: 1, HeadDim: 4, IntermediateSize: 4, RopeTheta: 100, SlidingWindow: window}
+	}
+	model := func(t *testing.T, chunk, prefix int, above bool) {
+		c := Config{ModelType: "photon", FormatVersion: 2, VocabSize: 11, EmbeddingSize: 3, RMSNormEps: 1e-5, BOSTokenID: -1, Levels: []LevelConfig{
+			{ChunkSize: chunk, PrefixLength: prefix, Chunker: "linear", Encoder: stack(4, 0), Decoder: stack(5, 0)}}}
+		if above {
+			c.Levels = append([]LevelConfig{{ChunkSize: 2, PrefixLength: 1, Chunker: "linear", Encoder: stack(4, 3), Decoder: stack(6, 4)}}, c.Levels...)
+			c.Levels[1].Decoder.HiddenSize = 4
+		}
+		r := rand.New(rand.NewPCG(uint64(chunk), uint64(prefix)))
+		m, _ := randomModel(t, r, c)
+		ids := make([]int, (2*chunk+1+r.IntN(chunk))*m.cfg.MetaContext()/chunk)
+		for i := range ids {
+			ids[i] = r.IntN(c.VocabSize)
+		}
+		pass, err := m.Logits(background, ids)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, piece := range []int{1, chunk/2 + 1, chunk + 3, len(ids)} {
+			s := m.NewSession()
+			for s.Len() < len(ids) {
+				if err := s.Append(background, ids[s.Len():min(s.Len()+piece, len(ids))]...); err != nil {
+					t.Fatal(err)
+				}
+				if n := s.Len(); n < len(ids) && !slices.Equal(s.Logits(), pass[n*11:][:11]) {
+					t.Fatalf("chunks of %d, prefix %d, pieces of %d, steps of %d: other bits after %d tokens", chunk, prefix, piece, stepRows, n)
+				}
+			}
+		}
+	}
+	stepRows = 8
+	for chunk := 1; chunk <= 40; chunk++ {
+		for prefix := range 3 {
+			model(t, chunk, prefix, false)
+			model(t, chunk, prefix, true)
+		}
+	}
+	stepRows = 256
+	for _, chunk := range []int{255, 256, 257, 300, 513} {
+		model(t, chunk, 1, false)
+		model(t, chunk, 0, true)
+	}
+}
