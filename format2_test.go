@@ -624,3 +624,34 @@ func TestLongUnits(t *testing.T) {
 		model(t, chunk, 0, true)
 	}
 }
+
+// RecGen names what it cannot run.
+func TestRecGenRefusesFormat2(t *testing.T) {
+	local := func(change func(c *Config)) Config {
+		c := photonConfig()
+		c.FormatVersion = 2
+		c.Levels[0].Decoder.SlidingWindow = 0
+		change(&c)
+		return c
+	}
+	for says, c := range map[string]Config{
+		"token_encoder":             local(func(c *Config) { s := testStack(6, 1, 1, 1, 6, 8, 0, 0); c.TokenEncoder = &s }),
+		`content "states"`:          local(func(c *Config) { c.Content, c.EmbeddingSize, c.Levels[0].Decoder.HiddenSize = "states", 6, 6 }),
+		"levels[1].prefix_length 0": local(func(c *Config) { c.Levels[1].PrefixLength = 0 }),
+		"levels[0].decoder.memories": local(func(c *Config) {
+			c.Levels[0].Decoder.Memories = format2Config().Levels[0].Decoder.Memories[1:]
+			c.Levels[0].Decoder.Memories[0].Layers = []int{0}
+		}),
+		"levels[0].encoder.sliding_window, a list": local(func(c *Config) { c.Levels[0].Encoder.SlidingWindow, c.Levels[0].Encoder.Windows = 0, []int{7, 0} }),
+	} {
+		m, _ := randomModel(t, rand.New(rand.NewPCG(1, 2)), c)
+		checkRefused(t, m.NewSession(Mode(RecGen)).Append(background, 1), ErrUnsupported, says, "HierGen")
+		if err := m.NewSession(Mode(HierGen)).Append(background, 1); err != nil {
+			t.Error(err)
+		}
+	}
+	m, _ := randomModel(t, rand.New(rand.NewPCG(1, 2)), local(func(c *Config) {}))
+	if err := m.NewSession(Mode(RecGen)).Append(background, 1); err != nil {
+		t.Errorf("format 2 that uses nothing of it: %v", err)
+	}
+}

@@ -239,6 +239,9 @@ func (c Config) stackOf(tensor string) StackConfig {
 	if c.Flat() {
 		return c.Transformer
 	}
+	if strings.HasPrefix(tensor, "token_encoder.") {
+		return *c.TokenEncoder
+	}
 	parts := strings.SplitN(tensor, ".", 4) // levels, number, encoder or decoder
 	level, _ := strconv.Atoi(parts[1])
 	if parts[2] == "encoder" {
