@@ -87,15 +87,19 @@ func (ws *workspace) attend(shape *attentionShape, rows []rowPlace, layer, qStep
 	work, most := 0, 0
 	for r := range rows {
 		p := &rows[r]
+		if p.idle {
+			continue
+		}
 		work += p.visible
 		most = max(most, p.position/attentionBlock-p.first()/attentionBlock+1)
 		if p.cache != nil {
 			p.cache.read += int64(p.visible) * p.cache.layerBytes()
 		}
-		if (r-p.start)%rowsPerTile == 0 {
-			t.tiles = append(t.tiles, attentionTile{row: r})
+		if n := len(t.tiles) - 1; n >= 0 && t.tiles[n].rows < rowsPerTile && t.tiles[n].row >= p.start {
+			t.tiles[n].rows++
+		} else {
+			t.tiles = append(t.tiles, attentionTile{r, 1})
 		}
-		t.tiles[len(t.tiles)-1].rows++
 	}
 	if len(t.scratch) < ws.crew.workers {
 		t.scratch = make([]attentionScratch, ws.crew.workers)

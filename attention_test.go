@@ -280,7 +280,7 @@ func feed(r *rand.Rand, c *kvCache, n int) {
 		c.reserve(rows)
 		for l := range c.layers {
 			for h := range c.heads {
-				c.commit(l, h, &fresh, most, 0, rows)
+				c.commit(l, h, c.next, &fresh, most, 0, rows)
 			}
 		}
 		c.advance(rows)

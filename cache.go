@@ -290,12 +290,12 @@ func (c *kvCache) move(layer, capacity int) {
 	}
 }
 
-// commit appends n rows to head h of a layer from fresh, which has slots rows a head, beginning at row at. Of more rows than the cache
-// has room for only the last are kept. Calls for different heads may run at the same time.
-func (c *kvCache) commit(layer, h int, fresh *kvLayer, slots, at, n int) {
+// commit stores n rows from position on in head h of a layer, from fresh, which has slots rows a head, beginning at row at. Of more rows than the
+// cache has room for only the last are kept. Calls for different heads may run at the same time.
+func (c *kvCache) commit(layer, h, position int, fresh *kvLayer, slots, at, n int) {
 	y := &c.layers[layer]
 	for p := max(0, n-y.capacity); p < n; {
-		slot := (c.next + p) % y.capacity
+		slot := (position + p) % y.capacity
 		run := min(n-p, y.capacity-slot)
 		for j := range 2 {
 			copyRows(c.typ, c.headDim, y.half(j), h*y.capacity+slot, fresh.half(j), h*slots+at+p, run)
@@ -304,11 +304,8 @@ func (c *kvCache) commit(layer, h int, fresh *kvLayer, slots, at, n int) {
 	}
 }
 
-// advance counts n rows that every layer has committed.
-func (c *kvCache) advance(n int) {
-	c.written += int64(n) * c.rowBytes()
-	c.next += n
-}
+// advance counts n rows that every layer has stored, or will not be asked for.
+func (c *kvCache) advance(n int) { c.next += n }
 
 // span is a run of rows that stand side by side: row numbers of a kvRows, within one head's part.
 type span struct{ at, n int }

@@ -56,13 +56,7 @@ func (d *decoder) firstRow(u int) int {
 	if d.local {
 		return u / d.chunk * d.unit()
 	}
-	if d.seesAll() {
-		return 0
-	}
-	row := d.row(u)
-	for n := range d.stack.layers {
-		row = max(0, row-(d.stack.cfg.window(n)-1))
-	}
+	row := max(0, d.row(u)-d.stack.reach[0])
 	return row - row%d.unit()
 }
 

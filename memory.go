@@ -64,6 +64,7 @@ func (m *memory) keep(ws *workspace, states []float32, segs []segment) {
 	ws.eachRow(keepRows, rows, m.keys.qkvWidth())
 	for _, seg := range segs {
 		seg.cache.advance(seg.rows)
+		seg.cache.written += int64(seg.rows) * seg.cache.layerBytes()
 	}
 	ws.x, ws.normed = nil, nil
 }
@@ -109,8 +110,9 @@ func (m *memory) firstKept(rows int) int {
 	return max(0, rows-m.window)
 }
 
-// placeMemories notes what the rows of ws.segments see of the memories of s. seen [rows] is the number of children before what each row predicts.
-func (ws *workspace) placeMemories(s *stack, seen []int) {
+// placeMemories notes what the rows of ws.segments see of the memories of s, by the number of children before what each predicts.
+func (ws *workspace) placeMemories(s *stack) {
+	seen := ws.seenNow
 	for len(ws.memories) < len(s.memories) {
 		ws.memories = append(ws.memories, memoryRows{})
 	}
@@ -118,7 +120,8 @@ func (ws *workspace) placeMemories(s *stack, seen []int) {
 		v := &ws.memories[e]
 		v.rows = grow(v.rows, len(seen))
 		r, start := 0, 0
-		for i, seg := range ws.segments {
+		for i := range ws.segments {
+			seg := &ws.segments[i]
 			if i > 0 && seg.memories[e] != ws.segments[i-1].memories[e] { // the segments of one text share tiles
 				start = r
 			}
@@ -132,6 +135,14 @@ func (ws *workspace) placeMemories(s *stack, seen []int) {
 				r++
 			}
 		}
+		v.rows = v.rows[:r]
+	}
+}
+
+// turnMemories prepares the rotations of their queries.
+func (ws *workspace) turnMemories(s *stack) {
+	for e, m := range s.memories {
+		v := &ws.memories[e]
 		v.cos, v.sin = m.shape.turns(v.cos, v.sin, v.rows)
 	}
 }

@@ -479,7 +479,7 @@ func (s *decoderState) segments(list []segment, d *decoder, p *plan) []segment {
 			if p.start > s.cache.next {
 				s.cache.reset(p.start)
 			}
-			list = append(list, segment{s.cache, p.end - p.start, s.memories})
+			list = append(list, segment{cache: s.cache, rows: p.end - p.start, memories: s.memories, need: d.row(p.lo) - p.start})
 		}
 		return list
 	}
@@ -490,20 +490,24 @@ func (s *decoderState) segments(list []segment, d *decoder, p *plan) []segment {
 		if d.unused(to - 1) {
 			rows--
 		}
+		// The first row that predicts something is the first child's, or that of the first child to be predicted.
+		seg := segment{cache: s.cache, rows: rows, memories: s.memories, need: d.row(max(p.lo, begin/d.unit()*d.chunk)) - from}
 		switch {
 		case rows == 0:
 		case from > begin:
-			list = append(list, segment{s.cache, rows, s.memories})
+			list = append(list, seg)
 			if to < p.end { // the cache is in use by this unit: a later one needs another
 				s.cache = s.cache.empty()
 			}
-		case to < p.end && rows <= stepRows:
-			list = append(list, segment{nil, rows, s.memories})
-		case to < p.end: // more than go through the stack at once
-			list = append(list, segment{newKVCache(s.cache.typ, d.stack.cfg), rows, s.memories})
+		case to < p.end:
+			seg.cache = nil
+			if rows > stepRows { // they have to be cut
+				seg.cache = newKVCache(s.cache.typ, d.stack.cfg)
+			}
+			list = append(list, seg)
 		default:
 			s.cache.reset(0)
-			list = append(list, segment{s.cache, rows, s.memories})
+			list = append(list, seg)
 		}
 		from = to
 	}

@@ -11,6 +11,7 @@ type stack struct {
 	eps      float32
 	layers   []layer
 	norm     []float32 // [d]
+	reach    []int     // [layers+1]: how far back the layers from there on see together
 	memories []*memory // of a decoder
 }
 
@@ -29,24 +30,37 @@ type segment struct {
 	cache    *kvCache
 	rows     int
 	memories []*kvCache // of the text, for those of the stack
+	need     int        // the first row of which anyone reads what comes out; those before it run only as far up as it depends on them
+	gone     int        // rows before these that have left the step
+	rest     int        // of these, those that leave next
 }
 
-func (s segment) position() int {
+// position is that of the first row.
+func (s *segment) position() int {
 	if s.cache == nil {
-		return 0
+		return s.gone
 	}
-	return s.cache.next
+	return s.cache.next + s.gone
 }
 
 // stepRows bounds the rows that go through a stack at once, and with it the workspace. No result depends on it, and tests make it small.
 var stepRows = 256
 
 func newStack(cfg StackConfig, eps float64) *stack {
-	return &stack{cfg: cfg, shape: newAttentionShape(cfg), eps: float32(eps), layers: make([]layer, cfg.Layers)}
+	s := &stack{cfg: cfg, shape: newAttentionShape(cfg), eps: float32(eps), layers: make([]layer, cfg.Layers), reach: make([]int, cfg.Layers+1)}
+	for n := cfg.Layers - 1; n >= 0; n-- {
+		s.reach[n] = farReach
+		if w := cfg.window(n); w > 0 {
+			s.reach[n] = min(s.reach[n+1]+w-1, farReach)
+		}
+	}
+	return s
 }
 
-// forward advances the rows x [rows×d] of segs in place: in, the units; out, the normed states. The caches receive the rows. A stack with
-// memories finds in ws.seen, for every row, how much of them it sees.
+const farReach = math.MaxInt / 4 // beyond every text
+
+// forward advances the rows x [rows×d] of segs in place: in, the units; out, the normed states, of the rows that are needed. The caches receive
+// the rows. A stack with memories finds in ws.seen, for every row, how much of them it sees.
 func (s *stack) forward(ws *workspace, x []float32, segs []segment) {
 	seen := ws.seen
 	for i, taken := 0, 0; i < len(segs); {
@@ -60,15 +74,18 @@ func (s *stack) forward(ws *workspace, x []float32, segs []segment) {
 			if n == 0 && segs[i].rows > 0 {
 				break
 			}
-			ws.segments = append(ws.segments, segment{segs[i].cache, n, segs[i].memories})
+			seg := segs[i]
+			seg.rows, seg.need = n, max(0, seg.need-taken)
+			ws.segments = append(ws.segments, seg)
 			rows, taken = rows+n, taken+n
 			if taken == segs[i].rows {
 				i, taken = i+1, 0
 			}
 		}
 		if len(s.memories) > 0 {
-			ws.placeMemories(s, seen[:rows])
-			seen = seen[rows:]
+			ws.seenNow, seen = seen[:rows], seen[rows:]
+			ws.placeMemories(s)
+			ws.turnMemories(s)
 		}
 		s.step(ws, x[:rows*s.cfg.HiddenSize], rows)
 		x = x[rows*s.cfg.HiddenSize:]
@@ -85,12 +102,13 @@ func (s *stack) step(ws *workspace, x []float32, rows int) {
 	ws.gated = grow(ws.gated, rows*f)
 	ws.normed, ws.normWeight, ws.eps = ws.h, s.layers[0].firstNorm(), s.eps
 	ws.eachRow(normRows, rows, d)
+	all := rows
 	for i := range s.layers {
 		l := &s.layers[i]
 		for j := range l.memories {
 			ws.recall(l, j, rows)
 		}
-		if i == 0 || s.cfg.window(i) != s.cfg.window(i-1) {
+		if i == 0 || rows < all || s.cfg.window(i) != s.cfg.window(i-1) {
 			ws.place(i, s.cfg.window(i), rows)
 		}
 		if i == 0 {
@@ -101,8 +119,15 @@ func (s *stack) step(ws *workspace, x []float32, rows int) {
 		l.qkv.mul(&ws.crew, &ws.mulTask, ws.qkv, ws.h, rows)
 		ws.layer = i
 		ws.eachRow(keepRows, rows, qWidth)
+		idle := ws.rest(s.reach[i+1])
 		ws.attend(&s.shape, ws.rows, i, qkvWidth)
 		ws.commit(rows)
+		if idle > 0 {
+			ws.leave(s)
+			if rows -= idle; rows == 0 {
+				break
+			}
+		}
 		l.out.mul(&ws.crew, &ws.mulTask, ws.h, ws.mixed, rows)
 		ws.normWeight = l.mlpNorm
 		ws.eachRow(addNormRows, rows, 2*d)
@@ -116,12 +141,72 @@ func (s *stack) step(ws *workspace, x []float32, rows int) {
 		}
 		ws.eachRow(addNormRows, rows, 2*d)
 	}
-	for _, seg := range ws.segments {
+	// The rows that are left return to their places.
+	for i, end := len(ws.segments)-1, all; i >= 0; i-- {
+		seg := &ws.segments[i]
+		rows -= seg.rows
+		end -= seg.rows
+		if end > rows {
+			copy(x[end*d:][:seg.rows*d], x[rows*d:])
+		}
+		end -= seg.gone
 		if seg.cache != nil {
-			seg.cache.advance(seg.rows)
+			seg.cache.advance(seg.gone + seg.rows)
 		}
 	}
 	ws.stack, ws.x, ws.normed = nil, nil, nil
+}
+
+// rest marks the rows whose keys and values were all that the layers above need of them, and counts them: those with which even the first row that
+// is needed, by layers that together reach so far back, has nothing to do.
+func (ws *workspace) rest(reach int) (idle int) {
+	r := 0
+	for i := range ws.segments {
+		seg := &ws.segments[i]
+		seg.rest = max(0, min(seg.rows, seg.need-seg.gone-reach))
+		for j := range seg.rest {
+			ws.rows[r+j].idle = true
+		}
+		idle += seg.rest
+		r += seg.rows
+	}
+	return idle
+}
+
+// leave closes the gaps of rows that rest.
+func (ws *workspace) leave(s *stack) {
+	segs := ws.segments
+	closeGaps(ws.x, s.cfg.HiddenSize, segs)
+	closeGaps(ws.mixed, s.shape.qWidth(), segs)
+	closeGaps(ws.cos, len(s.shape.inverse), segs)
+	closeGaps(ws.sin, len(s.shape.inverse), segs)
+	if len(s.memories) > 0 {
+		closeGaps(ws.seenNow, 1, segs)
+		for e, m := range s.memories {
+			closeGaps(ws.memories[e].cos, len(m.shape.inverse), segs)
+			closeGaps(ws.memories[e].sin, len(m.shape.inverse), segs)
+		}
+	}
+	for i := range segs {
+		segs[i].gone += segs[i].rest
+		segs[i].rows -= segs[i].rest
+		segs[i].rest = 0
+	}
+	if len(s.memories) > 0 {
+		ws.placeMemories(s)
+	}
+}
+
+func closeGaps[T any](rows []T, width int, segs []segment) {
+	from, to := 0, 0
+	for i := range segs {
+		n := (segs[i].rows - segs[i].rest) * width
+		from += segs[i].rest * width
+		if from > to {
+			copy(rows[to:to+n], rows[from:])
+		}
+		from, to = from+n, to+n
+	}
 }
 
 // firstNorm is that of what a layer does first.
@@ -137,12 +222,13 @@ func (ws *workspace) place(layer, window, rows int) {
 	ws.rows = grow(ws.rows, rows)
 	r, slot := 0, 0
 	ws.toCommit = false
-	for _, seg := range ws.segments {
+	for i := range ws.segments {
+		seg := &ws.segments[i]
 		start, fresh := r, true
 		first, capacity := 0, 0
 		if seg.cache != nil {
-			seg.cache.reserve(seg.rows)
-			fresh = !seg.cache.fits(layer, seg.rows)
+			seg.cache.reserve(seg.gone + seg.rows)
+			fresh = !seg.cache.fits(layer, seg.gone+seg.rows)
 			ws.toCommit = ws.toCommit || fresh
 			first, capacity = seg.cache.first(layer), seg.cache.layers[layer].capacity
 		}
@@ -228,8 +314,13 @@ func keepRows(ws *workspace, lo, hi int) {
 	}
 }
 
-// commit appends the keys and values of a layer that are fresh to the caches, each kv head for itself.
+// commit appends the keys and values of a layer that are fresh to the caches, each kv head for itself. The others are there.
 func (ws *workspace) commit(rows int) {
+	for i := range ws.segments {
+		if seg := &ws.segments[i]; seg.cache != nil {
+			seg.cache.written += int64(seg.rows) * seg.cache.layerBytes()
+		}
+	}
 	if !ws.toCommit {
 		return
 	}
@@ -247,12 +338,13 @@ type commitTask struct {
 	heads int
 }
 
-func (t *commitTask) part(i int) {
+func (t *commitTask) part(n int) {
 	at := 0
-	for _, seg := range t.ws.segments {
+	for i := range t.ws.segments {
+		seg := &t.ws.segments[i]
 		if seg.cache != nil && seg.rows > 0 && t.ws.rows[at].fresh {
-			for h := i * t.heads; h < (i+1)*t.heads; h++ {
-				seg.cache.commit(t.ws.layer, h, &t.ws.fresh, t.ws.slots, t.ws.rows[at].slot, seg.rows)
+			for h := n * t.heads; h < (n+1)*t.heads; h++ {
+				seg.cache.commit(t.ws.layer, h, seg.position(), &t.ws.fresh, t.ws.slots, t.ws.rows[at].slot, seg.rows)
 			}
 		}
 		at += seg.rows
@@ -294,6 +386,7 @@ type workspace struct {
 	gateUp, gated []float32 // [rows × 2f], [rows × f]
 	cos, sin      []float32 // [rows × headDim/2]
 	memories      []memoryRows
+	seenNow       []int   // [rows], the part of seen that is theirs
 	recalled      int     // the memory whose queries are made
 	fresh         kvLayer // keys and values that must not take the place of others yet, or have no cache
 	slots         int     // its rows
@@ -310,6 +403,7 @@ type workspace struct {
 type rowPlace struct {
 	cache    *kvCache // what came before; nil: nothing
 	start    int      // the first row of its segment in this step
+	idle     bool     // attends to nothing
 	fresh    bool     // its keys and values stand in the workspace, not yet in the cache
 	slot     int      // in this row of either
 	position int
