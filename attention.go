@@ -37,8 +37,8 @@ func newAttentionShape(c StackConfig) attentionShape {
 	return a
 }
 
-// attentionTask is causal attention of one layer for the rows of a step: keys and values come from the rows' caches and, after those,
-// from the fresh rows of the step.
+// attentionTask is causal attention of one layer for the rows of a step: keys and values come from the rows' caches
+// and, after those, from the fresh rows of the step.
 //
 // Its unit is a tile: a few rows of one segment, with the query heads of one kv head, take the positions that they see block by
 // block, each with a softmax of its own, and join the blocks in order. The order of a row's sums depends on positions only, so neither its
@@ -78,7 +78,8 @@ type attentionScratch struct {
 	firstRow int        // of the step
 }
 
-// attend computes attention of one layer for the rows of the step: queries from ws.qkv, a row in qStep, results in ws.mixed.
+// attend computes attention of one layer for the rows of the step: queries from ws.qkv, a row in qStep, results in
+// ws.mixed.
 func (ws *workspace) attend(shape *attentionShape, rows []rowPlace, layer, qStep int) {
 	t := &ws.attention
 	t.ws, t.shape, t.rows, t.layer, t.q, t.qStep = ws, shape, rows, layer, ws.qkv, qStep
@@ -181,7 +182,8 @@ func (t *attentionTask) begin(s *attentionScratch, n int) (from, end int) {
 	s.h, s.firstRow, s.places = n/len(t.tiles), tile.row, t.rows[tile.row:][:tile.rows]
 	wide := t.shape.group() * t.shape.dim
 	for r := range s.places {
-		scale(s.q[r*wide:][:wide], t.q[(tile.row+r)*t.qStep+s.h*wide:][:wide], float32(1/math.Sqrt(float64(t.shape.dim))))
+		q := t.q[(tile.row+r)*t.qStep+s.h*wide:][:wide]
+		scale(s.q[r*wide:][:wide], q, float32(1/math.Sqrt(float64(t.shape.dim))))
 	}
 	first, last := s.places[0].first(), s.places[tile.rows-1].position
 	s.spans = t.spans(s.spans[:0], s.h, tile, first, last+1)

@@ -254,7 +254,7 @@ func newTestAttention(r *rand.Rand, c StackConfig, typ CacheType, workers int, b
 // placeAll gives the rows of ws.segments their places, and keeps their keys and values.
 func (ws *workspace) placeAll(rows int) {
 	ws.place(0, ws.stack.cfg.SlidingWindow, rows)
-	ws.cos, ws.sin = ws.shape.turns(ws.cos, ws.sin, ws.rows)
+	ws.cos, ws.sin = ws.turns(ws.shape, ws.rows, ws.cos, ws.sin)
 	keepRows(ws, 0, rows)
 }
 

@@ -260,7 +260,7 @@ func benchmarkAttention(b *testing.B, cfg StackConfig, form CacheType, old, fres
 		ws.qkv = randomValues(rand.New(rand.NewPCG(11, 0)), rows*(cfg.Heads+2*cfg.KVHeads)*cfg.HeadDim)
 		ws.mixed = grow(ws.mixed, rows*cfg.Heads*cfg.HeadDim)
 		ws.place(0, cfg.SlidingWindow, rows)
-		ws.cos, ws.sin = s.shape.turns(ws.cos, ws.sin, ws.rows)
+		ws.cos, ws.sin = ws.turns(&s.shape, ws.rows, ws.cos, ws.sin)
 		for ws.layer = range cfg.Layers {
 			keepRows(ws, 0, rows)
 		}

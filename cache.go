@@ -172,17 +172,18 @@ func copyForm[T any](toPanel int, to []T, toAt, fromPanel int, from []T, fromAt,
 	}
 }
 
-// kvCache holds the keys and values of one stack for one text, or of one memory: in every layer the rows … next-1, as many as its window sees.
+// kvCache holds the keys and values of one stack for one text, or of one memory: in every layer the rows … next-1, as
+// many as its window sees.
 type kvCache struct {
 	typ            CacheType
 	heads, headDim int
-	begin, next    int // the positions of the first row since the last reset that was not dropped, and of the one to come
+	begin, next    int // the positions of the first row that was neither reset nor dropped, and of the one to come
 	layers         []kvRing
 	read, written  int64 // bytes that attention read and that were stored, ever
 }
 
-// kvRing is one layer of a cache: row p stands at slot p mod capacity. The ring grows with the text, up to the window if there is one; from then on
-// a row takes the place of the oldest.
+// kvRing is one layer of a cache: row p stands at slot p mod capacity. The ring grows with the text, up to the window
+// if there is one; from then on a row takes the place of the oldest.
 type kvRing struct {
 	kvLayer
 	window   int // 0: unbounded
@@ -199,7 +200,8 @@ func newKVCache(t CacheType, s StackConfig) *kvCache {
 
 // empty is a new cache of the same shape, which goes on counting bytes.
 func (c *kvCache) empty() *kvCache {
-	d := &kvCache{typ: c.typ, heads: c.heads, headDim: c.headDim, layers: make([]kvRing, len(c.layers)), read: c.read, written: c.written}
+	d := &kvCache{typ: c.typ, heads: c.heads, headDim: c.headDim, read: c.read, written: c.written}
+	d.layers = make([]kvRing, len(c.layers))
 	for i := range d.layers {
 		d.layers[i].window = c.layers[i].window
 	}
@@ -290,8 +292,9 @@ func (c *kvCache) move(layer, capacity int) {
 	}
 }
 
-// commit stores n rows from position on in head h of a layer, from fresh, which has slots rows a head, beginning at row at. Of more rows than the
-// cache has room for only the last are kept. Calls for different heads may run at the same time.
+// commit stores n rows from position on in head h of a layer, from fresh, which has slots rows a head, beginning at
+// row at. Of more rows than the cache has room for only the last are kept. Calls for different heads may run at the
+// same time.
 func (c *kvCache) commit(layer, h, position int, fresh *kvLayer, slots, at, n int) {
 	y := &c.layers[layer]
 	for p := max(0, n-y.capacity); p < n; {

@@ -53,7 +53,8 @@ func (c *Config) readPhoton(r *jsonReader) error {
 			return err
 		}
 		if c.FormatVersion != formatVersion && c.FormatVersion != formatVersion2 {
-			return fmt.Errorf("%d is unknown, want %d or %d: %w", c.FormatVersion, formatVersion, formatVersion2, ErrUnsupported)
+			const want = "%d is unknown, want %d or %d: %w"
+			return fmt.Errorf(want, c.FormatVersion, formatVersion, formatVersion2, ErrUnsupported)
 		}
 		return nil
 	}
@@ -139,8 +140,8 @@ func (e *MemoryConfig) read(r *jsonReader) error {
 	)
 }
 
-// readFlat reads the keys of Hugging Face's LlamaConfig, MistralConfig or MinistralConfig, with the defaults of the first. Where those of the
-// others differ, the key has to be there.
+// readFlat reads the keys of Hugging Face's LlamaConfig, MistralConfig or MinistralConfig, with the defaults of the
+// first. Where those of the others differ, the key has to be there.
 func (c *Config) readFlat(r *jsonReader) error {
 	s := &c.Transformer
 	must := may
@@ -202,7 +203,8 @@ func (c *Config) readFlat(r *jsonReader) error {
 func (c *Config) readLayerTypes(types []string) error {
 	s := &c.Transformer
 	if c.ModelType == modelTypeLlama && s.SlidingWindow != 0 {
-		return fmt.Errorf("sliding_window is %d, which model_type %q does not have: want %q: %w", s.SlidingWindow, c.ModelType, modelTypeMistral, ErrUnsupported)
+		return fmt.Errorf("sliding_window is %d, which model_type %q does not have: want %q: %w",
+			s.SlidingWindow, c.ModelType, modelTypeMistral, ErrUnsupported)
 	}
 	plain := layerFull // what every layer is unless layer_types says otherwise
 	if s.SlidingWindow != 0 {
@@ -210,17 +212,20 @@ func (c *Config) readLayerTypes(types []string) error {
 	}
 	for i, t := range types {
 		if t != plain && c.ModelType != modelTypeMinistral {
-			return fmt.Errorf("layer_types[%d] is %.80q, want %q for model_type %q: %w", i, t, plain, c.ModelType, ErrUnsupported)
+			return fmt.Errorf("layer_types[%d] is %.80q, want %q for model_type %q: %w",
+				i, t, plain, c.ModelType, ErrUnsupported)
 		}
 		if t != layerFull && t != layerSliding {
-			return fmt.Errorf("layer_types[%d] is %.80q, want %q or %q: %w", i, t, layerSliding, layerFull, ErrUnsupported)
+			return fmt.Errorf("layer_types[%d] is %.80q, want %q or %q: %w",
+				i, t, layerSliding, layerFull, ErrUnsupported)
 		}
 		if t == layerSliding && s.SlidingWindow == 0 {
 			return fmt.Errorf("layer_types[%d] is %q, but there is no sliding_window: %w", i, t, ErrCorrupt)
 		}
 	}
 	if types != nil && len(types) != s.Layers {
-		return fmt.Errorf("layer_types has %d entries, want one for each of %d layers: %w", len(types), s.Layers, ErrCorrupt)
+		return fmt.Errorf("layer_types has %d entries, want one for each of %d layers: %w",
+			len(types), s.Layers, ErrCorrupt)
 	}
 	if c.ModelType == modelTypeMinistral && s.Layers > 0 && s.Layers <= maxTensors {
 		s.Windows = make([]int, s.Layers)
@@ -372,7 +377,9 @@ func (c Config) MarshalJSON() ([]byte, error) {
 
 func (c Config) marshalFlat(bos *int) ([]byte, error) {
 	s := c.Transformer
-	architectures := map[string]string{modelTypeLlama: "LlamaForCausalLM", modelTypeMistral: "MistralForCausalLM", modelTypeMinistral: "MinistralForCausalLM"}
+	architectures := map[string]string{
+		modelTypeLlama: "LlamaForCausalLM", modelTypeMistral: "MistralForCausalLM", modelTypeMinistral: "MinistralForCausalLM",
+	}
 	type windows struct {
 		SlidingWindow *int     `json:"sliding_window"`
 		LayerTypes    []string `json:"layer_types,omitempty"`
@@ -410,7 +417,8 @@ func (c Config) marshalFlat(bos *int) ([]byte, error) {
 		EOSTokenIDs       []int    `json:"eos_token_id"`
 		*windows
 	}{
-		[]string{architectures[c.ModelType]}, c.ModelType, c.VocabSize, s.HiddenSize, s.IntermediateSize, s.Layers, s.Heads, s.KVHeads, s.HeadDim,
+		[]string{architectures[c.ModelType]}, c.ModelType,
+		c.VocabSize, s.HiddenSize, s.IntermediateSize, s.Layers, s.Heads, s.KVHeads, s.HeadDim,
 		"silu", c.RMSNormEps, s.RopeTheta, c.TieWordEmbeddings, false, false, bos, c.EOSTokenIDs, w,
 	})
 }

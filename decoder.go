@@ -1,11 +1,12 @@
 package photon
 
-// decoder is one level of the top-down path (paper §3.2): a converter that turns the condition of a unit into rows, and a context decoder G_l. Its
-// rows are numbered through the whole text; child u of the level below is predicted at row(u).
+// decoder is one level of the top-down path (paper §3.2): a converter that turns the condition of a unit into rows,
+// and a context decoder G_l. Its rows are numbered through the whole text; child u of the level below is predicted at
+// row(u).
 //
-// With a prefix of R rows those of a unit are [prefix (R) ; content (C)]. Without one (added) they are C: each holds the child before the one it
-// predicts, and its part of the condition is added to that. The flat model is a decoder whose units are single tokens without a condition: R = 0, C = 1,
-// and token u is predicted at row u-1.
+// With a prefix of R rows those of a unit are [prefix (R) ; content (C)]. Without one (added) they are C: each holds
+// the child before the one it predicts, and its part of the condition is added to that. The flat model is a decoder
+// whose units are single tokens without a condition: R = 0, C = 1, and token u is predicted at row u-1.
 type decoder struct {
 	chunk, prefix int       // C_l, R_l
 	added         bool      // the condition is
@@ -71,4 +72,16 @@ func (m *Model) seesAll() bool {
 		}
 	}
 	return false
+}
+
+// convert turns conditions [units × D_l] into rows [units × R·W], or [units × C·W].
+func (d *decoder) convert(ws *workspace, conds []float32) []float32 {
+	if len(conds) == 0 {
+		return nil
+	}
+	units := len(conds) / d.converter.in
+	ws.prefixes = grow(ws.prefixes, units*d.converter.out)
+	d.converter.mul(&ws.crew, &ws.mulTask, ws.prefixes, conds, units)
+	addBias(ws.prefixes, d.bias, units)
+	return ws.prefixes
 }

@@ -13,8 +13,8 @@ import (
 	"testing/fstest"
 )
 
-// reference computes a model of any format in float64, row by row from its description: no caches, no schedule, nothing of the
-// library but the configuration and the names of the tensors.
+// reference computes a model of any format in float64, row by row from its description: no caches, no schedule,
+// nothing of the library but the configuration and the names of the tensors.
 type reference struct {
 	cfg Config
 	w   map[string][]float32
@@ -99,7 +99,8 @@ func refAttention(q []float64, keys, values [][]float64, dim int) []float64 {
 	return out
 }
 
-// stack runs a stack over rows. states are those of every level; span is the number of children of this stack in a unit of each.
+// stack runs a stack over rows. states are those of every level; span is the number of children of this stack in a
+// unit of each.
 func (f *reference) stack(at string, c StackConfig, rows []refRow, states [][][]float64, span []int) [][]float64 {
 	x := make([][]float64, len(rows))
 	for i, r := range rows {
@@ -131,7 +132,8 @@ func (f *reference) stack(at string, c StackConfig, rows []refRow, states [][][]
 				}
 				q := f.linear(mine+"q_proj", f.norm(mine+"norm.weight", x[i]))
 				refTurn(q, y.HeadDim, y.RopeTheta, last)
-				refAdd(x[i], f.linear(mine+"o_proj", refAttention(q, keys[first:last+1], values[first:last+1], y.HeadDim)))
+				mixed := refAttention(q, keys[first:last+1], values[first:last+1], y.HeadDim)
+				refAdd(x[i], f.linear(mine+"o_proj", mixed))
 			}
 		}
 		window := c.SlidingWindow
@@ -141,7 +143,9 @@ func (f *reference) stack(at string, c StackConfig, rows []refRow, states [][][]
 		var q, k, v [][]float64
 		for i, r := range rows {
 			h := f.norm(layer+"input_layernorm.weight", x[i])
-			q, k, v = append(q, f.linear(layer+"self_attn.q_proj", h)), append(k, f.linear(layer+"self_attn.k_proj", h)), append(v, f.linear(layer+"self_attn.v_proj", h))
+			q = append(q, f.linear(layer+"self_attn.q_proj", h))
+			k = append(k, f.linear(layer+"self_attn.k_proj", h))
+			v = append(v, f.linear(layer+"self_attn.v_proj", h))
 			refTurn(q[i], c.HeadDim, c.RopeTheta, r.position)
 			refTurn(k[i], c.HeadDim, c.RopeTheta, r.position)
 		}
@@ -200,7 +204,8 @@ func (f *reference) run(ids []int) []float32 {
 		if c.TieWordEmbeddings {
 			head = "model.embed_tokens"
 		}
-		return f.logits(f.stack("model.", c.Transformer, refRows(f.embedding("model.embed_tokens.weight", c.EmbeddingSize, ids)), nil, nil), head)
+		rows := refRows(f.embedding("model.embed_tokens.weight", c.EmbeddingSize, ids))
+		return f.logits(f.stack("model.", c.Transformer, rows, nil, nil), head)
 	}
 	states := [][][]float64{f.embedding("encoder.embed_tokens.weight", c.EmbeddingSize, ids)}
 	if c.TokenEncoder != nil {
@@ -355,7 +360,8 @@ func randomConfig(r *rand.Rand) Config {
 	coin := func() bool { return r.IntN(2) == 0 }
 	theta := func() float64 { return []float64{0, 100, 10000}[r.IntN(3)] }
 	stack := func(hidden int) StackConfig {
-		s := StackConfig{HiddenSize: hidden, Layers: 1 + r.IntN(3), KVHeads: 1 + r.IntN(2), HeadDim: 2 * (1 + r.IntN(5)), IntermediateSize: 4 + r.IntN(20), RopeTheta: theta()}
+		s := StackConfig{HiddenSize: hidden, Layers: 1 + r.IntN(3), KVHeads: 1 + r.IntN(2), HeadDim: 2 * (1 + r.IntN(5)),
+			IntermediateSize: 4 + r.IntN(20), RopeTheta: theta()}
 		s.Heads = s.KVHeads * (1 + r.IntN(3))
 		return s
 	}
@@ -371,7 +377,8 @@ func randomConfig(r *rand.Rand) Config {
 			}
 		}
 	}
-	c := Config{VocabSize: 20 + r.IntN(30), RMSNormEps: 1e-5, BOSTokenID: -1, TieWordEmbeddings: coin(), EmbeddingSize: 4 + r.IntN(9)}
+	c := Config{VocabSize: 20 + r.IntN(30), RMSNormEps: 1e-5, BOSTokenID: -1,
+		TieWordEmbeddings: coin(), EmbeddingSize: 4 + r.IntN(9)}
 	levels := r.IntN(4)
 	if levels == 0 {
 		c.Transformer = stack(c.EmbeddingSize)
@@ -409,7 +416,8 @@ func randomConfig(r *rand.Rand) Config {
 		}
 		windows(&l.Decoder, l.PrefixLength+l.ChunkSize)
 		for range r.IntN(3) {
-			e := MemoryConfig{Level: i + r.IntN(levels-i+1), KVHeads: 1 + r.IntN(2), HeadDim: 2 * (1 + r.IntN(5)), SlidingWindow: r.IntN(2) * (1 + r.IntN(6)), RopeTheta: theta()}
+			e := MemoryConfig{Level: i + r.IntN(levels-i+1), KVHeads: 1 + r.IntN(2), HeadDim: 2 * (1 + r.IntN(5)),
+				SlidingWindow: r.IntN(2) * (1 + r.IntN(6)), RopeTheta: theta()}
 			e.Heads = e.KVHeads * (1 + r.IntN(3))
 			for n := range l.Decoder.Layers {
 				if coin() || n == l.Decoder.Layers-1 && e.Layers == nil {
@@ -424,7 +432,8 @@ func randomConfig(r *rand.Rand) Config {
 	return c
 }
 
-// Random models of every form: one pass agrees with the reference, and whatever way a text comes in, the bits are those of one pass.
+// Random models of every form: one pass agrees with the reference, and whatever way a text comes in, the bits are
+// those of one pass.
 func TestRandomModels(t *testing.T) {
 	defer func(n int) { stepRows = n }(stepRows)
 	models := 150
@@ -472,7 +481,8 @@ func TestRandomModels(t *testing.T) {
 	}
 }
 
-// checkWays holds the logits of a text that comes in every way against those of one pass, and its state against Config.StateBytes.
+// checkWays holds the logits of a text that comes in every way against those of one pass, and its state against
+// Config.StateBytes.
 func checkWays(t *testing.T, r *rand.Rand, m *Model, ids []int, pass []float32) {
 	t.Helper()
 	vocab, shift := m.cfg.VocabSize, 0
@@ -576,19 +586,21 @@ func checkWays(t *testing.T, r *rand.Rand, m *Model, ids []int, pass []float32) 
 	}
 }
 
-// Units of every size, up to several steps of a stack: one pass, pieces and single tokens agree, in level 1 and above a stream.
+// Units of every size, up to several steps of a stack: one pass, pieces and single tokens agree, in level 1 and above
+// a stream.
 func TestLongUnits(t *testing.T) {
 	defer func(n int) { stepRows = n }(stepRows)
 	stack := func(hidden, window int) StackConfig {
-		return StackConfig{HiddenSize: hidden, Layers: 1, Heads: 1, KVHeads: 1, HeadDim: 4, IntermediateSize: 4, RopeTheta: 100, SlidingWindow: window}
+		return testStack(hidden, 1, 1, 1, 4, 4, window, 100)
 	}
 	model := func(t *testing.T, chunk, prefix int, above bool) {
-		c := Config{ModelType: "photon", FormatVersion: 2, VocabSize: 11, EmbeddingSize: 3, RMSNormEps: 1e-5, BOSTokenID: -1, Levels: []LevelConfig{
-			{ChunkSize: chunk, PrefixLength: prefix, Chunker: "linear", Encoder: stack(4, 0), Decoder: stack(5, 0)}}}
+		c := Config{ModelType: "photon", FormatVersion: 2, VocabSize: 11, EmbeddingSize: 3, RMSNormEps: 1e-5, BOSTokenID: -1}
 		if above {
-			c.Levels = append([]LevelConfig{{ChunkSize: 2, PrefixLength: 1, Chunker: "linear", Encoder: stack(4, 3), Decoder: stack(6, 4)}}, c.Levels...)
-			c.Levels[1].Decoder.HiddenSize = 4
+			c.Levels = append(c.Levels, LevelConfig{ChunkSize: 2, PrefixLength: 1, Chunker: "linear",
+				Encoder: stack(4, 3), Decoder: stack(6, 4)})
 		}
+		c.Levels = append(c.Levels, LevelConfig{ChunkSize: chunk, PrefixLength: prefix, Chunker: "linear",
+			Encoder: stack(4, 0), Decoder: stack(4, 0)})
 		r := rand.New(rand.NewPCG(uint64(chunk), uint64(prefix)))
 		m, _ := randomModel(t, r, c)
 		ids := make([]int, (2*chunk+1+r.IntN(chunk))*m.cfg.MetaContext()/chunk)
@@ -606,7 +618,8 @@ func TestLongUnits(t *testing.T) {
 					t.Fatal(err)
 				}
 				if n := s.Len(); n < len(ids) && !slices.Equal(s.Logits(), pass[n*11:][:11]) {
-					t.Fatalf("chunks of %d, prefix %d, pieces of %d, steps of %d: other bits after %d tokens", chunk, prefix, piece, stepRows, n)
+					t.Fatalf("chunks of %d, prefix %d, pieces of %d, steps of %d: other bits after %d tokens",
+						chunk, prefix, piece, stepRows, n)
 				}
 			}
 		}
@@ -635,14 +648,19 @@ func TestRecGenRefusesFormat2(t *testing.T) {
 		return c
 	}
 	for says, c := range map[string]Config{
-		"token_encoder":             local(func(c *Config) { s := testStack(6, 1, 1, 1, 6, 8, 0, 0); c.TokenEncoder = &s }),
-		`content "states"`:          local(func(c *Config) { c.Content, c.EmbeddingSize, c.Levels[0].Decoder.HiddenSize = "states", 6, 6 }),
+		"token_encoder": local(func(c *Config) {
+			s := testStack(6, 1, 1, 1, 6, 8, 0, 0)
+			c.TokenEncoder = &s
+		}),
+		`content "states"`:          local(func(c *Config) { c.Content, c.Levels[0].Decoder.HiddenSize = "states", 6 }),
 		"levels[1].prefix_length 0": local(func(c *Config) { c.Levels[1].PrefixLength = 0 }),
 		"levels[0].decoder.memories": local(func(c *Config) {
 			c.Levels[0].Decoder.Memories = format2Config().Levels[0].Decoder.Memories[1:]
 			c.Levels[0].Decoder.Memories[0].Layers = []int{0}
 		}),
-		"levels[0].encoder.sliding_window, a list": local(func(c *Config) { c.Levels[0].Encoder.SlidingWindow, c.Levels[0].Encoder.Windows = 0, []int{7, 0} }),
+		"levels[0].encoder.sliding_window, a list": local(func(c *Config) {
+			c.Levels[0].Encoder.SlidingWindow, c.Levels[0].Encoder.Windows = 0, []int{7, 0}
+		}),
 	} {
 		m, _ := randomModel(t, rand.New(rand.NewPCG(1, 2)), c)
 		checkRefused(t, m.NewSession(Mode(RecGen)).Append(background, 1), ErrUnsupported, says, "HierGen")

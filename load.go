@@ -98,8 +98,8 @@ func (l *loader) model() {
 			e.proj = l.matrix(e.chunk*below, part{at + "chunker.proj.weight", e.width()})
 			l.vector(&e.bias, at+"chunker.proj.bias")
 		}
-		d := &decoder{chunk: level.ChunkSize, prefix: level.PrefixLength, added: level.PrefixLength == 0, local: !level.Decoder.stream(),
-			stack: l.stack(at+"decoder.", level.Decoder)}
+		d := &decoder{chunk: level.ChunkSize, prefix: level.PrefixLength, stack: l.stack(at+"decoder.", level.Decoder)}
+		d.added, d.local = level.PrefixLength == 0, !level.Decoder.stream()
 		l.memories(at+"decoder.", d.stack, i)
 		d.converter = l.matrix(e.width(), part{at + "converter.weight", d.slices() * d.width()})
 		l.vector(&d.bias, at+"converter.bias")
@@ -155,7 +155,8 @@ func (l *loader) memories(at string, s *stack, below int) {
 	}
 	for e, c := range s.cfg.Memories {
 		for _, n := range c.Layers {
-			y, at, q := &memoryAttention{memory: e}, fmt.Sprintf("%slayers.%d.memory_attn.%d.", at, n, e), c.Heads*c.HeadDim
+			y, q := &memoryAttention{memory: e}, c.Heads*c.HeadDim
+			at := fmt.Sprintf("%slayers.%d.memory_attn.%d.", at, n, e)
 			l.vector(&y.norm, at+"norm.weight")
 			y.query = l.matrix(s.cfg.HiddenSize, part{at + "q_proj.weight", q})
 			y.out = l.matrix(q, part{at + "o_proj.weight", s.cfg.HiddenSize})

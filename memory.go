@@ -1,7 +1,8 @@
 package photon
 
-// memory is what some layers of a decoder see beside their own rows: a key and a value for each finished unit of a level, computed once,
-// when the encoder has made the unit, and those of a learned row, the sink, before them. A text keeps them in a kvCache of one layer.
+// memory is what some layers of a decoder see beside their own rows: a key and a value for each finished unit of a
+// level, computed once, when the encoder has made the unit, and those of a learned row, the sink, before them. A text
+// keeps them in a kvCache of one layer.
 type memory struct {
 	level  int // of the units; 0: tokens
 	span   int // children of the decoder in a unit
@@ -30,7 +31,8 @@ type memoryRows struct {
 }
 
 func newMemory(c MemoryConfig, eps float64) *memory {
-	m := &memory{level: c.Level, span: 1, window: c.SlidingWindow, shape: newAttentionShape(c.stack()), eps: float32(eps)}
+	m := &memory{level: c.Level, span: 1, window: c.SlidingWindow, eps: float32(eps)}
+	m.shape = newAttentionShape(c.stack())
 	m.keys = m.shape
 	m.keys.heads = 0
 	return m
@@ -60,7 +62,7 @@ func (m *memory) keep(ws *workspace, states []float32, segs []segment) {
 	ws.shape, ws.layer = &m.keys, 0
 	ws.segments = append(ws.segments[:0], segs...)
 	ws.place(0, 0, rows)
-	ws.cos, ws.sin = m.keys.turns(ws.cos, ws.sin, ws.rows)
+	ws.cos, ws.sin = ws.turns(&m.keys, ws.rows, ws.cos, ws.sin)
 	ws.eachRow(keepRows, rows, m.keys.qkvWidth())
 	for _, seg := range segs {
 		seg.cache.advance(seg.rows)
@@ -69,7 +71,8 @@ func (m *memory) keep(ws *workspace, states []float32, segs []segment) {
 	ws.x, ws.normed = nil, nil
 }
 
-// remember has every memory of a level keep its new states [rows × D], those of the sequences one after another; news are their numbers.
+// remember has every memory of a level keep its new states [rows × D], those of the sequences one after another; news
+// are their numbers.
 func (m *Model) remember(ws *workspace, level int, seqs []*sequence, states []float32, news []int) {
 	for l, d := range m.decoders {
 		for e, y := range d.stack.memories {
@@ -99,7 +102,8 @@ func (m *Model) remembersTokens() bool {
 	return false
 }
 
-// rows is how many rows of a memory a decoder row sees, or could without a window, that predicts a child with so many before it.
+// rows is how many rows of a memory a decoder row sees, or could without a window, that predicts a child with so many
+// before it.
 func (m *memory) rows(children int) int { return 1 + children/m.span }
 
 // firstKept is the first row that a text keeps, which has the first rows of a memory and will add to them.
@@ -110,7 +114,8 @@ func (m *memory) firstKept(rows int) int {
 	return max(0, rows-m.window)
 }
 
-// placeMemories notes what the rows of ws.segments see of the memories of s, by the number of children before what each predicts.
+// placeMemories notes what the rows of ws.segments see of the memories of s, by the number of children before what
+// each predicts.
 func (ws *workspace) placeMemories(s *stack) {
 	seen := ws.seenNow
 	for len(ws.memories) < len(s.memories) {
@@ -143,7 +148,7 @@ func (ws *workspace) placeMemories(s *stack) {
 func (ws *workspace) turnMemories(s *stack) {
 	for e, m := range s.memories {
 		v := &ws.memories[e]
-		v.cos, v.sin = m.shape.turns(v.cos, v.sin, v.rows)
+		v.cos, v.sin = ws.turns(&m.shape, v.rows, v.cos, v.sin)
 	}
 }
 

@@ -145,7 +145,8 @@ func TestWriteRandom2(t *testing.T) {
 	}
 	for name, layers := range map[string]float64{
 		"token_encoder.layers.1.self_attn.o_proj.weight": 2, "levels.0.encoder.layers.0.mlp.down_proj.weight": 1,
-		"levels.0.decoder.layers.2.memory_attn.0.o_proj.weight": 3, "levels.0.decoder.memories.0.sink": .5, "levels.0.decoder.memories.0.k_proj.weight": .5,
+		"levels.0.decoder.layers.2.memory_attn.0.o_proj.weight": 3, "levels.0.decoder.memories.0.sink": .5,
+		"levels.0.decoder.memories.0.k_proj.weight": .5,
 	} {
 		squares, n := 0.0, float64(len(values[name]))
 		for _, v := range values[name] {
@@ -161,7 +162,8 @@ func TestWriteRandom2(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	if logits, err := m.Logits(background, []int{1, 2, 3, 4, 5}); err != nil || len(logits) != 5*cfg.VocabSize || logits[0] != logits[0] {
+	logits, err := m.Logits(background, []int{1, 2, 3, 4, 5})
+	if err != nil || len(logits) != 5*cfg.VocabSize || logits[0] != logits[0] {
 		t.Errorf("%v, %v", len(logits), err)
 	}
 }

@@ -38,7 +38,8 @@ func (m *Model) checkMode(mode GenMode) error {
 		return fmt.Errorf("photon: RecGen needs two levels or more, the model has %d: use HierGen: %w", len(m.encoders), ErrUnsupported)
 	}
 	if what := m.cfg.beyondFormat1(); what != "" {
-		return fmt.Errorf("photon: RecGen needs the arithmetic of format_version 1, the model has %s: use HierGen: %w", what, ErrUnsupported)
+		return fmt.Errorf("photon: RecGen needs the arithmetic of format_version 1, the model has %s: use HierGen: %w",
+			what, ErrUnsupported)
 	}
 	for l, d := range m.decoders {
 		if !d.local {

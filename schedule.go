@@ -440,18 +440,6 @@ func (m *Model) decode(ws *workspace, seqs []*sequence, l int, conds []float32) 
 	return out
 }
 
-// convert turns conditions [units × D_l] into rows [units × R·W], or [units × C·W].
-func (d *decoder) convert(ws *workspace, conds []float32) []float32 {
-	if len(conds) == 0 {
-		return nil
-	}
-	units := len(conds) / d.converter.in
-	ws.prefixes = grow(ws.prefixes, units*d.converter.out)
-	d.converter.mul(&ws.crew, &ws.mulTask, ws.prefixes, conds, units)
-	addBias(ws.prefixes, d.bias, units)
-	return ws.prefixes
-}
-
 // units is the number of units that begin.
 func (p *plan) units(d *decoder) int {
 	if d.converter == nil {
@@ -479,7 +467,8 @@ func (s *decoderState) segments(list []segment, d *decoder, p *plan) []segment {
 			if p.start > s.cache.next {
 				s.cache.reset(p.start)
 			}
-			list = append(list, segment{cache: s.cache, rows: p.end - p.start, memories: s.memories, need: d.row(p.lo) - p.start})
+			need := d.row(p.lo) - p.start
+			list = append(list, segment{cache: s.cache, rows: p.end - p.start, memories: s.memories, need: need})
 		}
 		return list
 	}
@@ -491,7 +480,8 @@ func (s *decoderState) segments(list []segment, d *decoder, p *plan) []segment {
 			rows--
 		}
 		// The first row that predicts something is the first child's, or that of the first child to be predicted.
-		seg := segment{cache: s.cache, rows: rows, memories: s.memories, need: d.row(max(p.lo, begin/d.unit()*d.chunk)) - from}
+		need := d.row(max(p.lo, begin/d.unit()*d.chunk)) - from
+		seg := segment{cache: s.cache, rows: rows, memories: s.memories, need: need}
 		switch {
 		case rows == 0:
 		case from > begin:

@@ -40,7 +40,8 @@ func TestSessionStateBytes(t *testing.T) {
 	}
 }
 
-// TestTraffic counts by hand what attention reads in a flat model, token by token: row p reads p+1 rows of every layer, or as many as its window is wide.
+// TestTraffic counts by hand what attention reads in a flat model, token by token: row p reads p+1 rows of every
+// layer, or as many as its window is wide.
 func TestTraffic(t *testing.T) {
 	eachGolden(t, func(t *testing.T, g golden, m *Model) {
 		if !m.Config().Flat() {

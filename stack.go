@@ -24,13 +24,13 @@ type layer struct {
 	down                   *matrix            // [d × f]
 }
 
-// segment is a run of consecutive rows of one text: they follow the rows in cache. Without a cache they begin at position 0, see only each other, and
-// are at most stepRows.
+// segment is a run of consecutive rows of one text: they follow the rows in cache. Without a cache they begin at
+// position 0, see only each other, and are at most stepRows.
 type segment struct {
 	cache    *kvCache
 	rows     int
 	memories []*kvCache // of the text, for those of the stack
-	need     int        // the first row of which anyone reads what comes out; those before it run only as far up as it depends on them
+	need     int        // the first row whose result is read; those before it run only as far up as it depends on them
 	gone     int        // rows before these that have left the step
 	rest     int        // of these, those that leave next
 }
@@ -47,7 +47,8 @@ func (s *segment) position() int {
 var stepRows = 256
 
 func newStack(cfg StackConfig, eps float64) *stack {
-	s := &stack{cfg: cfg, shape: newAttentionShape(cfg), eps: float32(eps), layers: make([]layer, cfg.Layers), reach: make([]int, cfg.Layers+1)}
+	s := &stack{cfg: cfg, shape: newAttentionShape(cfg), eps: float32(eps), layers: make([]layer, cfg.Layers)}
+	s.reach = make([]int, cfg.Layers+1)
 	for n := cfg.Layers - 1; n >= 0; n-- {
 		s.reach[n] = farReach
 		if w := cfg.window(n); w > 0 {
@@ -59,8 +60,9 @@ func newStack(cfg StackConfig, eps float64) *stack {
 
 const farReach = math.MaxInt / 4 // beyond every text
 
-// forward advances the rows x [rows×d] of segs in place: in, the units; out, the normed states, of the rows that are needed. The caches receive
-// the rows. A stack with memories finds in ws.seen, for every row, how much of them it sees.
+// forward advances the rows x [rows×d] of segs in place: in, the units; out, the normed states, of the rows that are
+// needed. The caches receive the rows. A stack with memories finds in ws.seen, for every row, how much of them it
+// sees.
 func (s *stack) forward(ws *workspace, x []float32, segs []segment) {
 	seen := ws.seen
 	for i, taken := 0, 0; i < len(segs); {
@@ -112,7 +114,7 @@ func (s *stack) step(ws *workspace, x []float32, rows int) {
 			ws.place(i, s.cfg.window(i), rows)
 		}
 		if i == 0 {
-			ws.cos, ws.sin = s.shape.turns(ws.cos, ws.sin, ws.rows)
+			ws.cos, ws.sin = ws.turns(&s.shape, ws.rows, ws.cos, ws.sin)
 		}
 		ws.qkv = grow(ws.qkv, rows*qkvWidth)
 		ws.mixed = grow(ws.mixed, rows*qWidth)
@@ -157,8 +159,8 @@ func (s *stack) step(ws *workspace, x []float32, rows int) {
 	ws.stack, ws.x, ws.normed = nil, nil, nil
 }
 
-// rest marks the rows whose keys and values were all that the layers above need of them, and counts them: those with which even the first row that
-// is needed, by layers that together reach so far back, has nothing to do.
+// rest marks the rows whose keys and values were all that the layers above need of them, and counts them: those with
+// which even the first row that is needed, by layers that together reach so far back, has nothing to do.
 func (ws *workspace) rest(reach int) (idle int) {
 	r := 0
 	for i := range ws.segments {
@@ -254,17 +256,33 @@ func (ws *workspace) place(layer, window, rows int) {
 	ws.fresh.resize(ws.cacheType, ws.shape.kvHeads, ws.slots, ws.shape.dim)
 }
 
-// turns writes the rotations of rows to cos and sin [rows × dim/2], or to larger ones.
-func (a *attentionShape) turns(cos, sin []float32, rows []rowPlace) ([]float32, []float32) {
+// turning is the rotations of rows: cos, sin [rows × dim/2].
+type turning struct {
+	inverse  []float64
+	rows     []rowPlace
+	cos, sin []float32
+}
+
+// turns writes the rotations of rows to cos and sin, or to larger ones.
+func (ws *workspace) turns(a *attentionShape, rows []rowPlace, cos, sin []float32) ([]float32, []float32) {
 	half := len(a.inverse)
 	cos, sin = grow(cos, len(rows)*half), grow(sin, len(rows)*half)
-	for r := range rows {
-		for j, inverse := range a.inverse {
-			y, x := math.Sincos(float64(rows[r].position) * inverse)
-			cos[r*half+j], sin[r*half+j] = float32(x), float32(y)
-		}
+	if half > 0 {
+		ws.turning = turning{a.inverse, rows, cos, sin}
+		ws.eachRow(turnsOfRows, len(rows), 16*half)
 	}
 	return cos, sin
+}
+
+func turnsOfRows(ws *workspace, lo, hi int) {
+	t := &ws.turning
+	half := len(t.inverse)
+	for r := lo; r < hi; r++ {
+		for j, inverse := range t.inverse {
+			sin, cos := math.Sincos(float64(t.rows[r].position) * inverse)
+			t.cos[r*half+j], t.sin[r*half+j] = float32(cos), float32(sin)
+		}
+	}
 }
 
 // home is where the keys and values of a row stand: in row slot of the rows that each head has there.
@@ -314,7 +332,8 @@ func keepRows(ws *workspace, lo, hi int) {
 	}
 }
 
-// commit appends the keys and values of a layer that are fresh to the caches, each kv head for itself. The others are there.
+// commit appends the keys and values of a layer that are fresh to the caches, each kv head for itself. The others are
+// there.
 func (ws *workspace) commit(rows int) {
 	for i := range ws.segments {
 		if seg := &ws.segments[i]; seg.cache != nil {
@@ -385,6 +404,7 @@ type workspace struct {
 	mixed         []float32 // [rows × heads·headDim]
 	gateUp, gated []float32 // [rows × 2f], [rows × f]
 	cos, sin      []float32 // [rows × headDim/2]
+	turning       turning
 	memories      []memoryRows
 	seenNow       []int   // [rows], the part of seen that is theirs
 	recalled      int     // the memory whose queries are made

@@ -122,7 +122,8 @@ func (d *description) print(w io.Writer) error {
 	fmt.Fprintln(t, "stack\tchunk\tprefix\tlayers\twidth\theads\tkv heads\thead\tffn\twindow\trope\t")
 	row := func(name, chunk, prefix string, s photon.StackConfig) {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%g\t\n",
-			name, chunk, prefix, s.Layers, s.HiddenSize, s.Heads, s.KVHeads, s.HeadDim, s.IntermediateSize, sees(s), s.RopeTheta)
+			name, chunk, prefix,
+			s.Layers, s.HiddenSize, s.Heads, s.KVHeads, s.HeadDim, s.IntermediateSize, sees(s), s.RopeTheta)
 	}
 	if d.Flat {
 		row("transformer", "", "", cfg.Transformer)
