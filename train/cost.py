@@ -63,9 +63,10 @@ def count(cfg, depth=0):
         work += units * (level.prefix_length or level.chunk_size) * d.hidden_size * widths[l + 1]
         for m in d.memories:
             kv = 2 * m.num_key_value_heads * m.head_dim
-            encode += widths[m.level] * kv / spans[m.level]
-            grow += 0 if m.sliding_window else kv / spans[m.level]
-            seen = 1 + depth / spans[m.level]
+            rate = 1 / spans[m.level - m.unpack]  # rows of M a token
+            encode += rate * widths[m.level - m.unpack] * (kv + m.unpack * widths[m.level])
+            grow += 0 if m.sliding_window else kv * rate
+            seen = 1 + depth * rate
             seen = min(seen, m.sliding_window) if m.sliding_window else seen
             work += len(m.layers) * rows * m.num_attention_heads * m.head_dim * (2 * d.hidden_size + 2 * seen)
         decode, grow = decode + work, grow + more

@@ -31,9 +31,15 @@ def memory_attention(q, k, v, seen, window):
     Where `fold` rows of each unit see the same they become heads of one row: then it is plain causal attention.
     """
     b, h, n, d = q.shape
-    fold = _folds.get((n, k.shape[2])) if q.is_cuda and q.dtype == torch.bfloat16 else None
-    if fold is None:
+    if not (q.is_cuda and q.dtype == torch.bfloat16):
         return _plain_memory(q, k, v, seen, window)
+    fold = _folds.get((n, k.shape[2]))
+    if fold is None:
+        pad = -k.shape[2] % 8  # of which no row sees any
+        k, v = (F.pad(x, (0, 0, 0, pad)) for x in (k, v))
+        ahead = seen[:, None] - torch.arange(k.shape[2], device=q.device)[None, :]
+        visible = (ahead >= 0) & (ahead < (window or k.shape[2]))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
     units = n // fold
     q = q.reshape(b, h, units, fold, d).transpose(2, 3).reshape(b, h * fold, units, d)
     k, v = (x[:, :, :units].repeat_interleave(fold, dim=1) for x in (k, v))
@@ -83,6 +89,6 @@ def install(model, tokens, device="cuda"):
             _tables[n, stack.rope_theta] = reference.rope_table(n, stack.head_dim, stack.rope_theta, torch.float32, device)
     for l, level in enumerate(cfg.levels):
         for m in level.decoder.memories:
-            if level.prefix_length == 0:
+            if level.prefix_length == 0 and not m.unpack:
                 _folds[units[l], 1 + units[m.level]] = units[l] // units[m.level]
     reference.rotate, reference.attention, reference.memory_attention = rotate, attention, memory_attention

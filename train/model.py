@@ -54,6 +54,7 @@ class MemoryConfig:
     head_dim: int
     sliding_window: int = 0  # the last w of what can be seen; 0: all
     rope_theta: float = 0.0
+    unpack: bool = False  # rows are the children of finished units: their own states plus what their unit's state says of them
 
 
 @dataclass
@@ -243,8 +244,8 @@ class Config:
             if any(0 < w < level.rows for w in level.decoder.windows):
                 raise ValueError(f"{where}: decoder.sliding_window must be 0 or at least {level.rows}")
             for m in level.decoder.memories:
-                if not i <= m.level <= len(self.levels):
-                    raise ValueError(f"{where}: a memory's level must be {i} ... {len(self.levels)}, not {m.level}")
+                if not i + m.unpack <= m.level <= len(self.levels):
+                    raise ValueError(f"{where}: a memory's level must be {i + m.unpack} ... {len(self.levels)}, not {m.level}")
                 if not m.layers or sorted(set(m.layers)) != m.layers or not 0 <= m.layers[0] <= m.layers[-1] < level.decoder.num_hidden_layers:
                     raise ValueError(f"{where}: a memory's layers must be increasing numbers of the decoder's layers, not {m.layers}")
             below = level.encoder.hidden_size
@@ -399,10 +400,12 @@ class Stack(nn.Module):
 
 
 class Memory(nn.Module):
-    """Keys and values of M = [sink ; states of a level], which the decoder layers that read them share."""
+    """Keys and values of M = [sink ; states of a level, or of their children], which the decoder layers that read them share."""
 
-    def __init__(self, c, width, eps):
+    def __init__(self, c, widths, chunks, eps):
         super().__init__()
+        width = widths[c.level - c.unpack]
+        self.unpack = nn.Linear(widths[c.level], chunks[c.level] * width) if c.unpack else None
         self.kv_heads, self.head_dim, self.theta = c.num_key_value_heads, c.head_dim, c.rope_theta
         self.level, self.window = c.level, c.sliding_window
         self.sink = nn.Parameter(torch.zeros(width))
@@ -410,8 +413,12 @@ class Memory(nn.Module):
         self.k_proj = nn.Linear(width, self.kv_heads * self.head_dim, bias=False)
         self.v_proj = nn.Linear(width, self.kv_heads * self.head_dim, bias=False)
 
-    def forward(self, states):
-        """states [B, n, D] -> keys and values of M [B, kv heads, 1+n, head_dim]."""
+    def forward(self, levels):
+        """levels[k] are the states of level k -> keys and values of M [B, kv heads, 1+n, head_dim]."""
+        states = levels[self.level]
+        if self.unpack:
+            below = levels[self.level - 1]
+            states = below + self.unpack(states).view(below.shape)
         b = states.shape[0]
         m = self.norm(torch.cat((self.sink.to(states.dtype).expand(b, 1, -1), states), dim=1))
         k = self.k_proj(m).view(b, -1, self.kv_heads, self.head_dim).transpose(1, 2)
@@ -446,11 +453,11 @@ class MemoryAttention(nn.Module):
         self.q_proj = nn.Linear(width, self.heads * self.head_dim, bias=False)
         self.o_proj = nn.Linear(self.heads * self.head_dim, width, bias=False)
 
-    def forward(self, x, k, v, seen):
-        """x [B, n, W] -> what is added to it; seen [n] is the last row of M that each row sees."""
+    def forward(self, x, k, v, seen, at):
+        """x [B, n, W] -> what is added to it; seen [n] is the last row of M that each row sees, at [n] its position among them."""
         b, n, _ = x.shape
         q = self.q_proj(self.norm(x)).view(b, n, self.heads, self.head_dim).transpose(1, 2)
-        q = rotate_at(q, seen, self.theta)
+        q = rotate_at(q, at, self.theta)
         if k.shape[1] != self.heads:  # query head a reads key/value head a / group
             k, v = (y.repeat_interleave(self.heads // y.shape[1], dim=1) for y in (k, v))
         out = memory_attention(q, k, v, seen, self.window)
@@ -460,10 +467,10 @@ class MemoryAttention(nn.Module):
 class Decoder(Stack):
     """A stack whose layers may read memories, of sequences that may be cut into units."""
 
-    def __init__(self, s, eps, widths):
+    def __init__(self, s, eps, widths, chunks):
         super().__init__(s, eps)
         if s.memories:
-            self.memories = nn.ModuleList(Memory(m, widths[m.level], eps) for m in s.memories)
+            self.memories = nn.ModuleList(Memory(m, widths, chunks, eps) for m in s.memories)
         for e, m in enumerate(s.memories):
             for n in m.layers:
                 layer = self.layers[n]
@@ -471,13 +478,13 @@ class Decoder(Stack):
                     layer.memory_attn = nn.ModuleDict()
                 layer.memory_attn[str(e)] = MemoryAttention(m, s.hidden_size, eps)
 
-    def forward(self, x, unit=0, memories=(), seen=()):
+    def forward(self, x, unit=0, memories=()):
         """x [B, n, W] -> [B, n, W]; every `unit` rows are a sequence of their own (0: all are one)."""
         shape = x.shape
         for layer in self.layers:
             if hasattr(layer, "memory_attn"):
                 for e, attend in layer.memory_attn.items():
-                    x = x + layer.dropout(attend(x, *memories[int(e)], seen[int(e)]))
+                    x = x + layer.dropout(attend(x, *memories[int(e)]))
             x = layer(x.view(-1, unit, shape[2])).view(shape) if unit else layer(x)
         return self.norm(x)
 
@@ -496,15 +503,15 @@ class LinearChunker(nn.Module):
 
 
 class Level(nn.Module):
-    def __init__(self, c, widths, i, eps):
-        """widths[k] is the width of the states of level k; this is level i+1."""
+    def __init__(self, c, widths, chunks, i, eps):
+        """widths[k] is the width of the states of level k, chunks[k] how many of level k-1 a unit holds; this is level i+1."""
         super().__init__()
         self.chunk, self.prefix, self.stream = c.chunk_size, c.prefix_length, c.stream
         width, width_down = c.encoder.hidden_size, c.decoder.hidden_size
         self.chunker = LinearChunker(self.chunk * widths[i], width, eps) if c.chunker == "linear" else nn.Identity()
         self.encoder = Stack(c.encoder, eps)
         self.converter = nn.Linear(width, (self.prefix or self.chunk) * width_down)
-        self.decoder = Decoder(c.decoder, eps, widths)
+        self.decoder = Decoder(c.decoder, eps, widths, chunks)
 
     def encode(self, below):
         """below [B, n*C, D_below] -> states of the n units [B, n, D]."""
@@ -529,10 +536,14 @@ class Level(nn.Module):
             if not self.stream:  # every unit is a sequence of its own; its last child predicts nothing
                 rows, before = rows[:, :, :-1], before[:, :-1]
         size, before = rows.shape[2], before.reshape(-1)
-        read = getattr(self.decoder, "memories", [])
-        memories = [m(states[m.level]) for m in read]
-        seen = [torch.div(before, sizes[m.level], rounding_mode="floor") for m in read]
-        x = self.decoder(rows.reshape(b, n * size, width), 0 if self.stream else size, memories, seen)
+        memories = []
+        for m in getattr(self.decoder, "memories", []):
+            seen = at = torch.div(before, sizes[m.level], rounding_mode="floor")
+            if m.unpack:  # the children of whole units
+                each = sizes[m.level] // sizes[m.level - 1]
+                seen, at = seen * each, torch.div(before, sizes[m.level - 1], rounding_mode="floor")
+            memories.append((*m(states), seen, at))
+        x = self.decoder(rows.reshape(b, n * size, width), 0 if self.stream else size, memories)
         return x.view(b, n, size, width)[:, :, first : first + chunk].reshape(b, n * chunk, width)
 
 
@@ -643,7 +654,8 @@ class Photon(LanguageModel):
         if cfg.token_encoder:
             self.token_encoder = Stack(cfg.token_encoder, cfg.rms_norm_eps)
         widths = [cfg.embedding_size] + [level.encoder.hidden_size for level in cfg.levels]
-        self.levels = nn.ModuleList(Level(level, widths, i, cfg.rms_norm_eps) for i, level in enumerate(cfg.levels))
+        chunks = [1] + [level.chunk_size for level in cfg.levels]
+        self.levels = nn.ModuleList(Level(level, widths, chunks, i, cfg.rms_norm_eps) for i, level in enumerate(cfg.levels))
         self.start_latent = nn.Parameter(torch.zeros(widths[-1]))
         if cfg.content == "embedding":
             self.decoder = Embedding(cfg.vocab_size, cfg.levels[0].decoder.hidden_size)

@@ -87,7 +87,9 @@ class Prober:
         for l, level in enumerate([] if model.cfg.flat else model.levels, 1):
             stacks.update({f"encoder {l} ": level.encoder, f"decoder {l} ": level.decoder})
             out[f"condition {l}"] = lost([self._mean_input(level.converter, pieces[:8])])
-            for e in range(len(getattr(level.decoder, "memories", []))):
+            for e, memory in enumerate(getattr(level.decoder, "memories", [])):
+                if memory.unpack:
+                    out[f"decoder {l} memory {e} unpacked"] = lost([self._mean_input(memory.unpack, pieces[:8])])
                 attends = [layer.memory_attn[str(e)] for layer in level.decoder.layers if hasattr(layer, "memory_attn") and str(e) in layer.memory_attn]
                 out[f"decoder {l} memory {e}"] = lost([replaced(a, lambda x, *_: torch.zeros_like(x)) for a in attends])
                 for a, n in zip(attends, model.cfg.levels[l - 1].decoder.memories[e].layers):

@@ -27,9 +27,9 @@ def decoder(width, layers, window=0, memories=(), **more):
     return stack(width, layers, window, kind=DecoderConfig, memories=list(memories), **more)
 
 
-def memory(level, layers, heads=6, kv=1, window=0, theta=0.0):
+def memory(level, layers, heads=6, kv=1, window=0, theta=1e4, unpack=False):
     return MemoryConfig(level=level, layers=layers, num_attention_heads=heads, num_key_value_heads=kv, head_dim=64, sliding_window=window,
-                        rope_theta=theta)
+                        rope_theta=theta, unpack=unpack)
 
 
 def flat(width=384, layers=7, window=0, **more):
@@ -58,15 +58,15 @@ def block(window=0):
 
 
 def new(layers=5, window=64, chunk=4, prefix=0, tokens=1, token_window=64, unit=384, units=2, unit_window=LOWER, reads=(1, 3), kv=1,
-        theta=0.0, skip=True, memories=None, top=None, width=384, ffn=None, unit_ffn=None, heads=None, token_kv=None):
+        theta=1e4, unpack=False, skip=True, memories=None, top=None, width=384, token_ffn=None, token_kv=None):
     """The new form: a token encoder whose states are the decoder's content, conditions added to rows, a memory of every token."""
     if memories is None:
-        memories = [memory(0, list(reads), heads=heads or width // 64, kv=kv, theta=theta)] if reads else []
-    levels = [LevelConfig(chunk, prefix, "linear", stack(unit, units, unit_window, ffn=unit_ffn),
-                          decoder(width, layers, window, memories, ffn=ffn))]
+        read = memory(int(unpack), list(reads), heads=width // 64, kv=kv, theta=theta, unpack=unpack)
+        memories = [read] if reads else []
+    levels = [LevelConfig(chunk, prefix, "linear", stack(unit, units, unit_window), decoder(width, layers, window, memories))]
     if top:
         levels.append(top)
-    encoder = stack(width if skip else 192, tokens, token_window, kv=token_kv, ffn=ffn if skip else None)
+    encoder = stack(width if skip else 192, tokens, token_window, kv=token_kv, ffn=token_ffn)
     return photon(levels, embedding=encoder.hidden_size, token_encoder=encoder, content="states" if skip else "embedding")
 
 
@@ -81,30 +81,32 @@ SHAPES = {
     "new": new,
     # What each part of the new form is worth, and what might be better.
     "new-no-memory": lambda: new(reads=()),
-    "new-one-reader": lambda: new(reads=[2]),
-    "new-all-read": lambda: new(reads=[0, 1, 2, 3, 4]),
+    "new-all-read": lambda: new(theta=0.0, reads=[0, 1, 2, 3, 4]),
     "new-kv2": lambda: new(kv=2),
-    "new-rope": lambda: new(theta=10000.0),
-    "new-no-skip": lambda: new(skip=False, tokens=2, token_window=16),
-    "new-prefix": lambda: new(prefix=1, layers=4),
-    "new-window256": lambda: new(window=256, token_window=256),
-    "new-deep-units": lambda: new(layers=4, unit=512, units=3),
-    "new-shallow-units": lambda: new(unit=256, units=1),
-    "new-chunk8": lambda: new(chunk=8, units=5),
-    "new-chunk2": lambda: new(chunk=2, units=1, unit=256),
-    "new-local": lambda: new(window=0),
-    "new-level1": lambda: new(memories=[memory(1, [0, 2], kv=1), memory(0, [1, 3], kv=1)]),
-    "new-only-level1": lambda: new(memories=[memory(1, [1, 3], kv=3)]),
+    "new-still": lambda: new(theta=0.0),
+    "new-no-skip": lambda: new(theta=0.0, skip=False, tokens=2, token_window=16),
+    "new-window16": lambda: new(kv=2, window=16),
+    "new-window256": lambda: new(theta=0.0, window=256, token_window=256),
+    "new-local": lambda: new(theta=0.0, window=0),
+    "new-level1": lambda: new(memories=[memory(1, [1, 3], kv=6)]),
+    "new-mixed": lambda: new(memories=[memory(1, [1], kv=3), memory(0, [3])]),
     "new-small": lambda: new(unit=256, units=2),
-    "rope-kv2": lambda: new(theta=1e4, kv=2),
-    "rope-t2": lambda: new(theta=1e4, tokens=2, layers=4),
-    "rope-t2-kv2": lambda: new(theta=1e4, tokens=2, layers=4, kv=2),
-    "rope-level1": lambda: new(memories=[memory(1, [1, 3], kv=6, theta=1e4)]),
-    "rope-mixed": lambda: new(memories=[memory(1, [1], kv=3, theta=1e4), memory(0, [3], kv=1, theta=1e4)]),
-    "rope-w16": lambda: new(theta=1e4, kv=2, window=16),
-    "rope-w256": lambda: new(theta=1e4, kv=2, window=256, token_window=256),
-    "rope-small": lambda: new(theta=1e4, unit=256, units=2),
-    "new-top": lambda: new(top=LevelConfig(4, 0, "linear", stack(384, 2, 0, kv=1), decoder(384, 1, 32)), units=1),
+    "t2": lambda: new(tokens=2, layers=4),
+    "t2-kv2": lambda: new(tokens=2, layers=4, kv=2),
+    "t2-late": lambda: new(tokens=2, layers=4, reads=[3]),
+    "t2-window128": lambda: new(tokens=2, layers=4, window=128, token_window=128),
+    "t2-no-units": lambda: new(tokens=2, layers=5, unit=64, units=1, reads=[3]),
+    "t3-thin": lambda: new(tokens=3, layers=4, token_ffn=512, reads=[3]),
+    "unpack": lambda: new(unpack=True),
+    "unpack-late": lambda: new(unpack=True, reads=[3]),
+    "unpack-deep": lambda: new(unpack=True, layers=4, unit=512, units=4, reads=[3]),
+    "unpack-t2": lambda: new(unpack=True, tokens=2, layers=4, reads=[3]),
+    "unpack-t2-window128": lambda: new(unpack=True, tokens=2, layers=4, reads=[3], window=128, token_window=128),
+    "thin2": lambda: new(unpack=True, tokens=2, token_ffn=256, reads=[3]),
+    "thin3": lambda: new(unpack=True, tokens=3, token_ffn=256, token_kv=2, reads=[3]),
+    "thin2-last": lambda: new(unpack=True, tokens=2, token_ffn=256, reads=[4]),
+    "thin2-window32": lambda: new(unpack=True, tokens=2, token_ffn=256, reads=[3], window=32, token_window=32),
+    "thin2-chunk8": lambda: new(unpack=True, tokens=2, token_ffn=256, reads=[3], chunk=8, units=4),
 }
 
 

@@ -29,7 +29,7 @@ def shapes(cfg):
             out[at + "converter.bias"] = (rows,)
             out.update(_stack(at + "decoder.", level.decoder))
             for e, memory in enumerate(level.decoder.memories):
-                out.update(_memory(at + "decoder.", e, memory, widths[memory.level], level.decoder.hidden_size))
+                out.update(_memory(at + "decoder.", e, memory, cfg, widths, level.decoder.hidden_size))
             below = above
         width = cfg.levels[0].decoder.hidden_size
         out["start_latent"] = (below,)
@@ -44,15 +44,19 @@ def count(cfg):
     return sum(prod(shape) for shape in shapes(cfg).values())
 
 
-def _memory(at, e, m, width, decoder_width):
+def _memory(at, e, m, cfg, widths, decoder_width):
     queries, keys = m.num_attention_heads * m.head_dim, m.num_key_value_heads * m.head_dim
-    memory = f"{at}memories.{e}."
-    out = {
+    width = widths[m.level - m.unpack]
+    memory, out = f"{at}memories.{e}.", {}
+    if m.unpack:
+        rows = cfg.levels[m.level - 1].chunk_size * width
+        out = {memory + "unpack.weight": (rows, widths[m.level]), memory + "unpack.bias": (rows,)}
+    out.update({
         memory + "sink": (width,),
         memory + "norm.weight": (width,),
         memory + "k_proj.weight": (keys, width),
         memory + "v_proj.weight": (keys, width),
-    }
+    })
     for n in m.layers:
         layer = f"{at}layers.{n}.memory_attn.{e}."
         out[layer + "norm.weight"] = (decoder_width,)
