@@ -57,6 +57,24 @@ type MemoryConfig struct {
 	HeadDim       int     `json:"head_dim"`
 	SlidingWindow int     `json:"sliding_window"` // rows of the memory that a row sees; 0: no bound
 	RopeTheta     float64 `json:"rope_theta"`     // 0: no rotation
+	// Unpack has a finished unit stand as its children: the state of each, and what that of the unit says of it.
+	Unpack bool `json:"unpack,omitempty"`
+}
+
+// rowLevel is the level whose states the rows of the memory are made of.
+func (e MemoryConfig) rowLevel() int {
+	if e.Unpack {
+		return e.Level - 1
+	}
+	return e.Level
+}
+
+// rowsPerUnit is the number of rows that a finished unit of the memory's level is.
+func (e MemoryConfig) rowsPerUnit(levels []LevelConfig) int {
+	if e.Unpack {
+		return levels[e.Level-1].ChunkSize
+	}
+	return 1
 }
 
 const (
@@ -128,7 +146,8 @@ func (c Config) StateBytes(tokens int, cache CacheType) int64 {
 		total = addSaturating(total, l.Encoder.cacheBytes(units, cache))
 		total = addSaturating(total, l.Decoder.cacheBytes(rows, cache))
 		for _, e := range l.Decoder.Memories {
-			total = addSaturating(total, e.stack().cacheBytes(addSaturating(finished[e.Level], 1), cache))
+			rows := mulSaturating(finished[e.Level], int64(e.rowsPerUnit(c.Levels)))
+			total = addSaturating(total, e.stack().cacheBytes(addSaturating(rows, 1), cache))
 		}
 	}
 	return total
@@ -263,7 +282,7 @@ func (c Config) tensorCount() int {
 	for _, l := range c.Levels {
 		n += tensorsPerLayer*(l.Encoder.Layers+l.Decoder.Layers) + 7
 		for _, e := range l.Decoder.Memories {
-			n += 4 + 3*len(e.Layers)
+			n += 6 + 3*len(e.Layers)
 		}
 	}
 	if c.TokenEncoder != nil {
@@ -301,7 +320,13 @@ func (c Config) tensors() []tensorSpec {
 		l.Encoder.tensors(at+"encoder.", add)
 		l.Decoder.tensors(at+"decoder.", add)
 		for e, memory := range l.Decoder.Memories {
-			memory.tensors(fmt.Sprintf("%sdecoder.memories.%d.", at, e), c.width(memory.Level), add)
+			own, width := fmt.Sprintf("%sdecoder.memories.%d.", at, e), c.width(memory.rowLevel())
+			if memory.Unpack {
+				children := memory.rowsPerUnit(c.Levels) * width
+				add(own+"unpack.weight", children, c.width(memory.Level))
+				add(own+"unpack.bias", children)
+			}
+			memory.tensors(own, width, add)
 			for _, n := range memory.Layers {
 				layer := fmt.Sprintf("%sdecoder.layers.%d.memory_attn.%d.", at, n, e)
 				queries := memory.Heads * memory.HeadDim

@@ -137,6 +137,7 @@ func (e *MemoryConfig) read(r *jsonReader) error {
 		need("head_dim", readInt(r, &e.HeadDim)),
 		may("sliding_window", readInt(r, &e.SlidingWindow)),
 		may("rope_theta", readFloat(r, &e.RopeTheta)),
+		may("unpack", readBool(r, &e.Unpack)),
 	)
 }
 

@@ -243,7 +243,8 @@ const format2ConfigText = `{
                  "intermediate_size": 44, "sliding_window": [4, 0, 9], "rope_theta": 5e5,
                  "memories": [{"level": 0, "layers": [0, 2], "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 6,
                                "sliding_window": 30, "rope_theta": 100},
-                              {"level": 1, "layers": [2], "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 7}]}}
+                              {"level": 1, "layers": [2], "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 7,
+                               "unpack": true}]}}
   ]
 }`
 
@@ -254,7 +255,7 @@ func format2Config() Config {
 	decoder.Windows = []int{4, 0, 9}
 	decoder.Memories = []MemoryConfig{
 		{Level: 0, Layers: []int{0, 2}, Heads: 6, KVHeads: 2, HeadDim: 6, SlidingWindow: 30, RopeTheta: 100},
-		{Level: 1, Layers: []int{2}, Heads: 1, KVHeads: 1, HeadDim: 7},
+		{Level: 1, Layers: []int{2}, Heads: 1, KVHeads: 1, HeadDim: 7, Unpack: true},
 	}
 	return Config{
 		ModelType: "photon", FormatVersion: 2, VocabSize: 300, EmbeddingSize: 20, RMSNormEps: 1e-5, TieWordEmbeddings: true, BOSTokenID: -1,
@@ -335,6 +336,8 @@ func TestParseConfig2Refuses(t *testing.T) {
 		{format2ConfigText, `"prefix_length": 0`, `"prefix_length": -1`, ErrCorrupt, "prefix_length is -1"},
 		{format2ConfigText, `"level": 0`, `"level": 2`, ErrCorrupt, "levels[0].decoder.memories[0].level is 2"},
 		{format2ConfigText, `"level": 0`, `"level": -1`, ErrCorrupt, "memories[0].level is -1"},
+		{format2ConfigText, `"level": 0`, `"unpack": true, "level": 0`, ErrCorrupt, "memories[0].level is 0, want 1 … 1"},
+		{format2ConfigText, `"unpack": true`, `"unpack": 1`, ErrCorrupt, "unpack"},
 		{format2ConfigText, `"layers": [0, 2]`, `"layers": [2, 0]`, ErrCorrupt, "memories[0].layers is [2 0]"},
 		{format2ConfigText, `"layers": [0, 2]`, `"layers": [0, 3]`, ErrCorrupt, "memories[0].layers is [0 3]"},
 		{format2ConfigText, `"layers": [0, 2]`, `"layers": []`, ErrCorrupt, "memories[0].layers is empty"},
@@ -379,8 +382,9 @@ func TestConfig2Tensors(t *testing.T) {
 		"levels.0.decoder.layers.0.memory_attn.0.q_proj.weight[36 20]", "levels.0.decoder.layers.0.memory_attn.0.o_proj.weight[20 36]",
 		"levels.0.decoder.layers.2.memory_attn.0.norm.weight[20]",
 		"levels.0.decoder.layers.2.memory_attn.0.q_proj.weight[36 20]", "levels.0.decoder.layers.2.memory_attn.0.o_proj.weight[20 36]",
-		"levels.0.decoder.memories.1.sink[24]", "levels.0.decoder.memories.1.norm.weight[24]",
-		"levels.0.decoder.memories.1.k_proj.weight[7 24]", "levels.0.decoder.memories.1.v_proj.weight[7 24]",
+		"levels.0.decoder.memories.1.unpack.weight[80 24]", "levels.0.decoder.memories.1.unpack.bias[80]",
+		"levels.0.decoder.memories.1.sink[20]", "levels.0.decoder.memories.1.norm.weight[20]",
+		"levels.0.decoder.memories.1.k_proj.weight[7 20]", "levels.0.decoder.memories.1.v_proj.weight[7 20]",
 		"levels.0.decoder.layers.2.memory_attn.1.norm.weight[20]",
 		"levels.0.decoder.layers.2.memory_attn.1.q_proj.weight[7 20]", "levels.0.decoder.layers.2.memory_attn.1.o_proj.weight[20 7]",
 		"levels.0.converter.weight[80 24]", "levels.0.converter.bias[80]", "start_latent[24]",
@@ -397,7 +401,7 @@ func TestStateBytes2(t *testing.T) {
 	want := (5 + 1000) * 1 * 10 // token encoder
 	want += 7 * 2 * 8           // encoder 1
 	want += (4 + 1001 + 9) * 10 // decoder 1: rows 0 … 1000
-	want += 30*2*6 + 251*7      // memories of the tokens and of the 250 units
+	want += 30*2*6 + 1001*7     // memories of the tokens and of the 250 units, unpacked
 	if got := format2Config().StateBytes(1000, CacheF32); got != int64(want)*2*4 {
 		t.Errorf("StateBytes(1000) = %d, want %d", got, want*2*4)
 	}

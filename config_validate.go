@@ -121,11 +121,18 @@ func (c Config) validateLevels(check *checker) {
 		}
 		for e, memory := range l.Decoder.Memories {
 			at := fmt.Sprintf("%s[%d].", at, e)
-			check.that(memory.Level >= i && memory.Level <= len(c.Levels), "%slevel is %d, want %d … %d", at, memory.Level, i, len(c.Levels))
+			least := i
+			if memory.Unpack {
+				least++
+			}
+			check.that(memory.Level >= least && memory.Level <= len(c.Levels), "%slevel is %d, want %d … %d",
+				at, memory.Level, least, len(c.Levels))
 			if check.err != nil {
 				return
 			}
-			memory.validate(check, at, l.Decoder, c.width(memory.Level))
+			width := c.width(memory.rowLevel())
+			memory.validate(check, at, l.Decoder, width)
+			check.product(at+"unpack", memory.rowsPerUnit(c.Levels), width, c.width(memory.Level))
 		}
 	}
 }

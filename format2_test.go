@@ -101,9 +101,9 @@ func refAttention(q []float64, keys, values [][]float64, dim int) []float64 {
 
 // stack runs a stack over rows. states are those of every level; span is the number of children of this stack in a
 // unit of each.
-func (f *reference) stack(at string, c StackConfig, rows []refRow, states [][][]float64, span []int) [][]float64 {
-	x := make([][]float64, len(rows))
-	for i, r := range rows {
+func (f *reference) stack(at string, c StackConfig, text []refRow, states [][][]float64, span []int) [][]float64 {
+	x := make([][]float64, len(text))
+	for i, r := range text {
 		x[i] = slices.Clone(r.x)
 	}
 	for n := range c.Layers {
@@ -112,28 +112,44 @@ func (f *reference) stack(at string, c StackConfig, rows []refRow, states [][][]
 			if !slices.Contains(y.Layers, n) {
 				continue
 			}
-			memory, mine := fmt.Sprintf("%smemories.%d.", at, e), fmt.Sprintf("%smemory_attn.%d.", layer, e)
+			memory, of := fmt.Sprintf("%smemories.%d.", at, e), fmt.Sprintf("%smemory_attn.%d.", layer, e)
 			sink := make([]float64, len(f.w[memory+"sink"]))
 			for i, v := range f.w[memory+"sink"] {
 				sink[i] = float64(v)
 			}
+			rows, each := states[y.Level], 1 // each row of the level is that many of the memory
+			if y.Unpack {
+				each = f.cfg.Levels[y.Level-1].ChunkSize
+				rows = nil
+				for u, unit := range states[y.Level] {
+					said := f.linear(memory+"unpack", unit)
+					for j := range each {
+						row := slices.Clone(states[y.Level-1][u*each+j])
+						refAdd(row, said[j*len(row):][:len(row)])
+						rows = append(rows, row)
+					}
+				}
+			}
 			var keys, values [][]float64
-			for i, m := range append([][]float64{sink}, states[y.Level]...) {
+			for i, m := range append([][]float64{sink}, rows...) {
 				h := f.norm(memory+"norm.weight", m)
 				k := f.linear(memory+"k_proj", h)
 				refTurn(k, y.HeadDim, y.RopeTheta, i)
 				keys, values = append(keys, k), append(values, f.linear(memory+"v_proj", h))
 			}
-			for i, r := range rows {
-				last := r.before / span[y.Level]
+			for i, r := range text {
+				last, at := r.before/span[y.Level]*each, r.before/span[y.Level]
+				if y.Unpack {
+					at = r.before / span[y.Level-1]
+				}
 				first := 0
 				if y.SlidingWindow > 0 {
 					first = max(0, last+1-y.SlidingWindow)
 				}
-				q := f.linear(mine+"q_proj", f.norm(mine+"norm.weight", x[i]))
-				refTurn(q, y.HeadDim, y.RopeTheta, last)
+				q := f.linear(of+"q_proj", f.norm(of+"norm.weight", x[i]))
+				refTurn(q, y.HeadDim, y.RopeTheta, at)
 				mixed := refAttention(q, keys[first:last+1], values[first:last+1], y.HeadDim)
-				refAdd(x[i], f.linear(mine+"o_proj", mixed))
+				refAdd(x[i], f.linear(of+"o_proj", mixed))
 			}
 		}
 		window := c.SlidingWindow
@@ -141,7 +157,7 @@ func (f *reference) stack(at string, c StackConfig, rows []refRow, states [][][]
 			window = c.Windows[n]
 		}
 		var q, k, v [][]float64
-		for i, r := range rows {
+		for i, r := range text {
 			h := f.norm(layer+"input_layernorm.weight", x[i])
 			q = append(q, f.linear(layer+"self_attn.q_proj", h))
 			k = append(k, f.linear(layer+"self_attn.k_proj", h))
@@ -149,9 +165,9 @@ func (f *reference) stack(at string, c StackConfig, rows []refRow, states [][][]
 			refTurn(q[i], c.HeadDim, c.RopeTheta, r.position)
 			refTurn(k[i], c.HeadDim, c.RopeTheta, r.position)
 		}
-		for i, r := range rows {
+		for i, r := range text {
 			first := i
-			for first > 0 && rows[first-1].sequence == r.sequence && (window == 0 || i-first+1 < window) {
+			for first > 0 && text[first-1].sequence == r.sequence && (window == 0 || i-first+1 < window) {
 				first--
 			}
 			refAdd(x[i], f.linear(layer+"self_attn.o_proj", refAttention(q[i], k[first:i+1], v[first:i+1], c.HeadDim)))
@@ -418,7 +434,7 @@ func randomConfig(r *rand.Rand) Config {
 		for range r.IntN(3) {
 			e := MemoryConfig{Level: i + r.IntN(levels-i+1), KVHeads: 1 + r.IntN(2), HeadDim: 2 * (1 + r.IntN(5)),
 				SlidingWindow: r.IntN(2) * (1 + r.IntN(6)), RopeTheta: theta()}
-			e.Heads = e.KVHeads * (1 + r.IntN(3))
+			e.Heads, e.Unpack = e.KVHeads*(1+r.IntN(3)), e.Level > i && coin()
 			for n := range l.Decoder.Layers {
 				if coin() || n == l.Decoder.Layers-1 && e.Layers == nil {
 					e.Layers = append(e.Layers, n)

@@ -147,7 +147,12 @@ func (l *loader) memories(at string, s *stack, below int) {
 		for _, level := range cfg.Levels[below:c.Level] {
 			y.span *= level.ChunkSize
 		}
-		at, width, kv := fmt.Sprintf("%smemories.%d.", at, e), cfg.width(c.Level), c.KVHeads*c.HeadDim
+		at, width, kv := fmt.Sprintf("%smemories.%d.", at, e), cfg.width(c.rowLevel()), c.KVHeads*c.HeadDim
+		y.perUnit = c.rowsPerUnit(cfg.Levels)
+		if c.Unpack {
+			y.unpack = l.matrix(cfg.width(c.Level), part{at + "unpack.weight", y.perUnit * width})
+			l.vector(&y.unpackBias, at+"unpack.bias")
+		}
 		l.vector(&y.sink, at+"sink")
 		l.vector(&y.norm, at+"norm.weight")
 		y.kv = l.matrix(width, part{at + "k_proj.weight", kv}, part{at + "v_proj.weight", kv})

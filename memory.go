@@ -4,16 +4,21 @@ package photon
 // level, computed once, when the encoder has made the unit, and those of a learned row, the sink, before them. A text
 // keeps them in a kvCache of one layer.
 type memory struct {
-	level  int // of the units; 0: tokens
-	span   int // children of the decoder in a unit
-	window int // rows that a row sees; 0: no bound
-	shape  attentionShape
-	keys   attentionShape // without queries
-	eps    float32
-	norm   []float32 // [D]
-	kv     *matrix   // [2·kvHeads·headDim × D]: keys and values below one another
-	sink   []float32 // [D]
-	begun  *kvCache  // that of a text without tokens: the sink
+	level   int // of the units; 0: tokens
+	span    int // children of the decoder in a unit
+	perUnit int // rows in a unit
+	window  int // rows that a row sees; 0: no bound
+	shape   attentionShape
+	keys    attentionShape // without queries
+	eps     float32
+	norm    []float32 // [D]
+	kv      *matrix   // [2·kvHeads·headDim × D]: keys and values below one another
+	sink    []float32 // [D]
+	begun   *kvCache  // that of a text without tokens: the sink
+
+	// Where the rows of a unit are its children: what its state adds to theirs.
+	unpack     *matrix   // [perUnit·D × D of the unit]
+	unpackBias []float32 // [perUnit·D]
 }
 
 // memoryAttention is what a layer needs to see a memory.
@@ -24,7 +29,7 @@ type memoryAttention struct {
 	out    *matrix   // [d × heads·headDim]
 }
 
-// memoryRows are the rows of a step as a memory sees them: each stands where the last unit does that it sees.
+// memoryRows are the rows of a step as a memory sees them: each stands where the last row does that it sees.
 type memoryRows struct {
 	rows     []rowPlace
 	cos, sin []float32 // [rows × headDim/2]
@@ -82,12 +87,35 @@ func (m *Model) remember(ws *workspace, level int, seqs []*sequence, states []fl
 			ws.kept = ws.kept[:0]
 			for i, s := range seqs {
 				if news[i] > 0 {
-					ws.kept = append(ws.kept, segment{cache: s.dec[l].memories[e], rows: news[i]})
+					ws.kept = append(ws.kept, segment{cache: s.dec[l].memories[e], rows: news[i] * y.perUnit})
 				}
 			}
-			y.keep(ws, states, ws.kept)
+			rows := states
+			if y.unpack != nil {
+				rows = m.unpack(ws, y, seqs, states, news)
+			}
+			y.keep(ws, rows, ws.kept)
 		}
 	}
+}
+
+// unpack returns the rows that new units are as their children.
+func (m *Model) unpack(ws *workspace, y *memory, seqs []*sequence, states []float32, news []int) []float32 {
+	units, width := len(states)/y.unpack.in, len(y.norm)
+	ws.unpacked = grow(ws.unpacked, units*y.unpack.out)
+	ws.child = grow(ws.child, width)
+	y.unpack.mul(&ws.crew, &ws.mulTask, ws.unpacked, states, units)
+	addBias(ws.unpacked, y.unpackBias, units)
+	to := ws.unpacked
+	for i, s := range seqs {
+		end := s.states[y.level-1].end(y.unpack.in)
+		for u := (end - news[i]) * y.perUnit; u < end*y.perUnit; u++ {
+			m.state(ws.child, s, y.level-1, u)
+			add(to[:width], ws.child)
+			to = to[width:]
+		}
+	}
+	return ws.unpacked
 }
 
 // remembersTokens tells of a memory of level 0.
@@ -104,7 +132,7 @@ func (m *Model) remembersTokens() bool {
 
 // rows is how many rows of a memory a decoder row sees, or could without a window, that predicts a child with so many
 // before it.
-func (m *memory) rows(children int) int { return 1 + children/m.span }
+func (m *memory) rows(children int) int { return 1 + children/m.span*m.perUnit }
 
 // firstKept is the first row that a text keeps, which has the first rows of a memory and will add to them.
 func (m *memory) firstKept(rows int) int {
@@ -132,7 +160,7 @@ func (ws *workspace) placeMemories(s *stack) {
 			}
 			for range seg.rows {
 				p := rowPlace{cache: seg.memories[e], start: start, visible: m.rows(seen[r])}
-				p.position = p.visible - 1
+				p.position, p.turn = p.visible-1, seen[r]/(m.span/m.perUnit)
 				if m.window > 0 {
 					p.visible = min(p.visible, m.window)
 				}

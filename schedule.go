@@ -139,6 +139,8 @@ func (s *sequence) traffic() (read, written int64) {
 type schedule struct {
 	list     []segment
 	kept     []segment    // of a memory
+	unpacked []float32    // [rows × D], units as their children
+	child    []float32    // [D], the state of one
 	news     []int        // units of a level that each sequence completes
 	seen     []int        // of each of a decoder's rows, the children before what it predicts
 	units    []float32    // an encoder's rows
@@ -176,11 +178,7 @@ func (m *Model) encode(ws *workspace, seqs []*sequence, tokens [][]int) {
 			first := s.states[l].end(e.width())
 			for u := first * e.chunk; u < (first+ws.news[i])*e.chunk; u++ {
 				row := ws.joined[at:][:e.below]
-				if l == 0 {
-					m.tokenState(row, s, u)
-				} else {
-					copy(row, s.states[l-1].row(u, e.below))
-				}
+				m.state(row, s, l, u)
 				at += e.below
 			}
 			if ws.news[i] > 0 {
@@ -235,23 +233,23 @@ func (m *Model) encodeTokens(ws *workspace, seqs []*sequence, tokens [][]int) {
 	m.remember(ws, 0, seqs, ws.units, ws.news)
 }
 
-// tokenState is X^(0) of token u: the token encoder's state, or the embedding.
-func (m *Model) tokenState(dst []float32, s *sequence, u int) {
-	if m.tokenEncoder != nil {
-		copy(dst, s.token.row(u, m.encoderTable.width))
-	} else {
+// state is X^(l) of unit u. Level 0 are the tokens: the token encoder's state, or the embedding.
+func (m *Model) state(dst []float32, s *sequence, l, u int) {
+	switch {
+	case l > 0:
+		copy(dst, s.states[l-1].row(u, len(dst)))
+	case m.tokenEncoder != nil:
+		copy(dst, s.token.row(u, len(dst)))
+	default:
 		m.encoderTable.row(dst, s.ids.ids[u-s.ids.first])
 	}
 }
 
-// content is what decoder l reads of child u.
+// content is what the decoder above level l reads of unit u.
 func (m *Model) content(dst []float32, s *sequence, l, u int) {
-	switch {
-	case l > 0:
-		copy(dst, s.states[l-1].row(u, len(dst)))
-	case m.cfg.Content == contentStates:
-		m.tokenState(dst, s, u)
-	default:
+	if l > 0 || m.cfg.Content == contentStates {
+		m.state(dst, s, l, u)
+	} else {
 		m.decoderTable.row(dst, s.ids.ids[u-s.ids.first])
 	}
 }

@@ -239,7 +239,7 @@ func (ws *workspace) place(layer, window, rows int) {
 		}
 		for i := range seg.rows {
 			p := rowPlace{cache: seg.cache, start: start, position: seg.position() + i, fresh: fresh, slot: slot}
-			p.visible = p.position + 1 - first
+			p.visible, p.turn = p.position+1-first, p.position
 			if window > 0 {
 				p.visible = min(p.visible, window)
 			}
@@ -279,7 +279,7 @@ func turnsOfRows(ws *workspace, lo, hi int) {
 	half := len(t.inverse)
 	for r := lo; r < hi; r++ {
 		for j, inverse := range t.inverse {
-			sin, cos := math.Sincos(float64(t.rows[r].position) * inverse)
+			sin, cos := math.Sincos(float64(t.rows[r].turn) * inverse)
 			t.cos[r*half+j], t.sin[r*half+j] = float32(cos), float32(sin)
 		}
 	}
@@ -427,6 +427,7 @@ type rowPlace struct {
 	fresh    bool     // its keys and values stand in the workspace, not yet in the cache
 	slot     int      // in this row of either
 	position int
+	turn     int // the position by which it is rotated
 	visible  int // rows that it sees, itself included
 }
 

@@ -139,13 +139,17 @@ func (d *description) print(w io.Writer) error {
 		}
 		row(fmt.Sprintf("decoder %d", i+1), "", prefix, l.Decoder)
 		for _, e := range l.Decoder.Memories { // layers by number; the width is that of the states
+			name, rows := fmt.Sprintf("memory of level %d", e.Level), e.Level
+			if e.Unpack {
+				name, rows = name+", unpacked", rows-1
+			}
 			width := cfg.EmbeddingSize
-			if e.Level > 0 {
-				width = cfg.Levels[e.Level-1].Encoder.HiddenSize
+			if rows > 0 {
+				width = cfg.Levels[rows-1].Encoder.HiddenSize
 			}
 			layers := strings.ReplaceAll(strings.Trim(fmt.Sprint(e.Layers), "[]"), " ", ",")
-			fmt.Fprintf(t, "memory of level %d\t\t\tin %s\t%d\t%d\t%d\t%d\t\t%s\t%g\t\n",
-				e.Level, layers, width, e.Heads, e.KVHeads, e.HeadDim, window(e.SlidingWindow), e.RopeTheta)
+			fmt.Fprintf(t, "%s\t\t\tin %s\t%d\t%d\t%d\t%d\t\t%s\t%g\t\n",
+				name, layers, width, e.Heads, e.KVHeads, e.HeadDim, window(e.SlidingWindow), e.RopeTheta)
 		}
 	}
 	t.Flush()
