@@ -208,13 +208,3 @@ func (ws *workspace) only(s *sequence) []*sequence {
 	ws.oneSequence[0] = s
 	return ws.oneSequence[:]
 }
-
-func (s *sequence) traffic() (read, written int64) {
-	for _, c := range s.enc {
-		read, written = read+c.read, written+c.written
-	}
-	for _, d := range s.dec {
-		read, written = read+d.cache.read, written+d.cache.written
-	}
-	return read, written
-}

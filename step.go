@@ -27,7 +27,7 @@ func (m *Model) advance(ws *workspace, intakes []intake) {
 		f := &intakes[i]
 		switch q := f.s.seq; {
 		case q.n == q.synced:
-		case f.last || m.decoders[0].seesAll():
+		case f.last || m.seesAll():
 			if more := m.behind(q) - f.most; more > 0 && f.last {
 				q.target, f.last = q.n-more, false
 			}
@@ -90,16 +90,4 @@ func (m *Model) whole(ctx context.Context, ws *workspace, s *sequence, f func())
 		return ended(ctx)
 	}
 	return nil
-}
-
-// save returns a copy of s to go back to. Caches that only grow need no copy of their rows.
-func (m *Model) save(s *sequence) *sequence {
-	c := s.cloneRows()
-	for i, k := range s.enc {
-		c.enc[i] = k.save(k.window == 0)
-	}
-	for i := range s.dec {
-		c.dec[i].cache = s.dec[i].cache.save(m.decoders[i].seesAll())
-	}
-	return c
 }
