@@ -8,12 +8,16 @@ import (
 	"time"
 )
 
-// Request is one text of a batch: Prompt or IDs are appended to Session, or to a new session where that is nil; giving both is ErrInvalid.
-// Options override those of the batch. Stats, where it is not nil, is what the request has cost once its stream has ended.
+// Request is one text of a batch: Prompt or IDs are appended to Session, or to a new session where that is nil; giving
+// both is ErrInvalid. Options override those of the batch. Stats, where it is not nil, is what the request has cost
+// once its stream has ended.
 type Request struct {
-	Prompt  string // with the tokenizer's template where it begins a text; in the middle of one, as Tokenizer.EncodeText gives it
-	IDs     []int
-	Session *Session // it cannot be used while the request goes on, but in its own loop, as in that over Session.Generate
+	// Prompt is encoded with the tokenizer's template where it begins a text; in the middle of one, as
+	// Tokenizer.EncodeText does.
+	Prompt string
+	IDs    []int
+	// Session cannot be used while the request goes on, but in its own loop, as in that over Session.Generate.
+	Session *Session
 	Options []Option
 	Stats   *Stats
 }
@@ -24,9 +28,10 @@ type BatchToken struct {
 	Token
 }
 
-// GenerateBatch runs many requests together, on the caller's goroutine: texts at any point share each pass over the weights, and long prompts come in slices
-// between their steps. Every request gets the tokens, texts and probabilities that it would get alone, and its last value says why it ended. An error with
-// Request ≥ 0 ends that request only; with Request -1, such as the context's, all. Breaking out of the loop stops the work; a session of the caller holds the
+// GenerateBatch runs many requests together, on the caller's goroutine: texts at any point share each pass over the
+// weights, and long prompts come in slices between their steps. Every request gets the tokens, texts and probabilities
+// that it would get alone, and its last value says why it ended. An error with Request ≥ 0 ends that request only; with
+// Request -1, such as the context's, all. Breaking out of the loop stops the work; a session of the caller holds the
 // tokens that were yielded, at any time.
 func (m *Model) GenerateBatch(ctx context.Context, reqs []Request, opts ...Option) iter.Seq2[BatchToken, error] {
 	return func(yield func(BatchToken, error) bool) {
@@ -104,7 +109,8 @@ func (m *Model) lane(r Request, opts []Option) (*lane, error) {
 	if s == nil {
 		s = m.NewSession()
 	} else if s.m != m {
-		return nil, fmt.Errorf("photon: the request's session belongs to another model: make it with this one: %w", ErrMismatch)
+		return nil, fmt.Errorf("photon: the request's session belongs to another model: make it with this one: %w",
+			ErrMismatch)
 	}
 	if err := s.still("a request"); err != nil {
 		return nil, err
@@ -176,7 +182,8 @@ const (
 	leastTune = 8                     // tokens of a slice, whatever they take
 )
 
-// pass runs the model once over what lanes have to read: the token drawn last, or a slice of the prompt, of which all get the same share.
+// pass runs the model once over what lanes have to read: the token drawn last, or a slice of the prompt, of which all
+// get the same share.
 func (b *batch) pass(lanes []*lane) {
 	prompts := 0
 	for _, l := range lanes {
@@ -231,7 +238,8 @@ func (b *batch) pass(lanes []*lane) {
 	b.following.tune(took, followed, b.m.pieceTokens())
 }
 
-// pace is how many tokens of prompts a pass takes: read, or followed by the decoders once all are read, which costs another time.
+// pace is how many tokens of prompts a pass takes: read, or followed by the decoders once all are read, which costs
+// another time.
 type pace int
 
 func (p *pace) tokens() int {

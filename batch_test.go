@@ -95,8 +95,8 @@ func (s *script) check(t testing.TB, name string, m *Model, q *Session, got []To
 	}
 }
 
-// TestRandomSchedules: whatever joins, leaves, is cancelled, comes slowly or is forked, every text is what it is alone, in ids, text and log-probabilities,
-// under every option.
+// TestRandomSchedules: whatever joins, leaves, is cancelled, comes slowly or is forked, every text is what it is alone,
+// in ids, text and log-probabilities, under every option.
 func TestRandomSchedules(t *testing.T) {
 	run := func(t *testing.T, m *Model, text []int, seed uint64) {
 		r := rand.New(rand.NewPCG(seed, 1))
@@ -469,8 +469,8 @@ func TestFairness(t *testing.T) {
 	}
 }
 
-// TestPenaltiesSeeTheText: alone and in a batch, the penalties look at the whole text, prompt and drawn tokens, as far back as they are told to, by a definition of
-// their own.
+// TestPenaltiesSeeTheText: alone and in a batch, the penalties look at the whole text, prompt and drawn tokens, as far
+// back as they are told to, by a definition of their own.
 func TestPenaltiesSeeTheText(t *testing.T) {
 	eachGolden(t, func(t *testing.T, g golden, m *Model) {
 		m.cfg.EOSTokenIDs = nil

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Batcher serves many streams with shared passes over the weights: they join and leave at every step. It is safe for concurrent use. Its work is done by
-// one goroutine, which lives only while there are requests.
+// Batcher serves many streams with shared passes over the weights: they join and leave at every step. It is safe for
+// concurrent use. Its work is done by one goroutine, which lives only while there are requests.
 type Batcher struct {
 	m     *Model
 	o     batcherOptions
@@ -38,11 +38,13 @@ type batcherOptions struct {
 // MaxTexts bounds how many requests run at a time; others wait their turn. Default 128.
 func MaxTexts(n int) BatcherOption { return func(o *batcherOptions) { o.texts = n } }
 
-// MaxStateBytes bounds the keys and values that the texts that run may come to hold, by Config.StateBytes of the prompt and MaxTokens; other requests wait
-// their turn. A text that reaches the bound by itself ends with StopFull, and a prompt beyond it is an error that matches ErrMemoryLimit. Default: no bound.
+// MaxStateBytes bounds the keys and values that the texts that run may come to hold, by Config.StateBytes of the prompt
+// and MaxTokens; other requests wait their turn. A text that reaches the bound by itself ends with StopFull, and a
+// prompt beyond it is an error that matches ErrMemoryLimit. Default: no bound.
 func MaxStateBytes(n int64) BatcherOption { return func(o *batcherOptions) { o.state = n } }
 
-// PrefillSlice sets how many tokens of prompts are read between two steps of the other texts. Default 0: as many as take about 25 ms, or 8 if these take longer.
+// PrefillSlice sets how many tokens of prompts are read between two steps of the other texts. Default 0: as many as
+// take about 25 ms, or 8 if these take longer.
 func PrefillSlice(tokens int) BatcherOption { return func(o *batcherOptions) { o.slice = tokens } }
 
 // NewBatcher returns a Batcher without requests. A bad option is reported by every call of Generate.
@@ -94,8 +96,9 @@ const (
 	mostGrace   = 2 * time.Millisecond // for which the others wait for a reader whose session they may not run ahead of
 )
 
-// Generate yields the tokens, texts and probabilities that r would get alone, bit for bit. ctx ends this request only, within a few milliseconds. A reader that is
-// slow or gone holds up nobody: its text rests. Functions of r's options, such as a LogitsFunc, are called from the Batcher's goroutine.
+// Generate yields the tokens, texts and probabilities that r would get alone, bit for bit. ctx ends this request only,
+// within a few milliseconds. A reader that is slow or gone holds up nobody: its text rests. Functions of r's options,
+// such as a LogitsFunc, are called from the Batcher's goroutine.
 func (b *Batcher) Generate(ctx context.Context, r Request) iter.Seq2[Token, error] {
 	return func(yield func(Token, error) bool) {
 		l, err := b.join(r)
@@ -117,7 +120,8 @@ func (b *Batcher) Generate(ctx context.Context, r Request) iter.Seq2[Token, erro
 	}
 }
 
-// Close ends every request with an error that matches ErrClosed, and returns when no work is being done any more. Later requests get that error too.
+// Close ends every request with an error that matches ErrClosed, and returns when no work is being done any more. Later
+// requests get that error too.
 func (b *Batcher) Close() error {
 	b.mu.Lock()
 	b.closed = true
@@ -299,7 +303,8 @@ func (b *Batcher) work() {
 	}
 }
 
-// take drops the lanes that are done, lets others in, and appends to list those that can go on. more: there are requests.
+// take drops the lanes that are done, lets others in, and appends to list those that can go on. more: there are
+// requests.
 func (b *Batcher) take(list []*lane) (lanes []*lane, more bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -309,7 +314,10 @@ func (b *Batcher) take(list []*lane) (lanes []*lane, more bool) {
 		}
 		return l.gone || l.stopped
 	})
-	for len(b.waiting) > 0 && len(b.lanes) < b.o.texts && (b.o.state == 0 || b.reserved+b.waiting[0].need <= b.o.state) {
+	room := func(l *lane) bool {
+		return len(b.lanes) < b.o.texts && (b.o.state == 0 || b.reserved+l.need <= b.o.state)
+	}
+	for len(b.waiting) > 0 && room(b.waiting[0]) {
 		b.lanes, b.waiting = append(b.lanes, b.waiting[0]), slices.Delete(b.waiting, 0, 1)
 		b.reserved += b.lanes[len(b.lanes)-1].need
 	}
@@ -377,13 +385,15 @@ func (b *Batcher) draw(l *lane, ws *workspace) {
 	returned = true
 }
 
-// waitFor gives the readers of lanes whose sessions cannot be run ahead of some time to come back, unless they were late the last time: else these lanes would fall
-// out of step with the others.
+// waitFor gives the readers of lanes whose sessions cannot be run ahead of some time to come back, unless they were
+// late the last time: else these lanes would fall out of step with the others.
 func (b *Batcher) waitFor(lanes []*lane, grace time.Duration) {
 	var timer *time.Timer
 	for {
 		b.mu.Lock()
-		missing := slices.ContainsFunc(lanes, func(l *lane) bool { return l.visible && !l.asked && !l.late && !l.gone && !l.stopped })
+		missing := slices.ContainsFunc(lanes, func(l *lane) bool {
+			return l.visible && !l.asked && !l.late && !l.gone && !l.stopped
+		})
 		b.mu.Unlock()
 		if !missing {
 			break

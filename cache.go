@@ -27,8 +27,9 @@ func (t CacheType) headBytes(headDim int) int64 {
 	return 4 * int64(headDim)
 }
 
-// kvRows stores keys or values in the form of a CacheType. Values are an array [heads][rows][headDim]. Keys stand side by side in
-// panels, [heads][rows/panel][headDim][panel], so that a query's scores with them are sums of rows too, without any across a row.
+// kvRows stores keys or values in the form of a CacheType. Values are an array [heads][rows][headDim]. Keys stand side
+// by side in panels, [heads][rows/panel][headDim][panel], so that a query's scores with them are sums of rows too,
+// without any across a row.
 type kvRows struct {
 	panel int // keys: 64, or as many as there are rows at all, 16 or 32; values: 0
 	f32   []float32
@@ -64,7 +65,8 @@ func (l *kvLayer) resize(t CacheType, heads, rows, headDim int) {
 	}
 }
 
-// grow returns s with length n, with room to spare when a larger array had to be made; the contents are then unspecified.
+// grow returns s with length n, with room to spare when a larger array had to be made; the contents are then
+// unspecified.
 func grow[T any](s []T, n int) []T {
 	if cap(s) < n {
 		return make([]T, n, max(n, 2*cap(s)))
@@ -334,8 +336,8 @@ func (c *kvCache) clone() *kvCache {
 	return &d
 }
 
-// save returns a copy to go back to after more rows have been added. Where none of the old ones gives way to them, because the cache grows and a layer has no
-// window, it shares their arrays.
+// save returns a copy to go back to after more rows have been added. Where none of the old ones gives way to them,
+// because the cache grows and a layer has no window, it shares their arrays.
 func (c *kvCache) save(grows bool) *kvCache {
 	d := *c
 	d.layers = slices.Clone(c.layers)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,7 +24,8 @@ func longIDs(m *Model, n int) []int {
 	return ids
 }
 
-// lateness runs f under contexts that end after various times, and returns by how much it outlived each that it did not finish in.
+// lateness runs f under contexts that end after various times, and returns by how much it outlived each that it did not
+// finish in.
 func lateness(t *testing.T, times int, most time.Duration, f func(ctx context.Context) error) (late []time.Duration) {
 	t.Helper()
 	for i := range times {
@@ -228,4 +230,45 @@ func TestLoadCancelled(t *testing.T) {
 	if err := loadError(dir, WithContext(ctx)); !errors.Is(err, context.Canceled) {
 		t.Errorf("a context that has ended: %v", err)
 	}
+}
+
+// A prompt of 30,000 tokens does not stop the texts that run: they go on between its slices.
+func TestLongPromptStopsNobody(t *testing.T) {
+	if raceEnabled || testing.Short() {
+		t.Skip("times mean nothing here")
+	}
+	m := stories(t)
+	b := m.NewBatcher()
+	defer b.Close()
+	ctx, cancel := context.WithCancel(background)
+	gaps := make([][]time.Duration, 15)
+	var all sync.WaitGroup
+	for i := range gaps {
+		all.Go(func() {
+			last := time.Now()
+			for _, err := range b.Generate(ctx, Request{Prompt: "Once", Options: []Option{MaxTokens(-1), noEnd(m)}}) {
+				if err == nil {
+					gaps[i] = append(gaps[i], time.Since(last))
+					last = time.Now()
+				}
+			}
+		})
+	}
+	for _, err := range b.Generate(ctx, Request{IDs: longIDs(m, 30000), Options: []Option{MaxTokens(1)}}) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	cancel()
+	all.Wait()
+	for i, g := range gaps {
+		if len(g) < 20 {
+			t.Fatalf("text %d: %d tokens while a long prompt was read", i, len(g))
+		}
+		slices.Sort(g)
+		if late := g[len(g)-1-len(g)/10]; late > 50*time.Millisecond { // of the others some are the machine's
+			t.Errorf("text %d: of its %d tokens one in ten comes after %v or more, the last after %v", i, len(g), late, g[len(g)-1])
+		}
+	}
+	t.Logf("%d tokens, the longest gap is %v", len(gaps[0]), gaps[0][len(gaps[0])-1])
 }

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// ended is the error of a context that has ended. It knows by itself that a deadline has passed: the timer that tells the context may not get to run.
+// ended is the error of a context that has ended. It knows by itself that a deadline has passed: the timer that tells
+// the context may not get to run.
 func ended(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err

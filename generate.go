@@ -12,10 +12,16 @@ import (
 
 // Token is a step of a stream: a token that was drawn, the text that it settled, and whether the text ends with it.
 type Token struct {
-	ID      int         // -1 beside an error
-	Text    string      // whole runes, and nothing that may still become a stop string: often empty, and what is settled later comes with a later token
-	Stop    StopReason  // Going until the last value. With StopEOS and StopToken the token is no part of the text, and the session does not hold it
-	LogProb float32     // natural log of its probability before any option had its way; NaN unless LogProbs was given
+	ID int // -1 beside an error
+	// Text is what the token settled: whole runes, and nothing that may still become a stop string. It is often empty,
+	// and what is settled later comes with a later token.
+	Text string
+	// Stop is Going until the last value. With StopEOS and StopToken the token is no part of the text, and the session
+	// does not hold it.
+	Stop StopReason
+	// LogProb is the natural log of the token's probability before any option had its way; NaN unless LogProbs was
+	// given.
+	LogProb float32
 	Top     []TokenProb // the LogProbs(n) most likely tokens, best first
 }
 
@@ -48,13 +54,14 @@ type Result struct {
 	Text   string
 	IDs    []int // of the text
 	Stop   StopReason
-	Tokens []Token // every value of the stream, where LogProbs was given: also the token that ended the text, with its probability
+	Tokens []Token // where LogProbs was given, every value of the stream: also the token that ended the text
 	Stats  Stats
 }
 
-// Generate continues prompt, one token at a time; breaking out of the loop stops the work. Each token comes in the step that drew it, and the last value says why
-// the text ended. An error ends the loop, with the rest of the text: ErrUnsupported for a model without a tokenizer, the context's own, ErrInvalid for bad
-// options. The context's end is obeyed within a few milliseconds. No goroutine outlives the loop.
+// Generate continues prompt, one token at a time; breaking out of the loop stops the work. Each token comes in the step
+// that drew it, and the last value says why the text ended. An error ends the loop, with the rest of the text:
+// ErrUnsupported for a model without a tokenizer, the context's own, ErrInvalid for bad options. The context's end is
+// obeyed within a few milliseconds. No goroutine outlives the loop.
 func (m *Model) Generate(ctx context.Context, prompt string, opts ...Option) iter.Seq2[Token, error] {
 	return func(yield func(Token, error) bool) {
 		s, err := m.prompted(ctx, prompt, opts)
@@ -66,7 +73,8 @@ func (m *Model) Generate(ctx context.Context, prompt string, opts ...Option) ite
 	}
 }
 
-// Complete is Generate collected: the text, why it stopped, what it cost. On an error the result holds what came before it.
+// Complete is Generate collected: the text, why it stopped, what it cost. On an error the result holds what came before
+// it.
 func (m *Model) Complete(ctx context.Context, prompt string, opts ...Option) (Result, error) {
 	var r Result
 	s, err := m.prompted(ctx, prompt, opts)
@@ -124,8 +132,8 @@ func (m *Model) checkText(text string) error {
 			"with ids: %w", ErrUnsupported)
 	}
 	if !utf8.ValidString(text) {
-		return fmt.Errorf("photon: the prompt is not UTF-8 from byte %d on: convert it, or encode it with Tokenizer.Encode, which takes any bytes: %w",
-			validPrefix(text), ErrInvalid)
+		return fmt.Errorf("photon: the prompt is not UTF-8 from byte %d on: convert it, or encode it with Tokenizer.Encode, "+
+			"which takes any bytes: %w", validPrefix(text), ErrInvalid)
 	}
 	return nil
 }
@@ -142,9 +150,11 @@ func validPrefix(text string) int {
 	return len(text)
 }
 
-// Generate continues the text; opts override the session's. Each token that it yields is part of the text from then on, also inside the loop: for Len, Fork
-// and WriteTo there, and for Append or another Generate after it, which inside the loop are ErrInvalid. Two calls give the text that one would have given: a rune that is open at the
-// end of the first comes with the second. What a loop that was left early has not given out comes with the next call, unless Append comes between.
+// Generate continues the text; opts override the session's. Each token that it yields is part of the text from then on,
+// also inside the loop: for Len, Fork and WriteTo there, and for Append or another Generate after it, which inside the
+// loop are ErrInvalid. Two calls give the text that one would have given: a rune that is open at the end of the first
+// comes with the second. What a loop that was left early has not given out comes with the next call, unless Append
+// comes between.
 func (s *Session) Generate(ctx context.Context, opts ...Option) iter.Seq2[Token, error] {
 	return func(yield func(Token, error) bool) { s.generate(ctx, opts, false, yield) }
 }
@@ -278,7 +288,8 @@ func (s *Session) draw(ws *workspace, r *stream) (Token, error) {
 		return s.choose(ws, r, s.recLogits(ws, &r.o))
 	}
 	if len(s.logits) == 0 {
-		return Token{}, fmt.Errorf("photon: a flat model predicts nothing before its first token: append a prompt or the beginning-of-text token: %w", ErrInvalid)
+		return Token{}, fmt.Errorf("photon: a flat model predicts nothing before its first token: append a prompt or the "+
+			"beginning-of-text token: %w", ErrInvalid)
 	}
 	return s.choose(ws, r, s.logits)
 }
@@ -302,12 +313,13 @@ func (s *Session) nothingLeft(o *options, logits []float32) error {
 	where := len(s.ids)
 	switch {
 	case mostLikely(logits) >= 0 && len(o.logits) > 0:
-		return fmt.Errorf("photon: token %d: the LogitsFunc leaves no token possible: keep at least one logit finite: %w", where, ErrInvalid)
+		return fmt.Errorf("photon: token %d: the LogitsFunc leaves no token possible: keep at least one logit finite: %w",
+			where, ErrInvalid)
 	case mostLikely(logits) >= 0:
 		return fmt.Errorf("photon: token %d: LogitBias leaves no token possible: forbid fewer: %w", where, ErrInvalid)
 	case s.seq.overflowed():
-		return fmt.Errorf("photon: token %d: a key or value of this model is beyond what an f16 cache holds, ±65504: load it with WithCache(CacheF32): %w",
-			where, ErrUnsupported)
+		return fmt.Errorf("photon: token %d: a key or value of this model is beyond what an f16 cache holds, ±65504: load it "+
+			"with WithCache(CacheF32): %w", where, ErrUnsupported)
 	}
 	return fmt.Errorf("photon: token %d: every logit is NaN or -Inf: check the weights with photon verify: %w", where, ErrCorrupt)
 }

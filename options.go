@@ -9,11 +9,12 @@ import (
 	"unicode/utf8"
 )
 
-// An Option says how to generate: how much, how to choose each token, when to stop. Options are given to a session or to one call; later ones override earlier
-// ones. Bad values are reported by the call that generates, with an error that matches ErrInvalid.
+// An Option says how to generate: how much, how to choose each token, when to stop. Options are given to a session or
+// to one call; later ones override earlier ones. Bad values are reported by the call that generates, with an error that
+// matches ErrInvalid.
 //
-// Without options a token is drawn as llama.cpp draws it by default: top-k 40, then top-p 0.95, then min-p 0.05, then temperature 0.8; no repeat penalty;
-// seed 0; at most 256 tokens.
+// Without options a token is drawn as llama.cpp draws it by default: top-k 40, then top-p 0.95, then min-p 0.05, then
+// temperature 0.8; no repeat penalty; seed 0; at most 256 tokens.
 type Option func(*options)
 
 // options are what Options set. The zero value is not the default: see defaultOptions.
@@ -128,66 +129,76 @@ func (m *Model) resolve(base options, opts []Option) (options, error) {
 // MaxTokens bounds how many tokens are generated. Default 256; negative: no bound.
 func MaxTokens(n int) Option { return func(o *options) { o.maxTokens = n } }
 
-// Temperature divides the logits of the tokens that the filters left, so that values below 1 make likely tokens likelier. Default 0.8. At 0 the most
-// likely token is always taken, and of equals the one with the lowest id.
+// Temperature divides the logits of the tokens that the filters left, so that values below 1 make likely tokens
+// likelier. Default 0.8. At 0 the most likely token is always taken, and of equals the one with the lowest id.
 func Temperature(t float64) Option { return func(o *options) { o.temperature = t } }
 
 // TopK keeps the k most likely tokens; of equals the lower id goes first. Default 40; 0: all.
 func TopK(k int) Option { return func(o *options) { o.topK = k } }
 
-// TopP keeps the smallest number of most likely tokens whose probabilities, among those that TopK left, reach p; one at least. Default 0.95; 1: all.
+// TopP keeps the smallest number of most likely tokens whose probabilities, among those that TopK left, reach p; one at
+// least. Default 0.95; 1: all.
 func TopP(p float64) Option { return func(o *options) { o.topP = p } }
 
 // MinP keeps the tokens that are at least p times as likely as the most likely one. Default 0.05; 0: all.
 func MinP(p float64) Option { return func(o *options) { o.minP = p } }
 
-// RepeatPenalty makes each token that is among the last of the text (see RepeatLast), prompt included, less likely, before the filters: its logit is divided
-// by p if positive and multiplied by p if negative. Default 1: off.
+// RepeatPenalty makes each token that is among the last of the text (see RepeatLast), prompt included, less likely,
+// before the filters: its logit is divided by p if positive and multiplied by p if negative. Default 1: off.
 func RepeatPenalty(p float64) Option { return func(o *options) { o.repeatPenalty = p } }
 
-// RepeatLast sets how many tokens back the three penalties look. Default 64; negative: at the whole text; 0: at nothing.
+// RepeatLast sets how many tokens back the three penalties look. Default 64; negative: at the whole text; 0: at
+// nothing.
 func RepeatLast(n int) Option { return func(o *options) { o.repeatLast = n } }
 
-// FrequencyPenalty takes p from a token's logit for each time that it is among the last of the text (see RepeatLast). Default 0: off.
+// FrequencyPenalty takes p from a token's logit for each time that it is among the last of the text (see RepeatLast).
+// Default 0: off.
 func FrequencyPenalty(p float64) Option { return func(o *options) { o.frequency = p } }
 
-// PresencePenalty takes p from the logit of each token that is among the last of the text (see RepeatLast). Default 0: off.
+// PresencePenalty takes p from the logit of each token that is among the last of the text (see RepeatLast). Default 0:
+// off.
 func PresencePenalty(p float64) Option { return func(o *options) { o.presence = p } }
 
-// LogitBias adds to the logits of tokens, by id, before anything else is done; -Inf forbids a token. Default: none. It replaces an earlier one.
+// LogitBias adds to the logits of tokens, by id, before anything else is done; -Inf forbids a token. Default: none. It
+// replaces an earlier one.
 func LogitBias(bias map[int]float32) Option {
 	bias = maps.Clone(bias)
 	return func(o *options) { o.bias = bias }
 }
 
-// Seed chooses the random numbers of a text. Default 0. The draw of a token depends on its logits, the seed, Sample and the token's position in the text,
-// and on nothing else: the same seed gives the same text again.
+// Seed chooses the random numbers of a text. Default 0. The draw of a token depends on its logits, the seed, Sample and
+// the token's position in the text, and on nothing else: the same seed gives the same text again.
 func Seed(s uint64) Option { return func(o *options) { o.seed = s } }
 
-// Sample tells several texts of one seed apart: Sample(0), Sample(1), … of the same prompt are independent draws. Default 0.
+// Sample tells several texts of one seed apart: Sample(0), Sample(1), … of the same prompt are independent draws.
+// Default 0.
 func Sample(n uint64) Option { return func(o *options) { o.sample = n } }
 
-// Stop ends the text before the first of these strings to be complete, which is not part of the text. It may cross tokens, and calls of Generate where nothing
-// was appended between them; the text of a special token, such as "<|im_end|>", is found too. Default: none. It replaces earlier ones.
+// Stop ends the text before the first of these strings to be complete, which is not part of the text. It may cross
+// tokens, and calls of Generate where nothing was appended between them; the text of a special token, such as
+// "<|im_end|>", is found too. Default: none. It replaces earlier ones.
 func Stop(strings ...string) Option {
 	strings = slices.Clone(strings)
 	return func(o *options) { o.stop = strings }
 }
 
-// StopTokens ends the text before any of these tokens, besides the model's own end-of-text tokens. Default: none. It replaces earlier ones.
+// StopTokens ends the text before any of these tokens, besides the model's own end-of-text tokens. Default: none. It
+// replaces earlier ones.
 func StopTokens(ids ...int) Option {
 	ids = slices.Clone(ids)
 	return func(o *options) { o.stopTokens = ids }
 }
 
-// LogProbs asks for the log-probability of each token chosen, and for the n most likely tokens beside it. They are natural logarithms of the probabilities that
-// the model gives, before penalties, filters, temperature and LogitsFunc. LogProbs(0) asks for the chosen token's alone. Default -1: not computed (NaN), since
-// it costs an exponential for each token of the vocabulary.
+// LogProbs asks for the log-probability of each token chosen, and for the n most likely tokens beside it. They are
+// natural logarithms of the probabilities that the model gives, before penalties, filters, temperature and LogitsFunc.
+// LogProbs(0) asks for the chosen token's alone. Default -1: not computed (NaN), since it costs an exponential for each
+// token of the vocabulary.
 func LogProbs(n int) Option { return func(o *options) { o.logProbs = n } }
 
-// LogitsFunc has f edit the logits of the next token, [vocab], in place, after LogitBias and before anything else looks at them: a mask (-Inf forbids a token), a
-// grammar. drawn are the ids that this call of Generate has drawn so far, all of them. f must not keep or change drawn, nor keep logits. It is called once
-// for each token, from the goroutine that generates, which is a Batcher's own. Several are called in the order in which they were given, those of a session
+// LogitsFunc has f edit the logits of the next token, [vocab], in place, after LogitBias and before anything else looks
+// at them: a mask (-Inf forbids a token), a grammar. drawn are the ids that this call of Generate has drawn so far, all
+// of them. f must not keep or change drawn, nor keep logits. It is called once for each token, from the goroutine that
+// generates, which is a Batcher's own. Several are called in the order in which they were given, those of a session
 // first; nil takes back the earlier ones. Default: none.
 func LogitsFunc(f func(drawn []int, logits []float32)) Option {
 	return func(o *options) {
@@ -205,9 +216,10 @@ type GenMode int
 const (
 	// HierGen generates exactly: each token is drawn from its probability given the whole text so far.
 	HierGen GenMode = iota
-	// RecGen is the paper's approximation (Definition A.3): the units of a meta-context are decoded side by side from what the level above predicts,
-	// and what was chosen never reaches a later meta-context. It is fast for the same weights, and its text can drift: compare the quality before
-	// you rely on it. It needs two levels or more and chunk-local decoders; other models are refused with an error that matches ErrUnsupported.
+	// RecGen is the paper's approximation (Definition A.3): the units of a meta-context are decoded side by side from
+	// what the level above predicts, and what was chosen never reaches a later meta-context. It is fast for the same
+	// weights, and its text can drift: compare the quality before you rely on it. It needs two levels or more and
+	// chunk-local decoders; other models are refused with an error that matches ErrUnsupported.
 	RecGen
 )
 

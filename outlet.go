@@ -2,10 +2,12 @@ package photon
 
 import "unicode/utf8"
 
-// outlet gives the tokens of a stream their text when it is settled: whole runes, and nothing that may still become a stop string.
+// outlet gives the tokens of a stream their text when it is settled: whole runes, and nothing that may still become a
+// stop string.
 //
-// Stop strings are looked for in two readings of the text: the one that is given out, and the one in which special tokens are spelled out.
-// A stop string ends the text when it is complete; of several that end at one byte the longest counts.
+// Stop strings are looked for in two readings of the text: the one that is given out, and the one in which special
+// tokens are spelled out. A stop string ends the text when it is complete; of several that end at one byte the longest
+// counts.
 type outlet struct {
 	decoder *StreamDecoder // nil without a tokenizer: there is no text then
 	stops   []matcher      // in the text given out
@@ -14,7 +16,8 @@ type outlet struct {
 	held    []byte         // settled but for stop strings
 }
 
-// newOutlet is at the end of ids, of which those from since on are one text for stop strings, and whose last held bytes of text have not been given out.
+// newOutlet is at the end of ids, of which those from since on are one text for stop strings, and whose last held bytes
+// of text have not been given out.
 func newOutlet(t *Tokenizer, stop []string, ids []int, since, held int) *outlet {
 	o := &outlet{}
 	if t == nil {
@@ -27,7 +30,8 @@ func newOutlet(t *Tokenizer, stop []string, ids []int, since, held int) *outlet 
 		longest = max(longest, len(s))
 	}
 	o.shown = make([]bool, 0, 2*longest)
-	// What matters of the text before is whether it has begun, the rune that is open at its end, and what a stop string may begin with.
+	// What matters of the text before is whether it has begun, the rune that is open at its end, and what a stop string
+	// may begin with.
 	for i := 0; i < len(ids) && !o.decoder.started; i++ {
 		o.decoder.started = len(t.text(ids[i])) > 0
 	}
@@ -58,7 +62,8 @@ func (o *outlet) read(id int) (text string, shown bool) {
 	return o.decoder.Next(id), true
 }
 
-// take reads the text of a token; stopped: a stop string is complete, and held is what comes before it. In the past nothing stops.
+// take reads the text of a token; stopped: a stop string is complete, and held is what comes before it. In the past
+// nothing stops.
 func (o *outlet) take(text string, shown, past bool) (stopped bool) {
 	for i := range len(text) {
 		if shown {
@@ -158,7 +163,8 @@ func (o *outlet) finish(over bool) string {
 	return text
 }
 
-// matcher finds a stop string in a text that comes byte by byte, each byte in constant time on average (Knuth, Morris, Pratt 1977).
+// matcher finds a stop string in a text that comes byte by byte, each byte in constant time on average (Knuth, Morris,
+// Pratt 1977).
 type matcher struct {
 	stop   string
 	border []int // border[n]: the longest proper prefix of the first n bytes that they end with

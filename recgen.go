@@ -2,12 +2,14 @@ package photon
 
 import "fmt"
 
-// recGen is recursive generation (paper, Definition A.3; approximate): after the prompt the encoders below the top are dropped, and X̂ stands for X in the content rows of
-// the decoders above the tokens and in the input of the top chunker. The level-1 units of a meta-context then do not depend on each other's tokens and are decoded
-// side by side. What was drawn never reaches a later meta-context: text can drift, and its quality is below that of HierGen.
+// recGen is recursive generation (paper, Definition A.3; approximate): after the prompt the encoders below the top are
+// dropped, and X̂ stands for X in the content rows of the decoders above the tokens and in the input of the top
+// chunker. The level-1 units of a meta-context then do not depend on each other's tokens and are decoded side by side.
+// What was drawn never reaches a later meta-context: text can drift, and its quality is below that of HierGen.
 //
-// Side by side the tokens can only be guessed: options may change, and a LogitsFunc may ask for any token. So each token is drawn when its turn comes, from logits that
-// hold as long as the guesses before it in its unit came true; where one did not, the rest of the unit is decoded again.
+// Side by side the tokens can only be guessed: options may change, and a LogitsFunc may ask for any token. So each
+// token is drawn when its turn comes, from logits that hold as long as the guesses before it in its unit came true;
+// where one did not, the rest of the unit is decoded again.
 type recGen struct {
 	started bool
 	ahead   bool         // the meta-context of the text's end has been decoded
@@ -40,7 +42,8 @@ func (m *Model) checkMode(mode GenMode) error {
 	return nil
 }
 
-// recLogits returns the logits of the next token by RecGen. A meta-context that the prompt has begun is finished by HierGen before.
+// recLogits returns the logits of the next token by RecGen. A meta-context that the prompt has begun is finished by
+// HierGen before.
 func (s *Session) recLogits(ws *workspace, o *options) []float32 {
 	g := &s.rec
 	if !g.started {
@@ -74,7 +77,8 @@ func (s *Session) recLogits(ws *workspace, o *options) []float32 {
 	return g.logits[place*vocab:][:vocab]
 }
 
-// ready decodes the meta-context of the text's end: from the top down the states of its units, and its tokens side by side.
+// ready decodes the meta-context of the text's end: from the top down the states of its units, and its tokens side by
+// side.
 func (g *recGen) ready(s *Session, ws *workspace, o *options) {
 	if g.ahead {
 		return
@@ -159,7 +163,8 @@ func (g *recGen) decodeStates(ws *workspace, m *Model, l int, conds []float32) [
 	return out
 }
 
-// guessTokens decodes the tokens of every level-1 unit, one place of all units at a time, as o would draw them but for its LogitsFunc.
+// guessTokens decodes the tokens of every level-1 unit, one place of all units at a time, as o would draw them but for
+// its LogitsFunc.
 func (g *recGen) guessTokens(s *Session, ws *workspace, o *options, conds []float32) {
 	m, d := s.m, s.m.decoders[0]
 	width, vocab := d.width(), m.cfg.VocabSize

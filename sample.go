@@ -11,17 +11,18 @@ type TokenProb struct {
 	LogProb float32
 }
 
-// sampler chooses the next token from a row of logits. It owns the scratch memory, so that a warm sampler does not allocate; one sampler serves one
-// text at a time.
+// sampler chooses the next token from a row of logits. It owns the scratch memory, so that a warm sampler does not
+// allocate; one sampler serves one text at a time.
 //
-// The steps and their order are llama.cpp's (common/sampling.cpp): bias, penalties, top-k, top-p, min-p, temperature, draw.
+// The steps and their order are llama.cpp's (common/sampling.cpp): bias, penalties, top-k, top-p, min-p, temperature,
+// draw.
 //   - repeat penalty: Keskar et al. 2019, "CTRL", arXiv 1909.05858
 //   - top-k: Fan et al. 2018, "Hierarchical Neural Story Generation", arXiv 1805.04833
 //   - top-p (nucleus): Holtzman et al. 2019, "The Curious Case of Neural Text Degeneration", arXiv 1904.09751
 //   - min-p: Nguyen et al. 2024, "Turning Up the Heat", arXiv 2407.01082
 //
-// Probabilities are float64, summed in a fixed order with an exponential whose bits are the same on every machine: the same logits give the same token
-// everywhere.
+// Probabilities are float64, summed in a fixed order with an exponential whose bits are the same on every machine: the
+// same logits give the same token everywhere.
 type sampler struct {
 	candidates []candidate
 	raw        []float32   // the logits as the model gave them, kept for log-probabilities
@@ -43,8 +44,9 @@ func (a candidate) before(b candidate) bool {
 // next chooses a token from logits [vocab], which it overwrites. text is what the penalties look at,
 // position the index in the text of the token to be chosen, drawn the tokens of this call.
 //
-// logProb is the token's log-probability under the model itself, before any option had its way; it is NaN unless LogProbs asked for it, and then s.top
-// holds the most likely tokens. A NaN among the logits counts as -Inf. If no token is possible, because every logit is NaN or -Inf, id is -1.
+// logProb is the token's log-probability under the model itself, before any option had its way; it is NaN unless
+// LogProbs asked for it, and then s.top holds the most likely tokens. A NaN among the logits counts as -Inf. If no
+// token is possible, because every logit is NaN or -Inf, id is -1.
 func (s *sampler) next(o *options, logits []float32, text []int, position int, drawn []int) (id int, logProb float32) {
 	s.top = s.top[:0]
 	if o.logProbs >= 0 {
@@ -75,8 +77,9 @@ func (s *sampler) next(o *options, logits []float32, text []int, position int, d
 // greedyBelow is the temperature under which the most likely token is taken without a draw.
 const greedyBelow = 1e-6
 
-// penalise makes the tokens among the last ones of the text less likely: a positive logit is divided by the repeat penalty, a negative one multiplied; then
-// the presence penalty is taken from it, and the frequency penalty as often as the token occurs.
+// penalise makes the tokens among the last ones of the text less likely: a positive logit is divided by the repeat
+// penalty, a negative one multiplied; then the presence penalty is taken from it, and the frequency penalty as often as
+// the token occurs.
 func (s *sampler) penalise(o *options, logits []float32, text []int) {
 	if o.repeatPenalty == 1 && o.frequency == 0 && o.presence == 0 {
 		return
@@ -183,7 +186,8 @@ func (s *sampler) filter(o *options, logits []float32, best float32) []candidate
 	}
 }
 
-// nucleus returns how many of the ranked candidates it takes to reach the share p of total: one at least, all of them if they do not reach it.
+// nucleus returns how many of the ranked candidates it takes to reach the share p of total: one at least, all of them
+// if they do not reach it.
 func nucleus(c []candidate, best float32, p, total float64) int {
 	if p >= 1 {
 		return len(c)
@@ -209,8 +213,8 @@ func (s *sampler) all(logits []float32) []candidate {
 	return c
 }
 
-// rank returns the n best tokens, best first; fewer if fewer have a probability. It reads the vocabulary once, with a heap of the n best so far whose
-// root is the worst of them: most tokens cost one comparison.
+// rank returns the n best tokens, best first; fewer if fewer have a probability. It reads the vocabulary once, with a
+// heap of the n best so far whose root is the worst of them: most tokens cost one comparison.
 func (s *sampler) rank(logits []float32, n int) []candidate {
 	c := s.candidates[:0]
 	threshold := negInf
@@ -292,7 +296,8 @@ func (s *sampler) report(id, n int) float32 {
 
 var negInf = float32(math.Inf(-1))
 
-// odds is a token's probability relative to the most likely token's: exp((logit-best)/temperature). It is 1 for the best, be it +Inf.
+// odds is a token's probability relative to the most likely token's: exp((logit-best)/temperature). It is 1 for the
+// best, be it +Inf.
 func odds(logit, best float32, temperature float64) float64 {
 	if logit == best {
 		return 1
@@ -300,8 +305,9 @@ func odds(logit, best float32, temperature float64) float64 {
 	return expNegative((float64(logit) - float64(best)) / temperature)
 }
 
-// expNegative is exp(x) for x <= 0, within 1e-14 of it, 0 below -700. math.Exp is not used because its last bits differ between architectures; the
-// conversions keep the compiler from fusing a product into a sum, which would have the same effect.
+// expNegative is exp(x) for x <= 0, within 1e-14 of it, 0 below -700. math.Exp is not used because its last bits differ
+// between architectures; the conversions keep the compiler from fusing a product into a sum, which would have the same
+// effect.
 func expNegative(x float64) float64 {
 	if x < -700 {
 		return 0
@@ -326,8 +332,9 @@ func expNegative(x float64) float64 {
 	return p * math.Float64frombits(uint64(e+1023)<<52)
 }
 
-// hashUniform returns the random number in [0, 1) that belongs to a position: a hash of the three numbers and not the next of a stream, so that no other work
-// can shift it. The mixer is that of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators"; constants by D. Stafford).
+// hashUniform returns the random number in [0, 1) that belongs to a position: a hash of the three numbers and not the
+// next of a stream, so that no other work can shift it. The mixer is that of SplitMix64 (Steele, Lea, Flood 2014, "Fast
+// splittable pseudorandom number generators"; constants by D. Stafford).
 func hashUniform(seed, sample uint64, position int) float64 {
 	h := mix64(seed + 0x9e3779b97f4a7c15)
 	h = mix64(h ^ (sample + 0xbf58476d1ce4e5b9))

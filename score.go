@@ -6,9 +6,10 @@ import (
 	"math"
 )
 
-// Logits computes the scores of every next token in one pass: row-major [(len(ids)+1) × vocab], of which row i scores the token after ids[:i]. Nothing
-// precedes the first token of a flat model but its beginning-of-text token: row 0 is what follows that, or NaN where there is none. ids out of range match
-// ErrInvalid. The context's end is obeyed within a few milliseconds. It may be called from several goroutines.
+// Logits computes the scores of every next token in one pass: row-major [(len(ids)+1) × vocab], of which row i scores
+// the token after ids[:i]. Nothing precedes the first token of a flat model but its beginning-of-text token: row 0 is
+// what follows that, or NaN where there is none. ids out of range match ErrInvalid. The context's end is obeyed within
+// a few milliseconds. It may be called from several goroutines.
 func (m *Model) Logits(ctx context.Context, ids []int) ([]float32, error) {
 	ws, err := m.pass(ids)
 	if err != nil {
@@ -35,9 +36,9 @@ func (m *Model) Logits(ctx context.Context, ids []int) ([]float32, error) {
 
 var nan32 = float32(math.NaN())
 
-// Score returns the natural-log probability of each token given those before it, len(ids) values. A flat model has none for its first token: there it is
-// NaN, unless the model has a beginning-of-text token to put before a text that does not begin with it. Errors are those of Logits. It may be called from
-// several goroutines.
+// Score returns the natural-log probability of each token given those before it, len(ids) values. A flat model has none
+// for its first token: there it is NaN, unless the model has a beginning-of-text token to put before a text that does
+// not begin with it. Errors are those of Logits. It may be called from several goroutines.
 func (m *Model) Score(ctx context.Context, ids []int) ([]float32, error) {
 	ws, err := m.pass(ids)
 	if err != nil {
@@ -61,8 +62,9 @@ func (m *Model) Score(ctx context.Context, ids []int) ([]float32, error) {
 	return scores, nil
 }
 
-// Score returns the natural-log probability of each token of a continuation, which is not appended: several continuations cost one prompt. Nothing predicts
-// the first token of a flat model: where the session is empty, that is NaN. Errors are those of Model.Score, and ErrUnsupported after RecGen.
+// Score returns the natural-log probability of each token of a continuation, which is not appended: several
+// continuations cost one prompt. Nothing predicts the first token of a flat model: where the session is empty, that is
+// NaN. Errors are those of Model.Score, and ErrUnsupported after RecGen.
 func (s *Session) Score(ctx context.Context, ids ...int) ([]float32, error) {
 	if err := s.ready(); err != nil {
 		return nil, err
@@ -112,8 +114,8 @@ func (m *Model) pass(ids []int) (*workspace, error) {
 	return m.acquire(), nil
 }
 
-// eachRow runs q over ids and hands out, in order and some rows at a time, the logits of every token that has not been predicted, up to the one after ids. When ctx
-// ends, q is of no use any more.
+// eachRow runs q over ids and hands out, in order and some rows at a time, the logits of every token that has not been
+// predicted, up to the one after ids. When ctx ends, q is of no use any more.
 func (m *Model) eachRow(ctx context.Context, ws *workspace, q *sequence, ids []int, f func(logits []float32)) error {
 	width, vocab := m.decoders[0].width(), m.cfg.VocabSize
 	ws.crew.until = ctx

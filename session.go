@@ -9,8 +9,8 @@ import (
 
 // Session is the state of one text. It is not safe for concurrent use; many sessions of one Model are.
 //
-// What it holds is bounded by Config.StateBytes: with windows on the lower levels only the caches of the top level grow with the text,
-// by one row in MetaContext tokens.
+// What it holds is bounded by Config.StateBytes: with windows on the lower levels only the caches of the top level grow
+// with the text, by one row in MetaContext tokens.
 type Session struct {
 	m       *Model
 	options options
@@ -26,18 +26,20 @@ type Session struct {
 	stats   Stats
 }
 
-// Stats is what a text has cost so far. Key and value traffic is counted where it happens.
+// Stats is what a text has cost so far. Key and value traffic is counted where it happens. Texts that run together
+// share out the time of a step by their tokens.
 type Stats struct {
 	PromptTokens int           // appended
 	Tokens       int           // generated
 	PromptTime   time.Duration // spent on those
-	Time         time.Duration // spent on these, without what the caller's loop did. Texts that run together share out the time of a step by their tokens
+	Time         time.Duration // spent on these, without what the caller's loop did
 	StateBytes   int64         // keys and values held now, all caches
 	KVReadBytes  int64         // keys and values that attention read
 	KVWriteBytes int64         // keys and values that were stored
 }
 
-// NewSession begins an empty text. Options are defaults for the session's Generate; a bad one is reported by every later call.
+// NewSession begins an empty text. Options are defaults for the session's Generate; a bad one is reported by every
+// later call.
 func (m *Model) NewSession(opts ...Option) *Session {
 	s := &Session{m: m}
 	s.options, s.err = m.resolve(defaultOptions(), opts)
@@ -48,8 +50,9 @@ func (m *Model) NewSession(opts ...Option) *Session {
 // Len returns the number of tokens in the text.
 func (s *Session) Len() int { return len(s.ids) }
 
-// Logits returns the scores of every token to come next [vocab]; nil where nothing predicts it, which is before the first token of a flat model. It is valid until
-// the session's next call, and must not be changed. After RecGen, and of a closed model, it is nil.
+// Logits returns the scores of every token to come next [vocab]; nil where nothing predicts it, which is before the
+// first token of a flat model. It is valid until the session's next call, and must not be changed. After RecGen, and of
+// a closed model, it is nil.
 func (s *Session) Logits() []float32 {
 	if s.rec.started {
 		return nil
@@ -72,7 +75,7 @@ func (s *Session) Logits() []float32 {
 func (s *Session) Fork() *Session {
 	f := *s
 	f.seq = s.seq.clone()
-	f.ids = slices.Clip(s.ids) // shared: neither text changes what is there, and to append the fork takes an array of its own
+	f.ids = slices.Clip(s.ids) // shared: neither text changes what is there, and the fork appends to a copy
 	f.logits = slices.Clone(s.logits)
 	f.rec = recGen{started: s.rec.started}
 	f.running = false
@@ -92,9 +95,10 @@ func (s *Session) Stats() Stats {
 	return t
 }
 
-// Append adds tokens to the text: encoders run over them in large steps, decoders only over what their windows can still see. How a
-// text is cut into calls does not change what follows. When ctx ends, its error is returned within a few milliseconds; the tokens read so far stay (see Len), and the
-// text goes on from there as if nothing had happened. An id out of range matches ErrInvalid and adds nothing.
+// Append adds tokens to the text: encoders run over them in large steps, decoders only over what their windows can
+// still see. How a text is cut into calls does not change what follows. When ctx ends, its error is returned within a
+// few milliseconds; the tokens read so far stay (see Len), and the text goes on from there as if nothing had happened.
+// An id out of range matches ErrInvalid and adds nothing.
 func (s *Session) Append(ctx context.Context, ids ...int) error {
 	if err := s.appendable(ids); err != nil {
 		return err
@@ -114,9 +118,10 @@ func (s *Session) Append(ctx context.Context, ids ...int) error {
 	return err
 }
 
-// AppendText adds text: as Tokenizer.EncodeText gives it, so that no special token comes of it; where it begins the session's text, after the tokens
-// that the tokenizer's template begins with, such as a beginning-of-text token. Special tokens are appended by id (Tokenizer.TokenID).
-// Errors are those of Append, and ErrInvalid for text that is not UTF-8, ErrUnsupported for a model without a tokenizer.
+// AppendText adds text: as Tokenizer.EncodeText gives it, so that no special token comes of it; where it begins the
+// session's text, after the tokens that the tokenizer's template begins with, such as a beginning-of-text token.
+// Special tokens are appended by id (Tokenizer.TokenID). Errors are those of Append, and ErrInvalid for text that is
+// not UTF-8, ErrUnsupported for a model without a tokenizer.
 func (s *Session) AppendText(ctx context.Context, text string) error {
 	if err := s.ready(); err != nil {
 		return err
@@ -138,7 +143,8 @@ func (s *Session) appendable(ids []int) error {
 		return err
 	}
 	if s.rec.started {
-		return fmt.Errorf("photon: RecGen has dropped the lower encoders, so no text can be appended: begin a new session: %w", ErrUnsupported)
+		return fmt.Errorf("photon: RecGen has dropped the lower encoders, so no text can be appended: begin a new session: %w",
+			ErrUnsupported)
 	}
 	if len(ids) > maxText-len(s.ids) {
 		return fmt.Errorf("photon: a text of more than %d tokens: %w", maxText, ErrUnsupported)
@@ -158,7 +164,8 @@ func (s *Session) cut(n int) {
 	s.since = min(s.since, n)
 }
 
-// catchUp has the model read what it has not, and sets the logits of the next token. When ctx ends, what has been read so far stays read.
+// catchUp has the model read what it has not, and sets the logits of the next token. When ctx ends, what has been read
+// so far stays read.
 func (s *Session) catchUp(ctx context.Context, ws *workspace) error {
 	if s.current || s.rec.started {
 		return ended(ctx)
@@ -198,7 +205,8 @@ func (s *Session) ready() error {
 // still is ready for what would disturb a loop over the session.
 func (s *Session) still(call string) error {
 	if s.running {
-		return fmt.Errorf("photon: %s of a session inside its own loop, or while it is part of a batch: do it after the loop, or with a Fork: %w", call, ErrInvalid)
+		return fmt.Errorf("photon: %s of a session inside its own loop, or while it is part of a batch: do it after the loop, or "+
+			"with a Fork: %w", call, ErrInvalid)
 	}
 	return s.ready()
 }

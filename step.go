@@ -2,8 +2,8 @@ package photon
 
 import "context"
 
-// intake is what a text reads in one pass of the model: tokens, the next of its ids. last: and then its next token is to be predicted, for which the decoders
-// follow at most most tokens in this pass.
+// intake is what a text reads in one pass of the model: tokens, the next of its ids. last: and then its next token is
+// to be predicted, for which the decoders follow at most most tokens in this pass.
 type intake struct {
 	s      *Session
 	tokens []int
@@ -11,7 +11,8 @@ type intake struct {
 	most   int
 }
 
-// advance is one pass over the model for many texts, wherever each stands. What they need of the same stack runs together.
+// advance is one pass over the model for many texts, wherever each stands. What they need of the same stack runs
+// together.
 func (m *Model) advance(ws *workspace, intakes []intake) {
 	ws.seqs, ws.tokens = ws.seqs[:0], ws.tokens[:0]
 	for _, f := range intakes {
@@ -72,7 +73,8 @@ func (m *Model) predict(ws *workspace, intakes []intake) {
 	}
 }
 
-// whole runs f, which moves s on. When ctx ends before f is done, s is as before, and the context's error comes back; what f has written elsewhere then means nothing.
+// whole runs f, which moves s on. When ctx ends before f is done, s is as before, and the context's error comes back;
+// what f has written elsewhere then means nothing.
 func (m *Model) whole(ctx context.Context, ws *workspace, s *sequence, f func()) error {
 	if err := ended(ctx); err != nil {
 		return err
