@@ -246,7 +246,7 @@ func noGoroutines(t *testing.T, before int) {
 func TestBatcherSlowReaders(t *testing.T) {
 	m := stories(t)
 	before := runtime.NumGoroutine()
-	b := m.NewBatcher(MaxTexts(4))
+	b := m.NewBatcher(MaxTexts(2)) // the room of those who sleep
 	asleep, wake := make(chan bool), make(chan bool)
 	var all sync.WaitGroup
 	for _, s := range []*Session{nil, m.NewSession()} {

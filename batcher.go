@@ -25,6 +25,7 @@ type Batcher struct {
 	waiting  []*lane // in the order in which they came
 	lanes    []*lane
 	reserved int64 // bytes of state that the lanes may come to hold
+	turn     int   // the lane that the next pass begins with, where it cannot take all
 }
 
 // A BatcherOption sets a bound of a Batcher.
@@ -35,7 +36,8 @@ type batcherOptions struct {
 	state        int64
 }
 
-// MaxTexts bounds how many requests run at a time; others wait their turn. Default 128.
+// MaxTexts bounds how many requests run at a time; others wait their turn. One whose reader has not come back for 100
+// ms does not count until it does. Default 128.
 func MaxTexts(n int) BatcherOption { return func(o *batcherOptions) { o.texts = n } }
 
 // MaxStateBytes bounds the keys and values that the texts that run may come to hold, by Config.StateBytes of the prompt
@@ -80,7 +82,7 @@ type served struct {
 	last    string        // the rest of the text, with err
 	thrown  any           // by a function of the caller
 	told    chan struct{} // something of this has changed
-	since   time.Time     // when tokens came last
+	since   time.Time     // when a token was drawn last, or the lane let in
 	need    int64         // bytes of state
 	cost    Stats
 }
@@ -92,8 +94,9 @@ type drawnToken struct {
 }
 
 const (
-	aheadTokens = 16                   // that a reader may be behind
-	mostGrace   = 2 * time.Millisecond // for which the others wait for a reader whose session they may not run ahead of
+	aheadTokens = 16                     // that a reader may be behind
+	restTime    = 100 * time.Millisecond // after which a text whose reader does not come back makes room for another
+	mostGrace   = 2 * time.Millisecond   // for which the others wait for a reader whose session they may not run ahead of
 )
 
 // Generate yields the tokens, texts and probabilities that r would get alone, bit for bit. ctx ends this request only,
@@ -283,8 +286,11 @@ func (b *Batcher) work() {
 			return
 		}
 		run.lanes = lanes
-		if len(lanes) == 0 {
-			<-b.wake // every reader rests
+		if len(lanes) == 0 { // every reader rests
+			select {
+			case <-b.wake:
+			case <-time.After(restTime):
+			}
 			continue
 		}
 		run.ws.crew.giveWay()
@@ -314,24 +320,43 @@ func (b *Batcher) take(list []*lane) (lanes []*lane, more bool) {
 		}
 		return l.gone || l.stopped
 	})
-	room := func(l *lane) bool {
-		return len(b.lanes) < b.o.texts && (b.o.state == 0 || b.reserved+l.need <= b.o.state)
+	now, active := time.Now(), 0
+	for _, l := range b.lanes {
+		if l.runs() || now.Sub(l.since) < restTime {
+			active++
+		}
 	}
-	for len(b.waiting) > 0 && room(b.waiting[0]) {
-		b.lanes, b.waiting = append(b.lanes, b.waiting[0]), slices.Delete(b.waiting, 0, 1)
-		b.reserved += b.lanes[len(b.lanes)-1].need
+	for len(b.waiting) > 0 && active < b.o.texts && (b.o.state == 0 || b.reserved+b.waiting[0].need <= b.o.state) {
+		l := b.waiting[0]
+		b.lanes, b.waiting = append(b.lanes, l), slices.Delete(b.waiting, 0, 1)
+		b.reserved += l.need
+		l.since = now
+		active++
 	}
 	if len(b.lanes) == 0 && len(b.waiting) == 0 || b.closed {
 		b.failAll()
 		return nil, false
 	}
-	for _, l := range b.lanes {
-		if l.visible && l.asked && len(l.tokens) == 0 || !l.visible && len(l.tokens) < aheadTokens {
+	for i := range b.lanes {
+		at := (b.turn + i) % len(b.lanes)
+		if l := b.lanes[at]; l.runs() {
+			if len(list) == b.o.texts {
+				b.turn = at
+				break
+			}
 			l.busy = true
 			list = append(list, l)
 		}
 	}
 	return list, true
+}
+
+// runs says whether a lane can go on.
+func (l *lane) runs() bool {
+	if l.visible {
+		return l.asked && len(l.tokens) == 0
+	}
+	return len(l.tokens) < aheadTokens
 }
 
 // failAll ends every request there still is, and the worker.
