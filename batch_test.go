@@ -239,7 +239,8 @@ func noGoroutines(t *testing.T, before int) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	t.Errorf("%d goroutines, %d before", runtime.NumGoroutine(), before)
+	stacks := make([]byte, 1<<16)
+	t.Errorf("%d goroutines, %d before\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
 }
 
 // A reader that sleeps holds up nobody, and one that is gone leaves nothing behind.
