@@ -32,7 +32,7 @@ func openCheckpoint(fsys fs.FS) (*checkpoint, error) {
 	c := &checkpoint{fsys: fsys, byName: map[string]int{}}
 	names := []string{weightsFile}
 	var placed map[string]string // tensor → shard
-	if _, err := fs.Stat(fsys, weightsFile); errors.Is(err, fs.ErrNotExist) {
+	if _, err := fs.Lstat(fsys, weightsFile); errors.Is(err, fs.ErrNotExist) {
 		if placed, err = readIndex(fsys); errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("photon: neither %s nor %s is in the model directory: %w", weightsFile, indexFile, fs.ErrNotExist)
 		} else if err != nil {
@@ -55,7 +55,7 @@ func openCheckpoint(fsys fs.FS) (*checkpoint, error) {
 
 // addFile reads the header of one file.
 func (c *checkpoint) addFile(name string) error {
-	f, size, err := openSized(c.fsys, name)
+	f, size, err := openRegular(c.fsys, name)
 	if err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (c *checkpoint) addFile(name string) error {
 
 // readIndex returns the shard of every tensor.
 func readIndex(fsys fs.FS) (map[string]string, error) {
-	f, size, err := openSized(fsys, indexFile)
+	f, size, err := openRegular(fsys, indexFile)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func readIndex(fsys fs.FS) (map[string]string, error) {
 			if err != nil {
 				return fmt.Errorf("tensor %.200q: %w", tensor, err)
 			}
-			if !fs.ValidPath(shard) || shard == "." || strings.ContainsAny(shard, `/\:`) {
+			if !isFileName(shard) {
 				return fmt.Errorf("tensor %.200q: shard %.200q is no file of this directory: %w", tensor, shard, ErrCorrupt)
 			}
 			placed[tensor] = shard
@@ -270,7 +270,7 @@ type tensorReader struct {
 
 func (e *tensorReader) file(w *weightFile, f func(t tensorData) error) error {
 	where := func(err error) error { return fmt.Errorf("photon: %s: %w", w.name, err) }
-	file, size, err := openSized(e.fsys, w.name)
+	file, size, err := openRegular(e.fsys, w.name)
 	if err != nil {
 		return where(err)
 	}
@@ -309,7 +309,11 @@ func (e *tensorReader) file(w *weightFile, f func(t tensorData) error) error {
 			continue
 		}
 		delete(e.held, t.partner)
-		if err := f(e.int8Data(i, e.buf, partner)); err != nil {
+		data := e.int8Data(i, e.buf, partner)
+		if err := data.checkInt8(); err != nil {
+			return where(err)
+		}
+		if err := f(data); err != nil {
 			return err
 		}
 	}

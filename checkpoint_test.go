@@ -189,7 +189,7 @@ func TestIndexRefuses(t *testing.T) {
 		says  string
 	}{
 		{"nothing", fstest.MapFS{}, fs.ErrNotExist, "neither model.safetensors nor"},
-		{"a folder", fstest.MapFS{weightsFile + "/x": {}}, ErrCorrupt, "not a regular file"},
+		{"a folder", fstest.MapFS{weightsFile + "/x": {}}, ErrCorrupt, "a directory, not a regular file"},
 		{"empty", shards(""), ErrCorrupt, "index.json: byte 0"},
 		{"LFS pointer", shards("version https://git-lfs.github.com/spec/v1\n"), ErrCorrupt, "git lfs pull"},
 		{"too large", shards(strings.Repeat(" ", maxHeaderSize+1)), ErrCorrupt, "16777217 bytes"},

@@ -71,6 +71,7 @@ func (c *Config) readPhoton(r *jsonReader) error {
 			return c.TokenEncoder.read(r)
 		})),
 		may("content", readString(r, &c.Content)),
+		may("quantization_config", orNull(r, notRun("give weights that are not, or of the int8 form"))),
 		need("levels", func() error {
 			return r.array(func(i int) error {
 				if i == maxLevels {
@@ -142,7 +143,8 @@ func (e *MemoryConfig) read(r *jsonReader) error {
 }
 
 // readFlat reads the keys of Hugging Face's LlamaConfig, MistralConfig or MinistralConfig, with the defaults of the
-// first. Where those of the others differ, the key has to be there.
+// first. Where those of the others differ, the key has to be there. max_position_embeddings changes nothing in
+// the arithmetic: it says how far the model was trained, and texts may go on beyond.
 func (c *Config) readFlat(r *jsonReader) error {
 	s := &c.Transformer
 	must := may
@@ -177,6 +179,7 @@ func (c *Config) readFlat(r *jsonReader) error {
 		may("hidden_act", mustBe(r, "silu")),
 		may("attention_bias", orNull(r, mustBeFalse(r))),
 		may("mlp_bias", orNull(r, mustBeFalse(r))),
+		may("quantization_config", orNull(r, notRun("give weights that are not, or of the int8 form"))),
 	)
 	if err != nil {
 		return err
@@ -336,6 +339,11 @@ func mustBe(r *jsonReader, want string) func() error {
 		}
 		return err
 	}
+}
+
+// notRun refuses a key that would change what the weights mean.
+func notRun(instead string) func() error {
+	return func() error { return fmt.Errorf("not run: %s: %w", instead, ErrUnsupported) }
 }
 
 func mustBeFalse(r *jsonReader) func() error {

@@ -12,7 +12,8 @@ func (c Config) validate() error {
 	check := &checker{}
 	check.count("vocab_size", c.VocabSize, maxVocabulary)
 	check.count("embedding_size", c.EmbeddingSize, maxSize)
-	check.that(c.RMSNormEps > 0 && c.RMSNormEps < 1, "rms_norm_eps is %g, want it between 0 and 1", c.RMSNormEps)
+	eps := float32(c.RMSNormEps) // as the stacks take it
+	check.that(eps > 0 && eps < 1, "rms_norm_eps is %g, want it between 0 and 1, in float32 too", c.RMSNormEps)
 	check.that(c.BOSTokenID >= -1 && c.BOSTokenID < c.VocabSize, "bos_token_id is %d, want it below vocab_size %d", c.BOSTokenID, c.VocabSize)
 	for _, id := range c.EOSTokenIDs {
 		check.that(id >= 0 && id < c.VocabSize, "eos_token_id is %d, want it below vocab_size %d", id, c.VocabSize)

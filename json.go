@@ -4,34 +4,34 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
 // A jsonReader reads JSON of unknown origin strictly, pulled value by value: RFC 8259 and nothing more, valid UTF-8, no key twice
 // in an object at any depth, keys compared exactly. It allocates no more than a small multiple of what it has read.
 type jsonReader struct {
-	data  []byte
+	data  string // one copy, so that what is read without escapes can be a part of it
 	pos   int
 	depth int
+	spare []map[string]struct{} // of objects that have ended
 }
 
-const (
-	maxJSONDepth = 64
-	maxJSONKeys  = 1 << 17 // in one object
-)
+const maxJSONDepth = 64
 
 // newJSONReader checks the encoding once, so that everything after may take the bytes for UTF-8.
 func newJSONReader(data []byte) (*jsonReader, error) {
-	r := &jsonReader{data: data}
-	for r.pos < len(data) {
-		c, n := utf8.DecodeRune(data[r.pos:])
+	r := &jsonReader{data: string(data)}
+	if utf8.ValidString(r.data) {
+		return r, nil
+	}
+	for {
+		c, n := utf8.DecodeRuneInString(r.data[r.pos:])
 		if c == utf8.RuneError && n == 1 {
 			return nil, r.errorf("invalid UTF-8")
 		}
 		r.pos += n
 	}
-	r.pos = 0
-	return r, nil
 }
 
 func (r *jsonReader) errorf(format string, args ...any) error {
@@ -83,58 +83,123 @@ func (r *jsonReader) unexpected(want string) error {
 	return r.errorf("want %s, found %s", want, found)
 }
 
-// list reads a list or an object: open, items separated by commas, close.
-func (r *jsonReader) list(open, end byte, want string, item func() error) error {
+// enter takes the bracket that opens a list or an object.
+func (r *jsonReader) enter(open byte, want string) error {
 	if !r.accept(open) {
 		return r.unexpected(want)
 	}
 	if r.depth++; r.depth > maxJSONDepth {
 		return r.errorf("nested deeper than %d", maxJSONDepth)
 	}
-	for first := true; !r.accept(end); first = false {
-		if !first && !r.accept(',') {
-			return r.unexpected("a comma or " + strconv.QuoteRune(rune(end)))
-		}
-		if err := item(); err != nil {
-			return err
-		}
-	}
-	r.depth--
 	return nil
 }
 
-// object calls value for every key; value reads what stands after the colon.
+// next reports whether another item of a list or an object begins here, behind its comma; otherwise it takes the
+// bracket that ends it.
+func (r *jsonReader) next(end byte, first bool) (bool, error) {
+	if r.accept(end) {
+		r.depth--
+		return false, nil
+	}
+	if !first && !r.accept(',') {
+		return false, r.unexpected("a comma or " + strconv.QuoteRune(rune(end)))
+	}
+	return true, nil
+}
+
+// object calls value for every key; value reads what stands after the colon. The key may be a part of the whole text,
+// which it then keeps in memory.
 func (r *jsonReader) object(value func(key string) error) error {
-	var seen map[string]bool
-	return r.list('{', '}', "an object", func() error {
-		key, err := r.string()
+	if err := r.enter('{', "an object"); err != nil {
+		return err
+	}
+	var keys keySet
+	for first := true; ; first = false {
+		if more, err := r.next('}', first); !more {
+			r.reuse(keys.all)
+			return err
+		}
+		key, err := r.text()
 		if err != nil {
 			return err
 		}
-		if seen[key] {
+		if !keys.add(r, key) {
 			return r.errorf("key %.80q stands twice", key)
 		}
-		if len(seen) == maxJSONKeys {
-			return r.errorf("more than %d keys in one object", maxJSONKeys)
-		}
-		if seen == nil {
-			seen = map[string]bool{}
-		}
-		seen[key] = true
 		if !r.accept(':') {
 			return r.unexpected("a colon")
 		}
-		return value(key)
-	})
+		if err := value(key); err != nil {
+			return err
+		}
+	}
+}
+
+// A keySet is the keys of one object: a few, so that an object of few allocates nothing, and then all.
+type keySet struct {
+	n   int
+	few [32]string
+	all map[string]struct{}
+}
+
+// add reports whether the key is new.
+func (s *keySet) add(r *jsonReader, key string) bool {
+	if s.all == nil {
+		for _, k := range s.few[:s.n] {
+			if k == key {
+				return false
+			}
+		}
+		if s.n < len(s.few) {
+			s.few[s.n] = key
+			s.n++
+			return true
+		}
+		if n := len(r.spare); n > 0 {
+			s.all, r.spare = r.spare[n-1], r.spare[:n-1]
+		} else {
+			s.all = map[string]struct{}{}
+		}
+		for _, k := range s.few {
+			s.all[k] = struct{}{}
+		}
+	}
+	before := len(s.all)
+	s.all[key] = struct{}{}
+	return len(s.all) > before
+}
+
+// reuse keeps the keys' memory for another object, unless it would take longer to clear than that object to read.
+func (r *jsonReader) reuse(keys map[string]struct{}) {
+	if n := len(keys); n > 0 && n <= 256 {
+		clear(keys)
+		r.spare = append(r.spare, keys)
+	}
 }
 
 // array calls item for every element; item reads it.
 func (r *jsonReader) array(item func(i int) error) error {
-	i := -1
-	return r.list('[', ']', "a list", func() error { i++; return item(i) })
+	if err := r.enter('[', "a list"); err != nil {
+		return err
+	}
+	for i := 0; ; i++ {
+		if more, err := r.next(']', i == 0); !more {
+			return err
+		}
+		if err := item(i); err != nil {
+			return err
+		}
+	}
 }
 
+// string reads a string, which has memory of its own.
 func (r *jsonReader) string() (string, error) {
+	text, err := r.text()
+	return strings.Clone(text), err
+}
+
+// text reads a string, which may be a part of the whole text.
+func (r *jsonReader) text() (string, error) {
 	if !r.accept('"') {
 		return "", r.unexpected("a string")
 	}
@@ -143,9 +208,9 @@ func (r *jsonReader) string() (string, error) {
 		switch c := r.data[r.pos]; {
 		case c == '"':
 			r.pos++
-			return string(r.data[start : r.pos-1]), nil
+			return r.data[start : r.pos-1], nil
 		case c == '\\':
-			return r.escapedString(start)
+			return r.escapedText(start)
 		case c < ' ':
 			return "", r.errorf("control character in a string")
 		}
@@ -153,8 +218,8 @@ func (r *jsonReader) string() (string, error) {
 	return "", r.errorf("string without an end")
 }
 
-// escapedString goes on with a string from its first escape, at pos.
-func (r *jsonReader) escapedString(start int) (string, error) {
+// escapedText goes on with a string from its first escape, at pos.
+func (r *jsonReader) escapedText(start int) (string, error) {
 	text := append([]byte(nil), r.data[start:r.pos]...)
 	for r.pos < len(r.data) {
 		c := r.data[r.pos]
@@ -203,7 +268,7 @@ func (r *jsonReader) escape() (rune, error) {
 		if err != nil || high < 0xd800 || high > 0xdfff {
 			return high, err
 		}
-		if high < 0xdc00 && r.pos+2 <= len(r.data) && string(r.data[r.pos:r.pos+2]) == `\u` {
+		if high < 0xdc00 && r.pos+2 <= len(r.data) && r.data[r.pos:r.pos+2] == `\u` {
 			r.pos += 2
 			low, err := r.hex4()
 			if err != nil {
@@ -223,7 +288,7 @@ func (r *jsonReader) hex4() (rune, error) {
 		return 0, r.errorf("string without an end")
 	}
 	var value rune
-	for _, c := range r.data[r.pos : r.pos+4] {
+	for _, c := range []byte(r.data[r.pos : r.pos+4]) {
 		switch {
 		case isDigit(c):
 			value = value<<4 | rune(c-'0')
@@ -275,7 +340,7 @@ func (r *jsonReader) number() (text string, whole bool, err error) {
 	if !ok || r.pos < len(r.data) && isDigit(r.data[r.pos]) {
 		return "", false, r.errorf("malformed number")
 	}
-	return string(r.data[start:r.pos]), whole, nil
+	return r.data[start:r.pos], whole, nil
 }
 
 // integer reads a number without fraction or exponent that an int64 holds.
@@ -309,7 +374,7 @@ func (r *jsonReader) float() (float64, error) {
 // word takes true, false or null.
 func (r *jsonReader) word(w string) bool {
 	r.peek()
-	if len(r.data)-r.pos < len(w) || string(r.data[r.pos:r.pos+len(w)]) != w {
+	if len(r.data)-r.pos < len(w) || r.data[r.pos:r.pos+len(w)] != w {
 		return false
 	}
 	r.pos += len(w)
@@ -337,7 +402,7 @@ func (r *jsonReader) skip() error {
 	case '[':
 		err = r.array(func(int) error { return r.skip() })
 	case '"':
-		_, err = r.string()
+		_, err = r.text()
 	case 't', 'f':
 		_, err = r.bool()
 	case 'n':
@@ -367,11 +432,12 @@ type jsonField struct {
 
 // fields reads an object of known keys. Unknown keys are checked and ignored; a required key that is absent is an error.
 func (r *jsonReader) fields(fields ...jsonField) error {
-	found := make([]bool, len(fields))
+	found := uint64(0) // bit i: field i; no object has 64
+
 	err := r.object(func(key string) error {
 		for i, f := range fields {
 			if f.key == key {
-				found[i] = true
+				found |= 1 << i
 				if err := f.read(); err != nil {
 					return fmt.Errorf("%s: %w", key, err)
 				}
@@ -384,7 +450,7 @@ func (r *jsonReader) fields(fields ...jsonField) error {
 		return err
 	}
 	for i, f := range fields {
-		if f.required && !found[i] {
+		if f.required && found>>i&1 == 0 {
 			return fmt.Errorf("%s is missing: %w", f.key, ErrCorrupt)
 		}
 	}

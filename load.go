@@ -254,6 +254,9 @@ func Inspect(fsys fs.FS) (Info, error) {
 }
 
 func inspect(fsys fs.FS) (Info, *checkpoint, error) {
+	if fsys == nil {
+		return Info{}, nil, fmt.Errorf("photon: the file system is nil: %w", ErrInvalid)
+	}
 	data, err := readSmall(fsys, configFile, maxConfigSize)
 	if err != nil {
 		return Info{}, nil, err

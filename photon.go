@@ -27,7 +27,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"runtime"
@@ -69,7 +68,8 @@ type loadOptions struct {
 	progress    func(done, total int64)
 }
 
-// WithThreads sets how many goroutines share the arithmetic of one call; the default is GOMAXPROCS. It does not change results.
+// WithThreads sets how many goroutines share the arithmetic of one call, 1 to 1024; the default is GOMAXPROCS. It does
+// not change results.
 func WithThreads(n int) LoadOption { return func(o *loadOptions) { o.threads = n } }
 
 // WithWeights sets how matrices are held in memory; the default is AsStored.
@@ -89,13 +89,14 @@ func WithProgress(f func(done, total int64)) LoadOption {
 
 // Load opens a model directory: config.json, model.safetensors (or shards, with model.safetensors.index.json), and tokenizer.json if
 // there is one. A missing file matches fs.ErrNotExist; ErrCorrupt, ErrUnsupported, ErrMismatch and ErrMemoryLimit tell of the rest.
+// What is no regular file, such as a named pipe or a device, is ErrCorrupt and is not waited for.
 func Load(dir string, opts ...LoadOption) (*Model, error) {
 	if info, err := os.Stat(dir); err != nil {
 		return nil, fmt.Errorf("photon: model directory: %w", err)
 	} else if !info.IsDir() {
 		return nil, fmt.Errorf("photon: %s is a file: give the directory that holds config.json and model.safetensors: %w", dir, ErrInvalid)
 	}
-	m, err := LoadFS(os.DirFS(dir), opts...)
+	m, err := LoadFS(directory(dir), opts...)
 	if err != nil {
 		return nil, fmt.Errorf("%w (in %s)", err, dir)
 	}
@@ -104,7 +105,7 @@ func Load(dir string, opts ...LoadOption) (*Model, error) {
 
 // LoadFS is Load on any file system: go:embed, a zip archive, a map in a test.
 func LoadFS(fsys fs.FS, opts ...LoadOption) (*Model, error) {
-	o := loadOptions{threads: runtime.GOMAXPROCS(0)}
+	o := loadOptions{threads: min(runtime.GOMAXPROCS(0), maxThreads)}
 	for _, set := range opts {
 		if set != nil {
 			set(&o)
@@ -118,18 +119,13 @@ func LoadFS(fsys fs.FS, opts ...LoadOption) (*Model, error) {
 		return nil, err
 	}
 	cfg := info.Config
-	var tokenizer *Tokenizer
-	if _, err := fs.Stat(fsys, "tokenizer.json"); err == nil {
-		data, err := readSmall(fsys, "tokenizer.json", maxTokenizerSize)
-		if err != nil {
-			return nil, err
-		}
-		if tokenizer, err = parseTokenizer(data); err != nil {
-			return nil, err
-		}
-		if n := tokenizer.VocabSize(); n > cfg.VocabSize {
-			return nil, fmt.Errorf("photon: tokenizer.json has %d tokens, config.json says vocab_size %d: the files are of different models: %w", n, cfg.VocabSize, ErrMismatch)
-		}
+	tokenizer, err := readTokenizer(fsys)
+	if err != nil {
+		return nil, err
+	}
+	if tokenizer != nil && tokenizer.VocabSize() > cfg.VocabSize {
+		return nil, fmt.Errorf("photon: tokenizer.json has %d tokens, config.json says vocab_size %d: the files are of different models: %w",
+			tokenizer.VocabSize(), cfg.VocabSize, ErrMismatch)
 	}
 	m := &Model{cfg: cfg, tokenizer: tokenizer, cacheType: o.cache, weights: o.weights, threads: o.threads}
 	if err := m.readWeights(weights, o); err != nil {
@@ -139,35 +135,18 @@ func LoadFS(fsys fs.FS, opts ...LoadOption) (*Model, error) {
 	return m, nil
 }
 
+const maxThreads = 1 << 10
+
 func (o *loadOptions) check() error {
 	switch {
-	case o.threads < 1:
-		return fmt.Errorf("photon: WithThreads(%d): give 1 or more: %w", o.threads, ErrInvalid)
+	case o.threads < 1 || o.threads > maxThreads:
+		return fmt.Errorf("photon: WithThreads(%d): give 1 to %d: %w", o.threads, maxThreads, ErrInvalid)
 	case o.weights < AsStored || o.weights > Int4:
 		return fmt.Errorf("photon: WithWeights(%d): no such type: %w", o.weights, ErrInvalid)
 	case o.cache < CacheF32 || o.cache > CacheInt8:
 		return fmt.Errorf("photon: WithCache(%d): no such type: %w", o.cache, ErrInvalid)
 	}
 	return nil
-}
-
-const maxTokenizerSize = 64 << 20
-
-// readSmall reads a file of at most limit bytes; memory follows what is really there.
-func readSmall(fsys fs.FS, name string, limit int64) ([]byte, error) {
-	f, err := fsys.Open(name)
-	if err != nil {
-		return nil, fmt.Errorf("photon: %s: %w", name, err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("photon: %s: %w", name, err)
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("photon: %s is larger than %d bytes: this is no such file: %w", name, limit, ErrCorrupt)
-	}
-	return data, nil
 }
 
 // begin computes the state before the first token, which every new session starts from.

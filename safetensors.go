@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"io/fs"
 	"math"
 	"math/bits"
 	"slices"
@@ -83,6 +82,22 @@ func (t tensorData) float32s(dst []float32, first, n int) {
 	}
 }
 
+// checkInt8 holds an I8 tensor to its form: -127 is the lowest integer, so that each has its negative, and no scale
+// turns signs around. Whether the scales are finite is for CheckWeights to say, as of other tensors.
+func (t tensorData) checkInt8() error {
+	if at := bytes.IndexByte(t.data, 0x80); at >= 0 {
+		return fmt.Errorf("tensor %.200q: integer %d is -128, below -127: quantize the weights again: %w",
+			t.name, at, ErrCorrupt)
+	}
+	for i, scale := range t.scales {
+		if scale < 0 {
+			return fmt.Errorf("tensor %.200q: scale %d is %g, below 0: quantize the weights again: %w",
+				t.name, i, scale, ErrCorrupt)
+		}
+	}
+	return nil
+}
+
 type storedTensor struct {
 	name       string
 	dtype      dtype
@@ -94,22 +109,6 @@ type storedTensor struct {
 }
 
 func (t *storedTensor) isScales() bool { return t.partner >= 0 && t.dtype != dtypeI8 }
-
-func openSized(fsys fs.FS, name string) (fs.File, int64, error) {
-	f, err := fsys.Open(name)
-	if err != nil {
-		return nil, 0, err
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("not a regular file: %w", ErrCorrupt)
-	}
-	if err != nil {
-		f.Close()
-		return nil, 0, err
-	}
-	return f, info.Size(), nil
-}
 
 // readHeader reads the length and the JSON text of the header, which must lie within the file.
 func readHeader(r io.Reader, size int64) ([]byte, error) {
@@ -133,30 +132,6 @@ func readHeader(r io.Reader, size int64) ([]byte, error) {
 		return nil, truncated(err, fmt.Sprintf("ends after %d of %d bytes of the header", len(header), claimed))
 	}
 	return header, nil
-}
-
-// readGrowing appends n bytes from r to buf, which grows no faster than bytes arrive, whatever n claims.
-func readGrowing(r io.Reader, buf []byte, n int64) ([]byte, error) {
-	const firstStep = 1 << 16
-	for n > 0 {
-		step := int(min(n, int64(max(firstStep, len(buf), cap(buf)-len(buf)))))
-		buf = slices.Grow(buf, step)
-		got, err := io.ReadFull(r, buf[len(buf):len(buf)+step])
-		buf = buf[:len(buf)+got]
-		if err != nil {
-			return buf, err
-		}
-		n -= int64(step)
-	}
-	return buf, nil
-}
-
-// truncated turns an unexpected end into ErrCorrupt; other errors of reading stay what they are.
-func truncated(err error, what string) error {
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		return fmt.Errorf("%s: the file is truncated, download it again: %w", what, ErrCorrupt)
-	}
-	return fmt.Errorf("%s: %w", what, err)
 }
 
 const lfsMagic = "version https://git-lfs"

@@ -8,19 +8,24 @@ import (
 
 // Tokenizer turns text into token ids and back, by a model's tokenizer.json. It is immutable and safe for concurrent use.
 //
-// It gives the ids that Hugging Face's tokenizers gives for the same file. What it runs of the format: byte pair encodings, over bytes (GPT-2, Llama 3,
-// Qwen 2: pre-tokenizers ByteLevel, Split by the pattern of one of these families, Digits) or over characters with a fallback to bytes (Llama 2, Gemma:
-// normalizers Prepend and Replace, pre-tokenizers Metaspace and Split after a fixed string); normalizer NFC, in full, by Unicode 15; added tokens; the
-// post-processors TemplateProcessing and ByteLevel. Anything else in the file is an error that matches ErrUnsupported. Truncation and padding are the
+// It gives the ids that Hugging Face's tokenizers gives for the same file. What it runs of the format: byte pair
+// encodings, over bytes (GPT-2, GPT-4o, Llama 3, Qwen 2 to 3.5, Mistral Nemo, DeepSeek V3: pre-tokenizers ByteLevel,
+// Split by the patterns of one of these families, Digits) or over characters with a fallback to bytes (Llama 2, Gemma:
+// normalizers Prepend and Replace, pre-tokenizers Metaspace and Split after a fixed string); normalizer NFC, in full,
+// by Unicode 15; added tokens; the post-processors TemplateProcessing and ByteLevel. Anything else in the file is an
+// error that matches ErrUnsupported, as is a file beyond the limits of docs/formats.md. Truncation and padding are the
 // caller's, whatever the file asks for.
+//
+// Whatever the file, Encode takes time and memory in proportion to its text, with a factor of log n for a word of n
+// bytes.
 type Tokenizer struct {
 	ids     map[string]int // every token, spelled as in the file
 	pieces  []string       // by id: the bytes that the token stands for
 	special []bool         // by id
 
-	verbatim   addedTokens // looked for in the text as it is
+	verbatim   *addedTokens // looked for in the text as it is
 	normalizer []func(string) string
-	normalized addedTokens // looked for in the normalized text
+	normalized *addedTokens // looked for in the normalized text
 	splitters  []splitter
 	bpe        bpe
 	prefix     []int // ids that the post-processor puts around the text

@@ -2,10 +2,7 @@ package photon
 
 import (
 	"fmt"
-	"iter"
 	"slices"
-	"strings"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -25,8 +22,8 @@ type bpe struct {
 	fuseUnknown bool  // one such token for a row of them
 }
 
-// set makes the encoding of the file's model.
-func (b *bpe) set(m *bpeModel) error {
+// set makes the encoding of the file's model; ids are of all tokens, added ones too.
+func (b *bpe) set(m *bpeModel, ids map[string]int) error {
 	switch {
 	case m.wordPrefix != "" || m.wordSuffix != "":
 		return fmt.Errorf("continuing_subword_prefix and end_of_word_suffix are not run: %w", ErrUnsupported)
@@ -34,15 +31,6 @@ func (b *bpe) set(m *bpeModel) error {
 		return fmt.Errorf("dropout %g makes encoding random, which is for training; set it to null: %w", m.dropout, ErrUnsupported)
 	}
 	b.fuseUnknown = m.fuseUnknown
-	b.unknown = -1
-	if m.unknown != "" {
-		id, found := m.vocab[m.unknown]
-		if !found {
-			return fmt.Errorf("unk_token %.80q is not in the vocabulary: %w", m.unknown, ErrCorrupt)
-		}
-		b.unknown = id
-	}
-
 	b.allBytes = true
 	for i := range b.bytes {
 		name := string(byteRune(byte(i)))
@@ -59,32 +47,52 @@ func (b *bpe) set(m *bpeModel) error {
 		return fmt.Errorf("byte_fallback in a byte-level vocabulary that lacks bytes is not run: %w", ErrUnsupported)
 	}
 
+	b.unknown = -1
+	if m.unknown != "" {
+		id, found := ids[m.unknown]
+		if !found && !b.allBytes { // with all of them, nothing is unknown
+			return fmt.Errorf("unk_token %.80q is not in the vocabulary: %w", m.unknown, ErrCorrupt)
+		}
+		if found {
+			b.unknown = int32(id)
+		}
+	}
+
 	b.chars = map[rune]int32{}
 	if m.ignoreMerges {
 		b.whole = make(map[string]int32, len(m.vocab))
 	}
 	for token, id := range m.vocab {
-		word, ok := token, true
-		if b.byteLevel {
-			word, ok = byteLevelText(token)
-		} else if char, n := utf8.DecodeRuneInString(token); n > 0 && n == len(token) {
+		if char, n := utf8.DecodeRuneInString(token); !b.byteLevel && n > 0 && n == len(token) {
 			b.chars[char] = id
 		}
-		if ok && m.ignoreMerges {
+		if !m.ignoreMerges {
+			continue
+		}
+		if word, ok := byteLevelText(token); ok && b.byteLevel {
 			b.whole[word] = id
+		} else if !b.byteLevel {
+			b.whole[token] = id
 		}
 	}
-	b.merges = make(map[[2]int32]bpeMerge, len(m.merges))
-	for rank, pair := range m.merges {
-		left, ok1 := m.vocab[pair[0]]
-		right, ok2 := m.vocab[pair[1]]
-		id, ok3 := m.vocab[pair[0]+pair[1]]
+	b.merges = map[[2]int32]bpeMerge{}
+	return m.merges.array(func(rank int) error {
+		left, right, none, err := readMerge(&m.merges)
+		if err != nil {
+			return fmt.Errorf("merge %d: %w", rank, err)
+		}
+		if none {
+			return nil
+		}
+		l, ok1 := m.vocab[left]
+		r, ok2 := m.vocab[right]
+		id, ok3 := m.vocab[left+right]
 		if !ok1 || !ok2 || !ok3 {
-			return fmt.Errorf("merge %d, %.80q and %.80q, names or makes a token that is not in the vocabulary: %w", rank, pair[0], pair[1], ErrCorrupt)
+			return fmt.Errorf("merge %d, %.80q and %.80q, names or makes a token that is not in the vocabulary: %w", rank, left, right, ErrCorrupt)
 		}
-		b.merges[[2]int32{left, right}] = bpeMerge{int32(rank), id}
-	}
-	return nil
+		b.merges[[2]int32{l, r}] = bpeMerge{int32(rank), id}
+		return nil
+	})
 }
 
 // bpeMerge is what two symbols merge into.
@@ -95,66 +103,67 @@ type bpeMerge struct {
 // bpeSymbol is a token of the word in work. Symbols keep their index; a merged one covers those up to next, and those are dead.
 type bpeSymbol struct {
 	id         int32 // deadSymbol once it is part of another
-	prev, next int
+	prev, next int32
+	due        bpeMerge // with the next symbol; of rank noMerge if there is none
 }
 
-const deadSymbol = -1
-
-// bpePair is a merge that may be due: of the symbol at left and the next one, which together end before end.
-type bpePair struct {
-	bpeMerge
-	left, end int
-}
-
-// before is the order of merging.
-func (p bpePair) before(q bpePair) bool {
-	return p.rank < q.rank || p.rank == q.rank && p.left < q.left
-}
+const (
+	deadSymbol = -1
+	noMerge    = -1
+	heapWidth  = 4       // children of a node: they share a line of the cache
+	maxWord    = 1 << 30 // bytes, so that an int32 counts them; what is longer is cut
+)
 
 // bpeEncoder collects the ids of one text. It owns the scratch memory.
 type bpeEncoder struct {
 	*bpe
 	ids     []int
 	symbols []bpeSymbol
-	due     []bpePair // a heap, the first to merge on top
+	heap    []uint64 // the merges that were due at some time, rank<<32 | left symbol: the first to merge on top
 }
 
 // word appends the ids of one word, in O(n log n).
 func (e *bpeEncoder) word(word string) {
+	for ; len(word) > maxWord; word = word[maxWord:] {
+		e.word(word[:maxWord])
+	}
 	if id, found := e.whole[word]; found {
 		e.ids = append(e.ids, int(id))
 		return
 	}
 	e.start(word)
-	e.due = e.due[:0]
-	for i := range len(e.symbols) - 1 {
+	e.heap = e.heap[:0]
+	n := int32(len(e.symbols))
+	for i := range n - 1 {
 		e.consider(i)
 	}
-	for len(e.due) > 0 {
-		pair := e.pop()
-		left := &e.symbols[pair.left]
-		// A pair is out of date when its left symbol is gone, or either has grown since; symbols only grow, so the end tells.
-		if left.id == deadSymbol || left.next == len(e.symbols) || e.symbols[left.next].next != pair.end {
+	for len(e.heap) > 0 {
+		first := e.pop()
+		at := int32(uint32(first))
+		left := &e.symbols[at]
+		// A merge is out of date when its left symbol is gone, or either has grown since and another is due, or none.
+		if left.id == deadSymbol || left.due.rank != int32(first>>32) {
 			continue
 		}
-		e.symbols[left.next].id = deadSymbol
-		left.id, left.next = pair.id, pair.end
-		if left.next < len(e.symbols) {
-			e.symbols[left.next].prev = pair.left
-			e.consider(pair.left)
+		right := &e.symbols[left.next]
+		left.id, left.next = left.due.id, right.next
+		right.id = deadSymbol
+		if left.next < n {
+			e.symbols[left.next].prev = at
 		}
+		e.consider(at)
 		if left.prev >= 0 {
 			e.consider(left.prev)
 		}
 	}
-	for i := 0; i < len(e.symbols); i = e.symbols[i].next {
+	for i := int32(0); i < n; i = e.symbols[i].next {
 		e.ids = append(e.ids, int(e.symbols[i].id))
 	}
 }
 
 // start makes the word's first symbols.
 func (e *bpeEncoder) start(word string) {
-	e.symbols = e.symbols[:0]
+	e.symbols = slices.Grow(e.symbols[:0], len(word))
 	fuse := false // the last symbol stands for something unknown and takes in what follows
 	for len(word) > 0 {
 		id, n := e.first(word)
@@ -198,48 +207,53 @@ func (b *bpe) hasBytes(text string) bool {
 }
 
 func (e *bpeEncoder) push(id int32) {
-	n := len(e.symbols)
+	n := int32(len(e.symbols))
 	e.symbols = append(e.symbols, bpeSymbol{id: id, prev: n - 1, next: n + 1})
 }
 
 // consider puts the merge of the symbol at left with the next one on the heap, if there is such a merge.
-func (e *bpeEncoder) consider(left int) {
-	s := e.symbols[left]
-	right := e.symbols[s.next]
-	merge, found := e.merges[[2]int32{s.id, right.id}]
+func (e *bpeEncoder) consider(left int32) {
+	s := &e.symbols[left]
+	s.due.rank = noMerge
+	if int(s.next) == len(e.symbols) {
+		return
+	}
+	merge, found := e.merges[[2]int32{s.id, e.symbols[s.next].id}]
 	if !found {
 		return
 	}
-	e.due = append(e.due, bpePair{merge, left, right.next})
-	for i := len(e.due) - 1; i > 0; {
-		parent := (i - 1) / 2
-		if !e.due[i].before(e.due[parent]) {
+	s.due = merge
+	e.heap = append(e.heap, uint64(merge.rank)<<32|uint64(left))
+	for i := len(e.heap) - 1; i > 0; {
+		parent := (i - 1) / heapWidth
+		if e.heap[parent] <= e.heap[i] {
 			break
 		}
-		e.due[i], e.due[parent] = e.due[parent], e.due[i]
+		e.heap[i], e.heap[parent] = e.heap[parent], e.heap[i]
 		i = parent
 	}
 }
 
-// pop takes the first pair to merge off the heap.
-func (e *bpeEncoder) pop() bpePair {
-	top, n := e.due[0], len(e.due)-1
-	e.due[0] = e.due[n]
-	e.due = e.due[:n]
-	for i := 0; ; {
-		child := 2*i + 1
-		if child >= n {
-			return top
+// pop takes the first merge off the heap.
+func (e *bpeEncoder) pop() uint64 {
+	top, n := e.heap[0], len(e.heap)-1
+	last := e.heap[n]
+	e.heap = e.heap[:n]
+	for i := 0; i < n; {
+		least, end := heapWidth*i+1, min(heapWidth*i+1+heapWidth, n)
+		for child := least + 1; child < end; child++ {
+			if e.heap[child] < e.heap[least] {
+				least = child
+			}
 		}
-		if child+1 < n && e.due[child+1].before(e.due[child]) {
-			child++
+		if least >= n || last <= e.heap[least] {
+			e.heap[i] = last
+			break
 		}
-		if !e.due[child].before(e.due[i]) {
-			return top
-		}
-		e.due[i], e.due[child] = e.due[child], e.due[i]
-		i = child
+		e.heap[i] = e.heap[least]
+		i = least
 	}
+	return top
 }
 
 // byteRune is the character that a byte-level vocabulary writes for a byte: itself where it is printable Latin-1, otherwise one from U+0100 up.
@@ -272,101 +286,4 @@ func byteLevelText(token string) (string, bool) {
 		text = append(text, byte(r))
 	}
 	return string(text), true
-}
-
-// addedToken is a token that stands beside the vocabulary of the model: the text is searched for it before anything else is done with it.
-type addedToken struct {
-	id         int
-	content    string
-	singleWord bool // only where no letter or digit touches it
-	lstrip     bool // takes the white space before it
-	rstrip     bool // takes the white space after it
-	normalized bool // looked for after normalization
-	special    bool
-}
-
-// addedTokens finds added tokens in a text: the leftmost, of these the longest.
-type addedTokens struct {
-	tokens  map[string]addedToken
-	lengths [256][]int // by first byte, the lengths of the tokens that start so, longest first
-}
-
-// add makes token be found where the text reads content. The first token of a content counts, an empty content is never found.
-func (a *addedTokens) add(content string, token addedToken) {
-	if _, found := a.tokens[content]; found || content == "" {
-		return
-	}
-	if a.tokens == nil {
-		a.tokens = map[string]addedToken{}
-	}
-	a.tokens[content] = token
-	lengths := &a.lengths[content[0]]
-	at, found := slices.BinarySearchFunc(*lengths, len(content), func(have, want int) int { return want - have })
-	if !found {
-		*lengths = slices.Insert(*lengths, at, len(content))
-	}
-}
-
-// match returns the token that text begins with and the bytes that it takes, 0 if there is none.
-func (a *addedTokens) match(text string) (addedToken, int) {
-	for _, n := range a.lengths[text[0]] {
-		if n <= len(text) {
-			if token, found := a.tokens[text[:n]]; found {
-				return token, n
-			}
-		}
-	}
-	return addedToken{}, 0
-}
-
-// split cuts text into added tokens, each with its id, and what lies between them, with -1. No piece without an id is empty.
-func (a *addedTokens) split(text string) iter.Seq2[string, int] {
-	return func(yield func(string, int) bool) {
-		done, taken := 0, 0 // taken: how far white space was last taken; what a later token finds before that is white space too
-		for at := 0; at < len(text) && len(a.tokens) > 0; {
-			token, n := a.match(text[at:])
-			if n == 0 {
-				at++
-				continue
-			}
-			start, end := at, at+n
-			at = end
-			if token.singleWord && (endsInWord(text[:start]) || startsWithWord(text[end:])) {
-				continue
-			}
-			if token.lstrip && done < start {
-				start = done + len(strings.TrimRightFunc(text[done:start], unicode.IsSpace))
-			}
-			if token.rstrip {
-				end = max(end, taken)
-				end = len(text) - len(strings.TrimLeftFunc(text[end:], unicode.IsSpace))
-				taken = end
-			}
-			if done < start && !yield(text[done:start], -1) {
-				return
-			}
-			if !yield(token.content, token.id) {
-				return
-			}
-			done = end
-		}
-		if done < len(text) {
-			yield(text[done:], -1)
-		}
-	}
-}
-
-func startsWithWord(text string) bool {
-	r, _ := utf8.DecodeRuneInString(text)
-	return text != "" && isWord(r)
-}
-
-func endsInWord(text string) bool {
-	r, _ := utf8.DecodeLastRuneInString(text)
-	return text != "" && isWord(r)
-}
-
-// isWord is \w of a Unicode regular expression.
-func isWord(r rune) bool {
-	return unicode.In(r, unicode.L, unicode.M, unicode.Nd, unicode.Nl, unicode.Pc, unicode.Other_Alphabetic, unicode.Join_Control)
 }

@@ -1,17 +1,34 @@
 package photon
 
 import (
+	"errors"
 	"fmt"
-	"slices"
-	"strconv"
+	"io/fs"
 	"strings"
-	"unicode/utf8"
 )
+
+const (
+	tokenizerFileName = "tokenizer.json"
+	maxTokenizerSize  = 64 << 20
+)
+
+// readTokenizer reads the tokenizer of a model directory, nil if it has none. One that is there but cannot be read is
+// an error.
+func readTokenizer(fsys fs.FS) (*Tokenizer, error) {
+	data, err := readSmall(fsys, tokenizerFileName, maxTokenizerSize)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return parseTokenizer(data)
+}
 
 // maxTokenID bounds token ids; no vocabulary comes near it.
 const maxTokenID = 1 << 24
 
-// maxSequence bounds the parts of a sequence in the file.
+// maxSequence bounds the parts of a sequence in the file, and so its components of one kind.
 const maxSequence = 64
 
 // parseTokenizer reads a tokenizer.json. Errors match ErrCorrupt or ErrUnsupported. What it allocates is a small multiple of len(data).
@@ -37,7 +54,7 @@ type tokenizerFile struct {
 // bpeModel is the file's "model".
 type bpeModel struct {
 	vocab                           map[string]int32
-	merges                          [][2]string
+	merges                          jsonReader // at the list of them, which is read when the vocabulary is known
 	unknown, wordPrefix, wordSuffix string
 	dropout                         float64
 	fuseUnknown, byteFallback       bool
@@ -57,7 +74,7 @@ type component struct {
 	behavior       string
 	start, stop    int64
 
-	addPrefixSpace, useRegex, individualDigits, invert, split bool
+	addPrefixSpace, noPrefixSpace, useRegex, individualDigits, invert, split bool
 
 	single   []string         // names of special tokens; empty where the text goes
 	specials map[string][]int // "special_tokens": the ids of each
@@ -105,19 +122,20 @@ func optional(r *jsonReader, read func() error) func() error {
 }
 
 func readAddedTokens(r *jsonReader, tokens *[]addedToken) error {
-	return r.array(func(int) error {
-		var id int64
-		var token addedToken
-		err := r.fields(
-			jsonField{"id", into(&id, r.integer), true},
-			jsonField{"content", into(&token.content, r.string), true},
-			jsonField{"single_word", into(&token.singleWord, r.bool), false},
-			jsonField{"lstrip", into(&token.lstrip, r.bool), false},
-			jsonField{"rstrip", into(&token.rstrip, r.bool), false},
-			jsonField{"normalized", into(&token.normalized, r.bool), false},
-			jsonField{"special", into(&token.special, r.bool), false},
-		)
-		if err != nil {
+	var id int64
+	var token addedToken
+	fields := []jsonField{
+		{"id", into(&id, r.integer), true},
+		{"content", into(&token.content, r.string), true},
+		{"single_word", into(&token.singleWord, r.bool), false},
+		{"lstrip", into(&token.lstrip, r.bool), false},
+		{"rstrip", into(&token.rstrip, r.bool), false},
+		{"normalized", into(&token.normalized, r.bool), false},
+		{"special", into(&token.special, r.bool), false},
+	}
+	return r.array(func(int) (err error) {
+		token = addedToken{}
+		if err := r.fields(fields...); err != nil {
 			return err
 		}
 		if token.id, err = tokenID(id, token.content); err != nil {
@@ -132,6 +150,10 @@ func tokenID(id int64, token string) (int, error) {
 	if id < 0 || id >= maxTokenID {
 		return 0, fmt.Errorf("token %.80q has id %d, want 0 to %d: %w", token, id, maxTokenID-1, ErrCorrupt)
 	}
+	if len(token) > maxTokenText {
+		return 0, fmt.Errorf("token %.80q has %d bytes, more than %d: %w",
+			token, len(token), maxTokenText, ErrUnsupported)
+	}
 	return int(id), nil
 }
 
@@ -140,7 +162,7 @@ func readComponent(r *jsonReader, c *component) error {
 		return nil
 	}
 	parts := func() error { return readParts(r, &c.parts) }
-	c.useRegex, c.split, c.prependScheme = true, true, "always"
+	c.useRegex, c.split = true, true
 	return r.fields(
 		jsonField{"type", into(&c.kind, r.string), true},
 		jsonField{"normalizers", parts, false},
@@ -158,7 +180,11 @@ func readComponent(r *jsonReader, c *component) error {
 		jsonField{"replacement", into(&c.replacement, r.string), false},
 		jsonField{"prepend_scheme", into(&c.prependScheme, r.string), false},
 		jsonField{"behavior", into(&c.behavior, r.string), false},
-		jsonField{"add_prefix_space", optional(r, into(&c.addPrefixSpace, r.bool)), false},
+		jsonField{"add_prefix_space", optional(r, func() (err error) {
+			c.addPrefixSpace, err = r.bool()
+			c.noPrefixSpace = !c.addPrefixSpace
+			return err
+		}), false},
 		jsonField{"use_regex", into(&c.useRegex, r.bool), false},
 		jsonField{"invert", into(&c.invert, r.bool), false},
 		jsonField{"split", optional(r, into(&c.split, r.bool)), false},
@@ -171,13 +197,20 @@ func readComponent(r *jsonReader, c *component) error {
 }
 
 func readParts(r *jsonReader, parts *[]component) error {
-	return r.array(func(int) error {
+	tooMany := fmt.Errorf("a sequence has more than %d parts: %w", maxSequence, ErrUnsupported)
+	return r.array(func(i int) error {
+		if i == maxSequence {
+			return tooMany
+		}
 		var c component
 		if err := readComponent(r, &c); err != nil {
 			return err
 		}
+		if c.kind == "Sequence" && len(c.parts) == 0 {
+			return fmt.Errorf("an empty sequence within a sequence: %w", ErrUnsupported)
+		}
 		if *parts = append(*parts, c.list()...); len(*parts) > maxSequence {
-			return fmt.Errorf("a sequence has more than %d parts: %w", maxSequence, ErrUnsupported)
+			return tooMany
 		}
 		return nil
 	})
@@ -188,7 +221,10 @@ func readSingle(r *jsonReader, c *component) error {
 	id := func(dst *string) func() error {
 		return func() error { return r.fields(jsonField{"id", into(dst, r.string), true}) }
 	}
-	return r.array(func(int) error {
+	return r.array(func(i int) error {
+		if i > maxInsert {
+			return errInsert
+		}
 		var special, sequence string
 		err := r.fields(
 			jsonField{"SpecialToken", id(&special), false},
@@ -206,9 +242,15 @@ func readSingle(r *jsonReader, c *component) error {
 func readSpecials(r *jsonReader, c *component) error {
 	c.specials = map[string][]int{}
 	return r.object(func(name string) error {
+		if len(c.specials) == maxInsert {
+			return errInsert
+		}
 		var ids []int
 		err := r.fields(jsonField{"ids", func() error {
-			return r.array(func(int) error {
+			return r.array(func(i int) error {
+				if i == maxInsert {
+					return errInsert
+				}
 				id, err := r.integer()
 				if err != nil {
 					return err
@@ -233,7 +275,7 @@ func readBPE(r *jsonReader, m *bpeModel) error {
 			return err
 		}, false},
 		jsonField{"vocab", func() error { return readVocab(r, m) }, true},
-		jsonField{"merges", func() error { return readMerges(r, m) }, true},
+		jsonField{"merges", func() error { m.merges = *r; return r.skip() }, true},
 		jsonField{"unk_token", optional(r, into(&m.unknown, r.string)), false},
 		jsonField{"continuing_subword_prefix", optional(r, into(&m.wordPrefix, r.string)), false},
 		jsonField{"end_of_word_suffix", optional(r, into(&m.wordSuffix, r.string)), false},
@@ -255,55 +297,49 @@ func readVocab(r *jsonReader, m *bpeModel) error {
 			return fmt.Errorf("token %.80q: %w", token, err)
 		}
 		id, err := tokenID(n, token)
-		m.vocab[token] = int32(id)
+		m.vocab[strings.Clone(token)] = int32(id)
 		return err
 	})
 }
 
-// readMerges reads merges in either spelling: "a b" or ["a", "b"].
-func readMerges(r *jsonReader, m *bpeModel) error {
-	return r.array(func(i int) error {
-		var pair []string
-		var err error
-		if r.peek() == '[' {
-			err = r.array(func(i int) error {
-				token, err := r.string()
-				if i < 3 {
-					pair = append(pair, token)
-				}
-				return err
-			})
-		} else {
-			var text string
-			if text, err = r.string(); strings.HasPrefix(text, "#version") {
-				return err
+// readMerge reads a merge in either spelling: "a b" or ["a", "b"]. A line that gives the version of the list is no
+// merge.
+func readMerge(r *jsonReader) (left, right string, none bool, err error) {
+	pair := true
+	if r.peek() == '[' {
+		n := 0
+		err = r.array(func(i int) error {
+			token, err := r.text()
+			switch n++; i {
+			case 0:
+				left = token
+			case 1:
+				right = token
 			}
-			pair = strings.SplitN(text, " ", 3)
-		}
-		if err != nil {
-			return fmt.Errorf("merge %d: %w", i, err)
-		}
-		if len(pair) != 2 {
-			return r.errorf("merge %d is not a pair of tokens", i)
-		}
-		m.merges = append(m.merges, [2]string(pair))
-		return nil
-	})
+			return err
+		})
+		pair = n == 2
+	} else {
+		var text string
+		text, err = r.text()
+		none = strings.HasPrefix(text, "#version")
+		left, right, pair = strings.Cut(text, " ")
+		pair = pair && !strings.Contains(right, " ")
+	}
+	if err == nil && !pair && !none {
+		err = r.errorf("not a pair of tokens")
+	}
+	return left, right, none, err
 }
-
-// What a component puts into a text is bounded, so that no file can make a short text long.
-const (
-	maxInsert = 64 // bytes at one place, and tokens around a text
-	maxGrowth = 64 // how many times as long all replacements together can make a text
-)
 
 // tokenizer makes a Tokenizer of a file of so many bytes.
 func (f *tokenizerFile) tokenizer(size int) (t *Tokenizer, err error) {
 	t = &Tokenizer{}
-	if t.normalizer, err = f.normalizer.normalizers(); err != nil {
+	rewriting := growth{most: 64}
+	if t.normalizer, err = f.normalizer.normalizers(&rewriting); err != nil {
 		return nil, fmt.Errorf("normalizer: %w", err)
 	}
-	if t.splitters, t.bpe.byteLevel, err = f.preTokenizer.splitters(); err != nil {
+	if t.splitters, t.bpe.byteLevel, err = f.preTokenizer.splitters(&rewriting); err != nil {
 		return nil, fmt.Errorf("pre_tokenizer: %w", err)
 	}
 	decode, stripSpace, err := f.decoder.pieceDecoder()
@@ -314,7 +350,7 @@ func (f *tokenizerFile) tokenizer(size int) (t *Tokenizer, err error) {
 	if err := t.setTokens(f, decode, size); err != nil {
 		return nil, err
 	}
-	if err := t.bpe.set(&f.model); err != nil {
+	if err := t.bpe.set(&f.model, t.ids); err != nil {
 		return nil, fmt.Errorf("model: %w", err)
 	}
 	if t.prefix, t.suffix, err = f.postProcessor.template(len(t.pieces)); err != nil {
@@ -342,6 +378,7 @@ func (t *Tokenizer) setTokens(f *tokenizerFile, decode func(token string, added 
 	t.special = make([]bool, last+1)
 	t.ids = make(map[string]int, len(f.model.vocab)+len(f.added))
 	taken := make([]bool, last+1)
+	total := 0 // bytes that the normalizer made of added tokens
 	for token, id := range f.model.vocab {
 		if taken[id] {
 			return fmt.Errorf("two tokens have id %d, one of them %.80q: %w", id, token, ErrCorrupt)
@@ -351,6 +388,7 @@ func (t *Tokenizer) setTokens(f *tokenizerFile, decode func(token string, added 
 		t.pieces[id] = decode(token, false)
 	}
 	added := make([]bool, last+1)
+	var verbatim, normalized []addedToken
 	for _, token := range f.added {
 		// An added token may stand in the vocabulary too, with the same id.
 		id, known := t.ids[token.content]
@@ -361,235 +399,22 @@ func (t *Tokenizer) setTokens(f *tokenizerFile, decode func(token string, added 
 		t.ids[token.content] = token.id
 		t.special[token.id] = token.special
 		t.pieces[token.id] = decode(token.content, true)
-		content := token.content
+		token.spelling = token.content
 		if !token.normalized {
-			t.verbatim.add(content, token)
+			verbatim = append(verbatim, token)
 			continue
 		}
 		for _, normalize := range t.normalizer {
-			content = normalize(content)
+			token.spelling = normalize(token.spelling)
 		}
-		t.normalized.add(content, token)
-	}
-	return nil
-}
-
-// list returns the parts of a sequence, the component itself if it is none, nothing if it is absent.
-func (c component) list() []component {
-	switch c.kind {
-	case "":
-		return nil
-	case "Sequence":
-		return c.parts
-	}
-	return []component{c}
-}
-
-func (c component) unsupported() error {
-	return fmt.Errorf("type %.80q is not run, or not with these settings: use the tokenizer.json of a supported family: %w", c.kind, ErrUnsupported)
-}
-
-// replacer returns what replaces a fixed string by another. growth is the factor so far by which a text can have become longer.
-func (c component) replacer(growth *int) (func(string) string, error) {
-	if c.pattern == "" || c.regex != "" {
-		return nil, c.unsupported()
-	}
-	*growth *= (len(c.content) + len(c.pattern) - 1) / len(c.pattern)
-	if *growth = max(*growth, 1); *growth > maxGrowth {
-		return nil, fmt.Errorf("replacing makes a text more than %d times as long: %w", maxGrowth, ErrUnsupported)
-	}
-	return func(text string) string { return strings.ReplaceAll(text, c.pattern, c.content) }, nil
-}
-
-func (c component) normalizers() ([]func(string) string, error) {
-	var list []func(string) string
-	growth := 1
-	for _, c := range c.list() {
-		switch {
-		case c.kind == "NFC":
-			list = append(list, nfc)
-		case c.kind == "Prepend" && len(c.prepend) <= maxInsert:
-			list = append(list, func(text string) string {
-				if text == "" {
-					return ""
-				}
-				return c.prepend + text
-			})
-		case c.kind == "Replace":
-			replace, err := c.replacer(&growth)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, replace)
-		default:
-			return nil, c.unsupported()
+		normalized = append(normalized, token)
+		if total += len(token.spelling); total > maxAddedText {
+			break // newAddedTokens reports it
 		}
 	}
-	return list, nil
-}
-
-func (c component) splitters() (list []splitter, byteLevel bool, err error) {
-	for _, c := range c.list() {
-		if byteLevel {
-			return nil, false, fmt.Errorf("%.80q after ByteLevel is not run: %w", c.kind, ErrUnsupported)
-		}
-		var s splitter
-		switch c.kind {
-		case "ByteLevel":
-			byteLevel = true
-			if c.addPrefixSpace {
-				s.rewrite = func(text string, _ bool) string { return withPrefix(text, " ") }
-			}
-			if c.useRegex {
-				s.next = nextGPT2
-			}
-		case "Split":
-			if s.next, err = c.splitNext(); err != nil {
-				return nil, false, err
-			}
-		case "Digits":
-			s.next = nextDigits
-			if c.individualDigits {
-				s.next = nextDigit
-			}
-		case "Metaspace":
-			known := c.prependScheme == "always" || c.prependScheme == "first" || c.prependScheme == "never"
-			if !known || c.replacement == " " || utf8.RuneCountInString(c.replacement) != 1 {
-				return nil, false, c.unsupported()
-			}
-			s.rewrite = func(text string, first bool) string {
-				text = strings.ReplaceAll(text, " ", c.replacement)
-				if c.prependScheme == "always" || c.prependScheme == "first" && first {
-					text = withPrefix(text, c.replacement)
-				}
-				return text
-			}
-			if c.split {
-				s.next = func(text string) int { return nextStart(text, c.replacement) }
-			}
-		default:
-			return nil, false, c.unsupported()
-		}
-		list = append(list, s)
+	var err error
+	if t.verbatim, err = newAddedTokens(verbatim); err == nil {
+		t.normalized, err = newAddedTokens(normalized)
 	}
-	return list, byteLevel, nil
-}
-
-// splitNext returns the scanner of a Split.
-func (c component) splitNext() (func(string) int, error) {
-	if c.behavior == "MergedWithPrevious" && !c.invert && c.pattern != "" && c.regex == "" {
-		return func(text string) int { return nextEnd(text, c.pattern) }, nil
-	}
-	next, known := splitPatterns[c.regex]
-	if !known || c.pattern != "" {
-		return nil, fmt.Errorf("pattern %.400q is not run, only those of GPT-2, Llama 3 and Qwen 2: %w", c.regex+c.pattern, ErrUnsupported)
-	}
-	// Every part of a text matches these patterns, so that to isolate the matches and to remove the rest are the same.
-	if c.behavior == "Isolated" && !c.invert || c.behavior == "Removed" && c.invert {
-		return next, nil
-	}
-	return nil, c.unsupported()
-}
-
-// pieceDecoder returns what turns a token into its bytes: ByteLevel, or those of Replace, ByteFallback, Fuse and Strip that there are, in this order, as a
-// SentencePiece model has them. stripSpace: a text loses one leading space.
-func (c component) pieceDecoder() (decode func(token string, added bool) string, stripSpace bool, err error) {
-	list := c.list()
-	if len(list) == 0 {
-		return nil, false, fmt.Errorf("there is none to make text of tokens; a byte-level model needs ByteLevel: %w", ErrUnsupported)
-	}
-	if list[0].kind == "ByteLevel" && len(list) == 1 {
-		return byteLevelPiece, false, nil
-	}
-	order := []string{"Replace", "ByteFallback", "Fuse", "Strip"}
-	step, growth := 0, 1
-	var replace []func(string) string
-	byteFallback := false
-	for _, c := range list {
-		before := step
-		if step = slices.Index(order, c.kind); step < before {
-			return nil, false, c.unsupported()
-		}
-		switch c.kind {
-		case "Replace":
-			r, err := c.replacer(&growth)
-			if err != nil {
-				return nil, false, err
-			}
-			replace = append(replace, r)
-		case "ByteFallback":
-			byteFallback = true
-		case "Strip":
-			if order[before] != "Fuse" || c.content != " " || c.start != 1 || c.stop != 0 {
-				return nil, false, c.unsupported()
-			}
-			stripSpace = true
-		}
-	}
-	return func(token string, _ bool) string {
-		for _, r := range replace {
-			token = r(token)
-		}
-		if b, ok := byteToken(token); ok && byteFallback {
-			return string([]byte{b})
-		}
-		return token
-	}, stripSpace, nil
-}
-
-// byteLevelPiece reads a token of a byte-level vocabulary; an added token is spelled as it reads.
-func byteLevelPiece(token string, added bool) string {
-	if text, ok := byteLevelText(token); ok && !added {
-		return text
-	}
-	return token
-}
-
-// byteToken reads a token like <0x41>.
-func byteToken(token string) (byte, bool) {
-	if len(token) != len("<0x41>") || token[:3] != "<0x" || token[5] != '>' {
-		return 0, false
-	}
-	b, err := strconv.ParseUint(token[3:5], 16, 8)
-	return byte(b), err == nil
-}
-
-// template returns the ids that the post-processor puts before and after a single text.
-func (c component) template(vocabSize int) (prefix, suffix []int, err error) {
-	for _, c := range c.list() {
-		switch c.kind {
-		case "ByteLevel": // moves offsets only
-		case "TemplateProcessing":
-			at := slices.Index(c.single, "")
-			if at < 0 || slices.Contains(c.single[at+1:], "") {
-				return nil, nil, fmt.Errorf("the template does not hold the text once: %w", ErrUnsupported)
-			}
-			before, err := c.templateIDs(c.single[:at], vocabSize)
-			if err != nil {
-				return nil, nil, err
-			}
-			after, err := c.templateIDs(c.single[at+1:], vocabSize)
-			if err != nil {
-				return nil, nil, err
-			}
-			prefix, suffix = append(before, prefix...), append(suffix, after...)
-		default:
-			return nil, nil, c.unsupported()
-		}
-	}
-	return prefix, suffix, nil
-}
-
-func (c component) templateIDs(names []string, vocabSize int) ([]int, error) {
-	var ids []int
-	for _, name := range names {
-		special, known := c.specials[name]
-		if !known || len(special) > 0 && slices.Max(special) >= vocabSize {
-			return nil, fmt.Errorf("special token %.80q of the template has no id of the vocabulary: %w", name, ErrCorrupt)
-		}
-		if ids = append(ids, special...); len(ids) > maxInsert {
-			return nil, fmt.Errorf("the template puts more than %d tokens around a text: %w", maxInsert, ErrUnsupported)
-		}
-	}
-	return ids, nil
+	return err
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 )
 
@@ -57,7 +58,11 @@ func TestBadTokenizerFile(t *testing.T) {
 		{"merge of three", model("merges", []any{"! ! !"}), ErrCorrupt, "merge 0"},
 		{"merge list of three", model("merges", []any{[]any{"!", "!", "!"}}), ErrCorrupt, "merge 0"},
 		{"merge of numbers", model("merges", []any{[]any{1, 2}}), ErrCorrupt, "merge 0"},
-		{"unknown unk_token", model("unk_token", "<nothing>"), ErrCorrupt, "<nothing>"},
+		{"unknown unk_token", func(file object) {
+			model("unk_token", "<nothing>")(file)
+			delete(file["model"].(object)["vocab"].(object), "~")
+			model("merges", []any{})(file)
+		}, ErrCorrupt, "<nothing>"},
 		{"dropout", model("dropout", 0.1), ErrUnsupported, "dropout"},
 		{"end_of_word_suffix", model("end_of_word_suffix", "</w>"), ErrUnsupported, "end_of_word_suffix"},
 		{"byte_fallback without bytes", func(file object) {
@@ -71,12 +76,24 @@ func TestBadTokenizerFile(t *testing.T) {
 		{"added token with a taken id", top("added_tokens", []object{{"id": 3, "content": "<x>"}}), ErrCorrupt, "<x>"},
 		{"added token twice", top("added_tokens", []object{{"id": 900, "content": "<x>"}, {"id": 900, "content": "<x>"}}), ErrCorrupt, "<x>"},
 		{"added token without content", top("added_tokens", []object{{"id": 900}}), ErrCorrupt, "content"},
+		{"added token that is a book", top("added_tokens", []object{{"id": 900, "content": strings.Repeat("x", maxTokenText+1)}}), ErrUnsupported, "more than 65536"},
+		{"added tokens of a library", top("added_tokens", manyTokens(maxAddedText/maxTokenText+1, maxTokenText)), ErrUnsupported, "for all"},
+		{"added tokens that the normalizer prolongs", func(file object) {
+			top("normalizer", object{"type": "Prepend", "prepend": strings.Repeat("x", 60)})(file)
+			top("pre_tokenizer", nil)(file)
+			top("added_tokens", manyTokens(maxAddedText/60, 4))(file)
+			for _, token := range file["added_tokens"].([]object) {
+				token["normalized"] = true
+			}
+		}, ErrUnsupported, "for all"},
+		{"token that is a book", token(strings.Repeat("x", maxTokenText+1), 1000), ErrUnsupported, "65537 bytes"},
 		{"added token far above", top("added_tokens", []object{{"id": 1 << 23, "content": "<x>"}}), ErrCorrupt, "far above"},
 
 		{"unknown pattern", top("pre_tokenizer", object{"type": "Split", "pattern": object{"Regex": `(a|a)*b`}, "behavior": "Isolated", "invert": false}), ErrUnsupported, `(a|a)*b`},
 		{"known pattern inverted", top("pre_tokenizer", object{"type": "Split", "pattern": object{"Regex": `\p{N}`}, "behavior": "Isolated", "invert": true}), ErrUnsupported, `\p{N}`},
 		{"unknown pre-tokenizer", top("pre_tokenizer", object{"type": "Whitespace"}), ErrUnsupported, "Whitespace"},
 		{"stage after ByteLevel", top("pre_tokenizer", sequence(2, object{"type": "ByteLevel"})), ErrUnsupported, "ByteLevel"},
+		{"metaspace against itself", top("pre_tokenizer", object{"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "add_prefix_space": false}), ErrUnsupported, "Metaspace"},
 		{"long sequence", top("pre_tokenizer", sequence(65, object{"type": "Digits"})), ErrUnsupported, "64"},
 		{"pre-tokenizer without type", top("pre_tokenizer", object{}), ErrCorrupt, "type"},
 		{"metaspace of two", top("pre_tokenizer", object{"type": "Metaspace", "replacement": "__"}), ErrUnsupported, "Metaspace"},
@@ -85,6 +102,16 @@ func TestBadTokenizerFile(t *testing.T) {
 		{"normalizer by pattern", top("normalizer", object{"type": "Replace", "pattern": object{"Regex": " +"}, "content": "x"}), ErrUnsupported, "Replace"},
 		{"normalizer that inflates", top("normalizer", sequence(20, replace("a", "aa"))), ErrUnsupported, "as long"},
 		{"normalizer that inflates at once", top("normalizer", replace("a", strings.Repeat("a", 1000))), ErrUnsupported, "as long"},
+		{"normalizer that inflates between shrinking", top("normalizer", object{"type": "Sequence", "normalizers": slices.Repeat([]any{replace("a", "aaa"), replace("x", "")}, 32)}), ErrUnsupported, "as long"},
+		{"normalizer that composes and replaces", top("normalizer", object{"type": "Sequence", "normalizers": slices.Repeat([]any{object{"type": "NFC"}, replace("𝅘𝅥", "𝅘𝅥𝅘𝅥")}, 32)}), ErrUnsupported, "as long"},
+		{"normalizer and pre-tokenizer that inflate", func(file object) {
+			top("normalizer", sequence(3, replace("a", "aaa")))(file)
+			top("pre_tokenizer", object{"type": "Metaspace", "replacement": "▁"})(file)
+		}, ErrUnsupported, "as long"},
+		{"pre-tokenizers that double", top("pre_tokenizer", object{"type": "Sequence", "pretokenizers": slices.Repeat([]any{
+			object{"type": "Metaspace", "replacement": "a"}, object{"type": "Split", "pattern": object{"String": "a"}, "behavior": "MergedWithPrevious", "invert": false},
+			object{"type": "Metaspace", "replacement": "b"}, object{"type": "Split", "pattern": object{"String": "b"}, "behavior": "MergedWithPrevious", "invert": false},
+		}, 16)}), ErrUnsupported, "as long"},
 		{"normalizer that inserts a lot", top("normalizer", object{"type": "Prepend", "prepend": strings.Repeat("a", 1000)}), ErrUnsupported, "Prepend"},
 
 		{"no decoder", top("decoder", nil), ErrUnsupported, "decoder"},
@@ -124,9 +151,22 @@ func TestBadTokenizerFile(t *testing.T) {
 	}
 }
 
+// manyTokens returns added tokens of different content, each of so many bytes.
+func manyTokens(n, size int) []object {
+	var tokens []object
+	for i := range n {
+		tokens = append(tokens, object{"id": 1000 + i, "content": fmt.Sprintf("%0*x", size, i)})
+	}
+	return tokens
+}
+
 func checkBadTokenizer(t *testing.T, data []byte, want error, says string) {
 	t.Helper()
-	tokenizer, err := parseTokenizer(data)
+	var tokenizer *Tokenizer
+	var err error
+	if n := allocated(func() { tokenizer, err = parseTokenizer(data) }); n > uint64(32*len(data)+4<<20) {
+		t.Errorf("%d bytes allocated for a file of %d", n, len(data))
+	}
 	if tokenizer != nil || !errors.Is(err, want) || !strings.HasPrefix(err.Error(), "photon: tokenizer.json: ") || !strings.Contains(err.Error(), says) {
 		t.Errorf("got %v, want %v that says %q", err, want, says)
 	}
@@ -150,6 +190,7 @@ func TestTokenizerFileMemory(t *testing.T) {
 		"normalizers":   fill(`{"normalizer":{"type":"Sequence","normalizers":[%s]}}`, `{"type":""}`),
 		"null parts":    fill(`{"normalizer":{"type":"Sequence","normalizers":[%s]}}`, `null`),
 		"template":      fill(`{"post_processor":{"type":"TemplateProcessing","single":[%s]}}`, `{"Sequence":{"id":"A"}}`),
+		"one merge":     fill(`{"model":{"vocab":{"a":0,"aa":1},"merges":[%s]},"decoder":{"type":"ByteLevel"}}`, `"a a"`),
 		"template ids":  fill(`{"post_processor":{"type":"TemplateProcessing","special_tokens":{"S":{"ids":[%s]}}}}`, `0`),
 		"unknown parts": fill(`{"other":[%s]}`, `{}`),
 	} {
@@ -172,6 +213,36 @@ func TestTokenizerFileMemory(t *testing.T) {
 	}
 }
 
+// As many tokens as Gemma has, more than twice as many merges.
+func TestLargeVocabulary(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second")
+	}
+	const size = 256_000
+	var vocab, merges strings.Builder
+	for i := range 16 {
+		fmt.Fprintf(&vocab, `"%x":%d,`, i, i)
+	}
+	n := 16
+	for width := 2; n < size; width++ { // every string of hexadecimal digits
+		for i := 0; i < 1<<(4*width) && n < size; i++ {
+			fmt.Fprintf(&vocab, `"%0*x":%d,`, width, i, n)
+			token := fmt.Sprintf("%0*x", width, i)
+			fmt.Fprintf(&merges, `"%s %s",["%s","%s"],`, token[:1], token[1:], token[:width-1], token[width-1:])
+			n++
+		}
+	}
+	data := fmt.Sprintf(`{"model":{"type":"BPE","merges":["#version: 0.2",%s"0 0"],"vocab":{%s"<unk>":%d},"unk_token":"<unk>"},"decoder":{"type":"Fuse"}}`,
+		merges.String(), vocab.String(), size)
+	tokenizer := mustParseTokenizer(t, []byte(data))
+	if got := tokenizer.VocabSize(); got != size+1 {
+		t.Errorf("%d tokens, want %d", got, size+1)
+	}
+	if got, want := spelled(tokenizer, tokenizer.Encode("00ffx00")), []string{"00ff", "<unk>", "00"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func FuzzTokenizerFile(f *testing.F) {
 	for _, seed := range []string{
 		`{"model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2,"<u>":3},"merges":["a b"],"unk_token":"<u>","fuse_unk":true},"decoder":{"type":"ByteLevel"}}`,
@@ -187,20 +258,39 @@ func FuzzTokenizerFile(f *testing.F) {
 			f.Add(data, "The robot didn't know: e\u0301 👍🏽 12345\r\n")
 		}
 	}
+	nfcTables() // which stay
 	f.Fuzz(func(t *testing.T, data []byte, text string) {
-		tokenizer, err := parseTokenizer(data)
+		var tokenizer *Tokenizer
+		var err error
+		begin := time.Now()
+		if n := allocated(func() { tokenizer, err = parseTokenizer(data) }); n > uint64(64*len(data)+8<<20) {
+			t.Fatalf("%d bytes allocated for a file of %d", n, len(data))
+		}
+		defer func() {
+			if took := time.Since(begin); took > time.Second+time.Duration(len(data)+len(text))*10*time.Microsecond {
+				t.Errorf("%v for a file of %d bytes and a text of %d", took, len(data), len(text))
+			}
+		}()
 		if err != nil {
 			if tokenizer != nil || !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrUnsupported) {
 				t.Fatalf("%v matches no sentinel", err)
 			}
 			return
 		}
+		var ids []int
+		if n := allocated(func() { ids = tokenizer.Encode(text) }); n > uint64(64*3*64*len(text)+1<<20) {
+			t.Fatalf("%d bytes allocated for a text of %d", n, len(text))
+		}
+		// A text becomes UTF-8 of 3 times its bytes at most, 64 times these once it is rewritten, and so many tokens; a template puts 64 on either side.
+		if len(ids) > 64*3*len(text)+2*maxInsert {
+			t.Fatalf("%d ids of a text of %d bytes", len(ids), len(text))
+		}
 		checkEncode(t, tokenizer, text)
 	})
 }
 
 func FuzzEncode(f *testing.F) {
-	kinds := []string{"gpt2", "llama3", "qwen2", "digits", "llama2", "metaspace"}
+	kinds := []string{"gpt2", "llama3", "qwen2", "digits", "llama2", "metaspace", "qwen35", "o200k", "tekken", "deepseek3"}
 	var tokenizers []*Tokenizer
 	for _, kind := range kinds {
 		tokenizers = append(tokenizers, loadTokenizer(f, tokenizerFolder+kind+".json"))

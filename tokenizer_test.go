@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 	"unicode/utf8"
 )
 
@@ -219,6 +220,16 @@ func TestTokenizerSettings(t *testing.T) {
 		{"metaspace always", "metaspace", metaspace(object{"split": false}), "ba a", []string{" ", "b", "a ", "a"}},
 		{"metaspace never", "metaspace", metaspace(object{"split": false, "prepend_scheme": "never"}), "ba a", []string{"b", "a ", "a"}},
 		{"metaspace splits", "metaspace", metaspace(object{}), "ba a  a", []string{" ", "b", "a", " a", " ", " a"}},
+		{"metaspace of an older file, never", "metaspace", metaspace(object{"split": false, "add_prefix_space": false}), "ba a", []string{"b", "a ", "a"}},
+		{"metaspace of an older file, always", "metaspace", metaspace(object{"split": false, "add_prefix_space": true}), "ba a", []string{" ", "b", "a ", "a"}},
+		{"unknown token among the added ones", "metaspace", func(file object) {
+			metaspace(object{"split": false})(file)
+			file["model"].(object)["unk_token"] = "<other>"
+			file["added_tokens"] = []object{{"id": 7, "content": "<other>"}}
+		}, "xb", []string{" ", "<other>", "b"}},
+		{"unknown token that is nowhere and never needed", "gpt2", func(file object) {
+			file["model"].(object)["unk_token"] = "<nothing>"
+		}, "the\xff", []string{"the", "\xff"}},
 		{"unknown, not fused", "metaspace", metaspace(object{"split": false}), "xyb", []string{" ", "<unk>", "<unk>", "b"}},
 		{"nothing for the unknown", "metaspace", func(file object) {
 			metaspace(object{"split": false})(file)
@@ -387,6 +398,66 @@ func TestEncodeLongWord(t *testing.T) {
 	want := append(slices.Repeat([]int{702}, n/4), 701, 'a')
 	if got := tokenizer.Encode(strings.Repeat("a", n+3)); !slices.Equal(got, want) {
 		t.Errorf("got %d ids, want %d", len(got), len(want))
+	}
+}
+
+// One long piece, of whatever, takes time in proportion to its length.
+func TestEncodeTime(t *testing.T) {
+	if testing.Short() {
+		t.Skip("measures time")
+	}
+	hostile := func(file object) {
+		var tokens []object
+		delete(file["model"].(object)["vocab"].(object), "a")
+		file["model"].(object)["merges"] = []any{}
+		for n := 1; n < 2000; n++ {
+			for _, end := range []string{"", "b"} {
+				tokens = append(tokens, object{"id": 1000 + len(tokens), "content": strings.Repeat("a", n) + end, "single_word": n%3 == 0, "normalized": n%2 == 0})
+			}
+		}
+		tokens = append(tokens, object{"id": 1000 + len(tokens), "content": strings.Repeat("a", maxTokenText-1) + "c"})
+		file["added_tokens"] = tokens
+	}
+	for _, c := range []struct {
+		name, kind, unit string
+		edit             func(object)
+	}{
+		{"letters", "gpt2", "a", nil}, {"spaces", "gpt2", " ", nil}, {"carets", "gpt2", "^", nil}, {"emoji", "gpt2", "😀", nil},
+		{"letters, characters", "llama2", "a", nil}, {"spaces, characters", "llama2", " ", nil}, {"emoji, characters", "llama2", "😀", nil},
+		{"marks", "qwen2", "\u0323\u0307", nil}, {"quotes", "llama3", "'s", nil}, {"lines", "llama3", "\n   ", nil},
+		{"letters, hostile tokens", "gpt2", "a", hostile}, {"words, hostile tokens", "gpt2", strings.Repeat("a", 1999) + "x", hostile},
+		{"tokens", "llama3", "<|a|>", nil}, {"half tokens", "llama3", "<|a|", nil},
+		{"capitals", "tekken", "A", nil}, {"capitals and kana", "tekken", "オA", nil}, {"marks and capitals", "o200k", "\u0301A", nil},
+		{"control characters", "deepseek3", "\x00", nil}, {"digits", "deepseek3", "1", nil}, {"Chinese", "deepseek3", "漢1", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			edit := c.edit
+			if edit == nil {
+				edit = func(object) {}
+			}
+			tokenizer := mustParseTokenizer(t, editTokenizer(t, c.kind, edit))
+			encode := func(size int) time.Duration {
+				text := strings.Repeat(c.unit, size/len(c.unit))
+				best := time.Hour
+				for range 2 {
+					start := time.Now()
+					tokenizer.Encode(text)
+					best = min(best, time.Since(start))
+				}
+				return best
+			}
+			// At most 2.2 times for each of two doublings, and what fresh memory takes, in one of a few tries, since others may use the machine.
+			for try := 1; ; try++ {
+				small, large := encode(1<<18), encode(1<<20)
+				if large < time.Second && large <= small*484/100+30*time.Millisecond {
+					t.Logf("256 KiB %v, 1 MiB %v", small, large)
+					break
+				}
+				if try == 5 {
+					t.Fatalf("256 KiB take %v, 1 MiB %v", small, large)
+				}
+			}
+		})
 	}
 }
 

@@ -54,7 +54,7 @@ func TestCheckWeights(t *testing.T) {
 }
 
 // readModel reads a model directory into memory.
-func readModel(t *testing.T, dir string) fstest.MapFS {
+func readModel(t testing.TB, dir string) fstest.MapFS {
 	t.Helper()
 	files := fstest.MapFS{}
 	entries, err := os.ReadDir(dir)

@@ -79,8 +79,16 @@ func verify(w io.Writer, model modelFlags) error {
 	return nil
 }
 
+// What golden.json may ask for: train/export.py writes 37 ids and a tolerance of 1e-4.
+const (
+	maxGoldenSize   = 1 << 20 // bytes
+	maxGoldenIDs    = 1 << 10
+	maxGoldenLogits = 1 << 26 // ids times vocabulary, which are computed at once
+	maxTolerance    = 1e-2    // beyond it, wrong weights may pass
+)
+
 func readGolden(files fs.FS, cfg photon.Config) (*golden, error) {
-	data, err := fs.ReadFile(files, "golden.json")
+	data, err := readGoldenFile(files)
 	if err != nil {
 		return nil, err
 	}
@@ -92,14 +100,42 @@ func readGolden(files fs.FS, cfg photon.Config) (*golden, error) {
 		return len(ids) > 0 && slices.Min(ids) >= 0 && slices.Max(ids) < n
 	}
 	ok := within(g.IDs, cfg.VocabSize) && within(g.Rows, len(g.IDs)) && len(g.Indices) == len(g.Rows) && len(g.Values) == len(g.Rows) &&
-		len(g.LogSumExp) == len(g.Rows) && g.Tolerance > 0
+		len(g.LogSumExp) == len(g.Rows)
 	for i := 0; ok && i < len(g.Rows); i++ {
 		ok = within(g.Indices[i], cfg.VocabSize) && len(g.Values[i]) == len(g.Indices[i])
 	}
 	if !ok {
 		return nil, fmt.Errorf("its lists do not fit each other or config.json: write it again with train/export.py: %w", photon.ErrCorrupt)
 	}
+	switch n := len(g.IDs); {
+	case n > maxGoldenIDs || n*cfg.VocabSize > maxGoldenLogits:
+		return nil, fmt.Errorf("%d ids with a vocabulary of %d: want at most %d, and %d logits in all: %w",
+			n, cfg.VocabSize, maxGoldenIDs, maxGoldenLogits, photon.ErrUnsupported)
+	case !(g.Tolerance > 0 && g.Tolerance <= maxTolerance):
+		return nil, fmt.Errorf("tolerance is %g, want it above 0 and at most %g: %w", g.Tolerance, maxTolerance, photon.ErrCorrupt)
+	}
 	return g, nil
+}
+
+// readGoldenFile reads no more than golden.json can have, from nothing but a file.
+func readGoldenFile(files fs.FS) ([]byte, error) {
+	info, err := fs.Stat(files, "golden.json")
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("not a regular file: %w", photon.ErrCorrupt)
+	}
+	f, err := files.Open("golden.json")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxGoldenSize+1))
+	if err == nil && len(data) > maxGoldenSize {
+		err = fmt.Errorf("more than %d bytes: %w", maxGoldenSize, photon.ErrCorrupt)
+	}
+	return data, err
 }
 
 // compare computes the logits and returns the largest difference, as a share of the largest value.

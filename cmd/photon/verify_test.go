@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -105,6 +106,10 @@ func TestVerifyFindsDamage(t *testing.T) {
 		"negative indices":          func(g *golden) { g.Indices[0][0] = -1 },
 		"lists of unequal length":   func(g *golden) { g.Values = g.Values[:1] },
 		"no tolerance":              func(g *golden) { g.Tolerance = 0 },
+		"a tolerance of anything":   func(g *golden) { g.Tolerance, g.Values[1][1] = 1e308, 7 },
+		"a tolerance of a share":    func(g *golden) { g.Tolerance = 0.5 },
+		"a book":                    func(g *golden) { g.IDs = slices.Repeat(g.IDs, 1<<10) },
+		"a huge value":              func(g *golden) { g.Values[1][1] = 1e308 },
 	} {
 		writeGolden(t, from, dir, change)
 		_, errs := call(t, exitInvalidModel, "", "verify", dir)
@@ -117,6 +122,26 @@ func TestVerifyFindsDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	call(t, exitInvalidModel, "", "verify", dir)
+	path := filepath.Join(dir, "golden.json")
+	for name, make := range map[string]func() error{
+		"an endless file": func() error { return os.Symlink("/dev/zero", path) },
+		"a directory":     func() error { return os.Mkdir(path, 0o755) },
+		"4 MiB of ids": func() error {
+			return os.WriteFile(path, []byte(`{"ids":[`+strings.Repeat("0,", 2<<20)+`0]}`), 0o644)
+		},
+	} {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := make(); err != nil {
+			t.Logf("%s: %v", name, err)
+		}
+		_, errs := call(t, exitInvalidModel, "", "verify", dir)
+		want(t, errs, "golden.json")
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
 
 	weights := filepath.Join(dir, "model.safetensors")
 	data, err := os.ReadFile(weights)

@@ -96,7 +96,19 @@ function vocabulary(...lists) {
 const gpt2 = String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`;
 const llama3 = String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
 const qwen2 = llama3.replace('{1,3}', '');
-const words = (pattern) => corpus.match(new RegExp(pattern.replace(/\(\?i:(.*?)\)/, '(?:$1)'), 'gu'));
+const qwen35 = qwen2.replace('?\\p{L}+', '?[\\p{L}\\p{M}]+').replace('[^\\s\\p{L}\\p{N}]', '[^\\s\\p{L}\\p{M}\\p{N}]');
+const [upper, lower] = [String.raw`[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`, String.raw`[\p{Ll}\p{Lm}\p{Lo}\p{M}]`];
+const cased = (contraction, digits) => {
+  const front = String.raw`[^\r\n\p{L}\p{N}]?`;
+  return String.raw`${front}${upper}*${lower}+${contraction}|${front}${upper}+${lower}*${contraction}|\p{N}${digits}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
+};
+const o200k = cased("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", '{1,3}');
+const tekken = cased('', '');
+const deepseek3 = [
+  String.raw`\p{N}{1,3}`, '[一-龥\u3040-ゟ゠-ヿ]+',
+  '[!"#$%&\'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+',
+];
+const words = (pattern) => corpus.match(new RegExp(pattern.replace(/\(\?i:(.*?)\)/g, '(?:$1)'), 'gu'));
 
 const added = (id, content, more = {}) => ({ id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true, ...more });
 const byteLevel = (more = {}) => ({ type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true, ...more });
@@ -201,6 +213,19 @@ const kinds = {
     });
   },
 };
+
+// Byte-level kinds that differ in their patterns alone.
+for (const [kind, patterns] of Object.entries({ qwen35: [qwen35], o200k: [o200k], tekken: [tekken], deepseek3 }))
+  kinds[kind] = () => {
+    const { model } = byteLevelModel(patterns.at(-1), 150, { ignore_merges: kind === 'tekken' });
+    const n = Object.keys(model.vocab).length;
+    return file({
+      added_tokens: [added(n, '<|endoftext|>'), added(n + 1, '<|im_start|>')],
+      normalizer: { type: 'Sequence', normalizers: [] },
+      pre_tokenizer: { type: 'Sequence', pretokenizers: [...patterns.map(split), byteLevel({ use_regex: false })] },
+      model,
+    });
+  };
 
 function cases(spec, texts) {
   const tokenizer = new Tokenizer(spec, {});

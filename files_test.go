@@ -1,0 +1,215 @@
+package photon
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+)
+
+func TestOddArguments(t *testing.T) {
+	model := readModel(t, "testdata/golden/flat-gqa-f32")
+	load := func(fsys fs.FS, opts ...LoadOption) error { _, err := LoadFS(fsys, opts...); return err }
+	_, inspect := Inspect(nil)
+	_, check := CheckWeights(nil, nil)
+	for name, err := range map[string]error{
+		"LoadFS(nil)": load(nil), "Inspect(nil)": inspect, "CheckWeights(nil)": check,
+		"no threads": load(model, WithThreads(0)), "a million threads": load(model, WithThreads(1<<20)), "-1 threads": load(model, WithThreads(-1)),
+		"no such weights": load(model, WithWeights(99)), "no such cache": load(model, WithCache(-1)),
+	} {
+		if !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := load(model, nil, WithThreads(maxThreads)); err != nil {
+		t.Error(err)
+	}
+}
+
+// Names from a file that are none, or that would do something to whoever reads the error.
+func TestIndexNames(t *testing.T) {
+	for _, name := range []string{"\x00", "a\x00b", "a\nb", "\x1b[2Jx", "\u202ex", "\u2028", "\u00a0", strings.Repeat("x", 256), "", ".", "..", "a/b", `a\b`, "c:x", "/x"} {
+		if isFileName(name) {
+			t.Errorf("%q is taken for a file name", name)
+		}
+		quoted := fmt.Sprintf("%+q", name)
+		quoted = strings.NewReplacer(`\x`, `\u00`, `\a`, `\u0007`).Replace(quoted)
+		index := fmt.Sprintf(`{"weight_map":{"w":%s}}`, quoted)
+		_, err := readAll(fstest.MapFS{indexFile: {Data: []byte(index)}}, nil)
+		checkRefused(t, err, ErrCorrupt, "is no file of this directory")
+		if strings.ContainsAny(err.Error(), "\x00\x1b\n\u202e\u2028") {
+			t.Errorf("error %q shows the name as it is", err)
+		}
+	}
+	for _, name := range []string{"model.safetensors", "model-00001-of-00002.safetensors", "x", "größe 1", strings.Repeat("x", 255)} {
+		if !isFileName(name) {
+			t.Errorf("%q is not taken for a file name", name)
+		}
+	}
+}
+
+// eachModelFiles runs f with every golden model in memory.
+func eachModelFiles(t *testing.T, f func(t *testing.T, files fstest.MapFS)) {
+	dirs, err := filepath.Glob("testdata/golden/*")
+	if err != nil || len(dirs) == 0 {
+		t.Fatal("no golden models", err)
+	}
+	for _, dir := range dirs {
+		t.Run(filepath.Base(dir), func(t *testing.T) { f(t, readModel(t, dir)) })
+	}
+}
+
+// No file of a model that ends early passes, wherever it ends: the error is of a kind and names the file.
+func TestGoldenPrefixes(t *testing.T) {
+	eachModelFiles(t, func(t *testing.T, files fstest.MapFS) {
+		delete(files, "golden.safetensors")
+		for name, file := range files {
+			original := file.Data
+			whole := original
+			if strings.HasSuffix(name, ".json") {
+				whole = bytes.TrimRight(whole, "\n")
+			}
+			n, header := 0, len(whole)
+			if strings.HasSuffix(name, ".safetensors") {
+				header = 8 + int(binary.LittleEndian.Uint64(whole))
+			}
+			for n < len(whole) {
+				file.Data = whole[:n]
+				_, err := LoadFS(files)
+				if kind := errorKind(err); kind == nil || !strings.Contains(err.Error(), name) {
+					t.Fatalf("the first %d of %d bytes of %s: %v", n, len(whole), name, err)
+				}
+				if n++; testing.Short() {
+					n += 10
+				} else if n > header+64 {
+					n += 61
+				}
+			}
+			file.Data = original
+		}
+	})
+}
+
+// errorKind is what an error of bad files matches.
+func errorKind(err error) error {
+	for _, kind := range []error{ErrCorrupt, ErrUnsupported, ErrMismatch} {
+		if errors.Is(err, kind) {
+			return kind
+		}
+	}
+	return nil
+}
+
+// A header with a flipped bit is refused, or says the same as before.
+func TestGoldenHeaderFlips(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 6))
+	eachModelFiles(t, func(t *testing.T, files fstest.MapFS) {
+		want, err := openCheckpoint(files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, specs, err := inspect(files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 1000 {
+			name := specs.files[random.IntN(len(specs.files))].name
+			file := files[name]
+			whole := file.Data
+			bit := random.IntN(8 * (8 + int(binary.LittleEndian.Uint64(whole))))
+			file.Data = bytes.Clone(whole)
+			file.Data[bit/8] ^= 1 << (bit % 8)
+			_, got, err := inspect(files)
+			if err != nil && errorKind(err) == nil {
+				t.Fatalf("bit %d of %s: %v matches no sentinel", bit, name, err)
+			}
+			if err == nil && !reflect.DeepEqual(got.tensors, want.tensors) {
+				t.Fatalf("bit %d of %s: other tensors pass", bit, name)
+			}
+			file.Data = whole
+		}
+	})
+}
+
+// The int8 form excludes -128 and scales that turn signs around, in a file that seeks and in one that does not.
+func TestInt8Bounds(t *testing.T) {
+	data := make([]byte, 66)
+	for i := range data {
+		data[i] = byte(i) - 33
+	}
+	scales := func(last float32) []byte {
+		b := make([]byte, 16)
+		for i, s := range []float32{0, 1, 0.5, last} {
+			dtypeF32.put(b[4*i:], s)
+		}
+		return b
+	}
+	for _, c := range []struct {
+		integer byte
+		scale   float32
+		says    string
+	}{{0x81, 2, ""}, {0x7f, 0, ""}, {0x80, 2, "integer 65 is -128"}, {1, -0.25, "scale 3 is -0.25"}} {
+		data[65] = c.integer
+		i8 := testTensor{"w", dtypeI8, []int{2, 33}, data}
+		s := testTensor{"w.scales", dtypeF32, []int{2, 2}, scales(c.scale)}
+		for _, file := range [][]byte{testFile(i8, s), testFile(s, i8)} {
+			for _, seek := range []bool{true, false} {
+				_, err := readAll(lyingFS{file, int64(len(file)), seek}, []tensorSpec{{"w", []int{2, 33}}})
+				if c.says == "" && err != nil {
+					t.Errorf("%v: %v", c, err)
+				} else if c.says != "" {
+					checkRefused(t, err, ErrCorrupt, weightsFile, c.says)
+				}
+			}
+		}
+	}
+}
+
+// A directory of any bytes is a model that works, or an error of a kind.
+func FuzzLoad(f *testing.F) {
+	tokenizer := []byte(`{"model":{"vocab":{"a":0},"merges":[]},"decoder":{"type":"ByteLevel"}}`)
+	for _, name := range []string{"photon-local-f32", "photon-local-i8", "flat-tied-f16", "block-linear-stream-bf16"} {
+		files := readModel(f, filepath.Join("testdata/golden", name))
+		f.Add(files[configFile].Data, files[weightsFile].Data, tokenizer)
+	}
+	f.Add([]byte(llamaConfigText), testFile(), []byte("{}"))
+	nfcTables()
+	f.Fuzz(func(t *testing.T, config, weights, tokenizer []byte) {
+		files := fstest.MapFS{configFile: {Data: config}, weightsFile: {Data: weights}, tokenizerFileName: {Data: tokenizer}}
+		var m *Model
+		var err error
+		begin := time.Now()
+		n := allocated(func() { m, err = LoadFS(files, WithThreads(1)) })
+		if took := time.Since(begin); took > time.Second {
+			t.Errorf("loading took %v", took)
+		}
+		if limit := 8*len(config) + 8*len(weights) + 64*len(tokenizer) + 24<<20; n > uint64(limit) {
+			t.Errorf("%d bytes allocated for files of %d, %d and %d", n, len(config), len(weights), len(tokenizer))
+		}
+		if err != nil {
+			if m != nil || errorKind(err) == nil {
+				t.Fatalf("%v matches no sentinel", err)
+			}
+			return
+		}
+		ids := []int{0, m.Config().VocabSize - 1, 0}
+		logits, err := m.Logits(t.Context(), ids)
+		if err != nil || len(logits) != len(ids)*m.Config().VocabSize {
+			t.Fatalf("%d logits, %v", len(logits), err)
+		}
+		if m.Tokenizer() != nil {
+			m.Tokenizer().Encode("a b")
+		}
+		if err := m.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
