@@ -66,12 +66,12 @@ func (c *Config) readPhoton(r *jsonReader) error {
 		need("tie_word_embeddings", readBool(r, &c.TieWordEmbeddings)),
 		may("bos_token_id", orNull(r, readInt(r, &c.BOSTokenID))),
 		may("eos_token_id", orNull(r, readInts(r, &c.EOSTokenIDs))),
-		may("quantization_config", orNull(r, notRun("give weights that are not, or of the int8 form"))),
 		may("token_encoder", orNull(r, func() error {
 			c.TokenEncoder = &StackConfig{}
 			return c.TokenEncoder.read(r)
 		})),
 		may("content", readString(r, &c.Content)),
+		may("quantization_config", orNull(r, notRun("give weights that are not, or of the int8 form"))),
 		need("levels", func() error {
 			return r.array(func(i int) error {
 				if i == maxLevels {
@@ -143,8 +143,8 @@ func (e *MemoryConfig) read(r *jsonReader) error {
 }
 
 // readFlat reads the keys of Hugging Face's LlamaConfig, MistralConfig or MinistralConfig, with the defaults of the
-// first. Where those of the others differ, the key has to be there. max_position_embeddings changes nothing in the
-// arithmetic: it says how far the model was trained, and texts may go on beyond.
+// first. Where those of the others differ, the key has to be there. max_position_embeddings changes nothing in
+// the arithmetic: it says how far the model was trained, and texts may go on beyond.
 func (c *Config) readFlat(r *jsonReader) error {
 	s := &c.Transformer
 	must := may

@@ -448,6 +448,12 @@ func randomConfig(r *rand.Rand) Config {
 	return c
 }
 
+// agrees holds the rows of one pass against the reference's.
+func agrees(t *testing.T, c Config, pass, want []float32, tolerance float64) {
+	t.Helper()
+	near(t, "logits", pass, want, tolerance)
+}
+
 // Random models of every form: one pass agrees with the reference, and whatever way a text comes in, the bits are
 // those of one pass.
 func TestRandomModels(t *testing.T) {
@@ -491,7 +497,7 @@ func TestRandomModels(t *testing.T) {
 				largest = max(largest, math.Abs(float64(v)))
 			}
 			if cache == CacheF32 {
-				near(t, "logits", pass, want, agreement*largest)
+				agrees(t, c, pass, want, agreement*largest)
 			}
 			checkWays(t, r, m, ids, pass)
 		})
@@ -504,6 +510,35 @@ func referenceRows(m *Model, pass []float32) []float32 {
 		return pass[m.cfg.VocabSize:]
 	}
 	return pass[:len(pass)-m.cfg.VocabSize]
+}
+
+// Every kernel agrees with the reference, and with itself in pieces, whatever shapes a model has.
+func TestRandomModelsOnKernels(t *testing.T) {
+	for seed := range 12 {
+		r := rand.New(rand.NewPCG(78, uint64(seed)))
+		c := randomConfig(r)
+		m, f := randomModel(t, r, c, WithThreads(2))
+		ids := make([]int, 60)
+		for i := range ids {
+			ids[i] = r.IntN(c.VocabSize)
+		}
+		want := f.run(ids)
+		largest := 0.0
+		for _, v := range want {
+			largest = max(largest, math.Abs(float64(v)))
+		}
+		eachKernel(t, func(t *testing.T) {
+			m.empty = nil
+			m.begin() // it was made with another kernel
+			pass, err := m.Logits(background, ids)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pass = referenceRows(m, pass)
+			agrees(t, c, pass, want, agreement*largest)
+			checkWays(t, r, m, ids, pass)
+		})
+	}
 }
 
 // checkWays holds the logits of a text that comes in every way against those of one pass, and its state against
@@ -696,5 +731,40 @@ func TestRecGenRefusesFormat2(t *testing.T) {
 	m, _ := randomModel(t, rand.New(rand.NewPCG(1, 2)), local(func(c *Config) {}))
 	if err := m.NewSession(Mode(RecGen)).Append(background, 1); err != nil {
 		t.Errorf("format 2 that uses nothing of it: %v", err)
+	}
+}
+
+// A memory of several blocks of positions, whose rows threads share: near the reference, and the same bits in every way.
+func TestDeepMemory(t *testing.T) {
+	decoder := testStack(12, 2, 2, 1, 4, 8, 8, 100)
+	decoder.Memories = []MemoryConfig{
+		{Level: 0, Layers: []int{0, 1}, Heads: 13, KVHeads: 1, HeadDim: 4, RopeTheta: 1000},
+		{Level: 0, Layers: []int{1}, Heads: 2, KVHeads: 2, HeadDim: 6, SlidingWindow: 1500},
+		{Level: 1, Layers: []int{1}, Heads: 2, KVHeads: 1, HeadDim: 6, Unpack: true},
+	}
+	c := Config{ModelType: "photon", FormatVersion: 2, VocabSize: 13, EmbeddingSize: 12, Content: "states", RMSNormEps: 1e-5, BOSTokenID: -1,
+		Levels: []LevelConfig{{ChunkSize: 4, Chunker: "linear", Encoder: testStack(6, 1, 1, 1, 4, 8, 16, 100), Decoder: decoder}}}
+	r := rand.New(rand.NewPCG(79, 0))
+	m, f := randomModel(t, r, c, WithThreads(3))
+	ids := make([]int, 2600)
+	for i := range ids {
+		ids[i] = r.IntN(c.VocabSize)
+	}
+	pass, err := m.Logits(background, ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	agrees(t, c, referenceRows(m, pass), f.run(ids), 1e-3) // of logits of up to 10
+	for _, threads := range []int{1, 3} {
+		m.threads, m.idle = threads, nil
+		s := m.NewSession()
+		for _, n := range []int{1000, 7, 17, 1, 1, 1000, 24, 1, 500, 48} { // 1,024 and 2,048 rows among them
+			if err := s.Append(background, ids[s.Len():s.Len()+n]...); err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(s.Logits(), pass[s.Len()*13:][:13]) {
+				t.Errorf("%d threads: other bits after %d tokens", threads, s.Len())
+			}
+		}
 	}
 }

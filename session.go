@@ -10,7 +10,7 @@ import (
 // Session is the state of one text. It is not safe for concurrent use; many sessions of one Model are.
 //
 // What it holds is bounded by Config.StateBytes: with windows on the lower levels only the caches of the top level grow
-// with the text, by one row in MetaContext tokens.
+// with the text, by one row in MetaContext tokens, and memories without a window, by one in each unit that they keep.
 type Session struct {
 	m       *Model
 	options options

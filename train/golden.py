@@ -51,9 +51,9 @@ def decoder(*args, memories=(), **kwargs):
     return photon.DecoderConfig(**vars(stack(*args, **kwargs)), memories=list(memories))
 
 
-def memory(level, layers, heads, kv, dim, window=0, theta=0.0):
+def memory(level, layers, heads, kv, dim, window=0, theta=0.0, unpack=False):
     return photon.MemoryConfig(level=level, layers=layers, num_attention_heads=heads, num_key_value_heads=kv,
-                               head_dim=dim, sliding_window=window, rope_theta=theta)
+                               head_dim=dim, sliding_window=window, rope_theta=theta, unpack=unpack)
 
 
 def level(chunk, prefix, chunker, encoder, decoder):
@@ -173,6 +173,33 @@ CASES = {
                       decoder(20, 28, 3, 1, 8, memories=[memory(3, [0], 2, 2, 8, window=2)])),
                 level(3, 0, "linear", stack(24, 36, 2, 2, 16),
                       decoder(40, 28, 5, 5, 6, memories=[memory(2, [0], 4, 2, 6)]))]), 101, "BF16"),
+    "unpack1-added-stream-tied-f32": Case(photon.Config(
+        vocab_size=61, embedding_size=24, eos_token_id=60, tie_word_embeddings=True, content="states",
+        token_encoder=stack(24, 20, 4, 2, 6, layers=2, window=9),
+        levels=[level(4, 0, "linear", stack(20, 36, 3, 3, 8, layers=2, window=5),
+                      decoder(24, 36, 4, 4, 6, layers=3, window=7,
+                              memories=[memory(1, [2], 4, 1, 8, theta=10000.0, unpack=True)]))]),
+        83, "F32", generate=True),
+    "unpack2-prefix-local-f16": Case(photon.Config(
+        vocab_size=61, embedding_size=6, eos_token_id=2,
+        levels=[level(2, 2, "linear", stack(28, 36, 4, 2, 6),
+                      decoder(20, 44, 2, 2, 10, layers=2,
+                              memories=[memory(2, [0, 1], 4, 2, 6, window=7, theta=100.0, unpack=True)])),
+                level(3, 1, "linear", stack(24, 36, 2, 1, 16),
+                      decoder(28, 28, 4, 1, 8, memories=[memory(2, [0], 3, 3, 4, window=5, unpack=True)]))]),
+        77, "F16", generate=True),
+    "three-unpack-bf16": Case(photon.Config(
+        vocab_size=61, embedding_size=5,
+        levels=[level(3, 1, "linear", stack(20, 28, 2, 2, 10, window=7),
+                      decoder(24, 36, 4, 2, 6, layers=2, window=[0, 5],
+                              memories=[memory(3, [1], 4, 2, 8, theta=500.0, unpack=True), memory(0, [0, 1], 3, 1, 4),
+                                        memory(1, [0], 2, 1, 6, theta=10.0, unpack=True)])),
+                level(2, 0, "concat", stack(40, 28, 4, 1, 10),
+                      decoder(20, 28, 3, 1, 8, memories=[memory(3, [0], 2, 2, 8, window=4, theta=50.0, unpack=True),
+                                                         memory(2, [0], 2, 1, 4, unpack=True)])),
+                level(4, 0, "linear", stack(24, 36, 2, 2, 16),
+                      decoder(40, 28, 5, 5, 6, memories=[memory(3, [0], 4, 2, 6, theta=10000.0, unpack=True)]))]),
+        125, "BF16"),
 }
 
 

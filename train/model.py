@@ -54,7 +54,7 @@ class MemoryConfig:
     head_dim: int
     sliding_window: int = 0  # the last w of what can be seen; 0: all
     rope_theta: float = 0.0
-    unpack: bool = False  # rows are the children of finished units: their own states plus what their unit's state says of them
+    unpack: bool = False  # rows are the children of those units: each one's state plus what its unit's state says of it
 
 
 @dataclass
@@ -198,6 +198,9 @@ class Config:
         for level in d["levels"]:
             if not level["decoder"]["memories"]:
                 del level["decoder"]["memories"]
+            for memory in level["decoder"].get("memories", ()):
+                if not memory["unpack"]:
+                    del memory["unpack"]
         return d
 
     def shared_dict(self):
@@ -244,6 +247,8 @@ class Config:
             if any(0 < w < level.rows for w in level.decoder.windows):
                 raise ValueError(f"{where}: decoder.sliding_window must be 0 or at least {level.rows}")
             for m in level.decoder.memories:
+                if not isinstance(m.unpack, bool):
+                    raise ValueError(f"{where}: a memory's unpack must be true or false, not {m.unpack!r}")
                 if not i + m.unpack <= m.level <= len(self.levels):
                     raise ValueError(f"{where}: a memory's level must be {i + m.unpack} ... {len(self.levels)}, not {m.level}")
                 if not m.layers or sorted(set(m.layers)) != m.layers or not 0 <= m.layers[0] <= m.layers[-1] < level.decoder.num_hidden_layers:

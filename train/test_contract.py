@@ -86,14 +86,15 @@ class Reference:
     def remember(self, at, e, memory, n, x, level, before):
         """What entry e adds to row x of layer n, which predicts what follows `before` units of `level`."""
         own, of_layer = f"{at}memories.{e}.", f"{at}layers.{n}.memory_attn.{e}."
+        tokens = before * self.tokens(level)
         seen = [self.w[own + "sink"]]
         for v, unit in enumerate(self.x[memory.level]):
-            if (v + 1) * self.tokens(memory.level) <= before * self.tokens(level):
-                seen.append(unit)
-        last = len(seen) - 1
+            if (v + 1) * self.tokens(memory.level) <= tokens:
+                seen += self.unpacked(own, memory.level, v) if memory.unpack else [unit]
+        position = tokens // self.tokens(memory.level - memory.unpack)
         first = max(0, len(seen) - memory.sliding_window) if memory.sliding_window else 0
         q = self.w[of_layer + "q_proj.weight"] @ self.norm(x, self.w[of_layer + "norm.weight"])
-        q = [self.rope(y, last, memory) for y in q.reshape(-1, memory.head_dim)]
+        q = [self.rope(y, position, memory) for y in q.reshape(-1, memory.head_dim)]
         keys, values = [], []
         for i in range(first, len(seen)):
             h = self.norm(seen[i], self.w[own + "norm.weight"])
@@ -101,6 +102,14 @@ class Reference:
             keys.append([self.rope(y, i, memory) for y in k.reshape(-1, memory.head_dim)])
             values.append(v.reshape(-1, memory.head_dim))
         return self.w[of_layer + "o_proj.weight"] @ self.mix(q, keys, values, memory)
+
+    def unpacked(self, own, k, v):
+        """Unit v of level k as an unpacked memory holds it: a row for each child."""
+        said = (self.w[own + "unpack.weight"] @ self.x[k][v] + self.w[own + "unpack.bias"]).tolist()
+        rows = []
+        for child in range(v * self.cfg.levels[k - 1].chunk_size, (v + 1) * self.cfg.levels[k - 1].chunk_size):
+            rows.append(np.array([x + said.pop(0) for x in self.x[k - 1][child]]))
+        return rows
 
     def mix(self, q, keys, values, s):
         """Attention of a row: q [heads][head_dim], keys and values [rows][kv heads][head_dim] -> [heads * head_dim]."""

@@ -74,10 +74,12 @@ class Causality(unittest.TestCase):
                 self.assertGreater(after.min().item(), 1e-7)
 
     def test_no_blind_spot(self):
-        """Where a layer of the top encoder sees all, each token depends on every token before it."""
+        """Where a layer of the top encoder or a memory of tokens sees all, each token depends on every token before it."""
         for name, case in golden.CASES.items():
             cfg = case.config
-            if all((cfg.stack if cfg.flat else cfg.levels[-1].encoder).windows):
+            memories = cfg.levels[0].decoder.memories if cfg.levels else ()
+            of_tokens = [m for m in memories if m.level == m.unpack and not m.sliding_window]
+            if all((cfg.stack if cfg.flat else cfg.levels[-1].encoder).windows) and not of_tokens:
                 continue
             with self.subTest(model=name):
                 moved, cfg = self.moved(name)
@@ -163,6 +165,14 @@ class Names(unittest.TestCase):
         change("memory0-added-stream-f32", "memory's layers", *memory, "layers", [2])
         change("memory0-added-stream-f32", "must divide", *memory, "num_key_value_heads", 4)
         change("memory0-added-stream-f32", "be even", *memory, "head_dim", 5)
+        # Only what has been grouped can be unpacked: level 1 at least, and the level of the decoder at least.
+        change("memory0-added-stream-f32", r"memory's level must be 1 \.\.\. 1", *memory, "unpack", True)
+        change("unpack1-added-stream-tied-f32", r"memory's level must be 1 \.\.\. 1", *memory, "level", 0)
+        change("unpack1-added-stream-tied-f32", r"memory's level must be 1 \.\.\. 1", *memory, "level", 2)
+        change("unpack2-prefix-local-f16", r"memory's level must be 2 \.\.\. 2", "levels", 1, "decoder", "memories", 0, "level", 1)
+        change("three-unpack-bf16", r"memory's level must be 1 \.\.\. 3", *memory, "level", 4)
+        for value in (1, 0, "true", None):
+            change("unpack1-added-stream-tied-f32", "true or false", *memory, "unpack", value)
         change("memory0-added-stream-f32", "not negative", "levels", 0, "prefix_length", -1)
         change("flat-ministral-bf16", "layer_types", "layer_types", ["full_attention"])
         change("flat-ministral-bf16", "layer_types", "layer_types", ["chunked_attention"] * 3)
