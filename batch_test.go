@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"weak"
 )
 
 // script is a request of a random schedule, and what it gives alone.
@@ -512,6 +513,29 @@ func TestPenaltiesSeeTheText(t *testing.T) {
 			if !slices.Equal(ids, text[11:]) {
 				t.Errorf("batch, RepeatLast(%d): %v, want %v", last, ids, text[11:])
 			}
+		}
+	})
+}
+
+// An idle workspace keeps no text alive.
+func TestTextsAreForgotten(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		use := func() weak.Pointer[sequence] {
+			s := m.NewSession(MaxTokens(3))
+			if err := s.Append(background, g.ids[:20]...); err != nil {
+				t.Fatal(err)
+			}
+			for range s.Generate(background) {
+			}
+			for range m.GenerateBatch(background, []Request{{Session: s}, {IDs: g.ids}}) {
+			}
+			return weak.Make(s.seq)
+		}
+		text := use()
+		runtime.GC()
+		runtime.GC()
+		if text.Value() != nil && len(m.idle) > 0 {
+			t.Error("the text is still there")
 		}
 	})
 }

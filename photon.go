@@ -227,6 +227,7 @@ const maxIdle = 2
 
 func (m *Model) release(ws *workspace) {
 	ws.crew.end()
+	ws.forget()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.closed.Load() && len(m.idle) < maxIdle {

@@ -93,3 +93,23 @@ func (m *Model) whole(ctx context.Context, ws *workspace, s *sequence, f func())
 	}
 	return nil
 }
+
+// forget drops what the workspace knows of texts, which it would otherwise keep alive while it is idle.
+func (ws *workspace) forget() {
+	ws.oneIntake, ws.oneSequence, ws.oneText = [1]intake{}, [1]*sequence{}, [1][]int{}
+	clear(ws.seqs[:cap(ws.seqs)])
+	clear(ws.tokens[:cap(ws.tokens)])
+	clear(ws.list[:cap(ws.list)])
+	clear(ws.kept[:cap(ws.kept)])
+	clear(ws.segments[:cap(ws.segments)])
+	clear(ws.rows[:cap(ws.rows)])
+	for i := range ws.memories {
+		rows := ws.memories[i].rows
+		clear(rows[:cap(rows)])
+	}
+	for i := range ws.attention.scratch {
+		s := &ws.attention.scratch[i]
+		s.places = nil
+		clear(s.spans[:cap(s.spans)])
+	}
+}
