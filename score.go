@@ -11,27 +11,45 @@ import (
 // what follows that, or NaN where there is none. ids out of range match ErrInvalid. The context's end is obeyed within
 // a few milliseconds. It may be called from several goroutines.
 func (m *Model) Logits(ctx context.Context, ids []int) ([]float32, error) {
-	ws, err := m.pass(ids)
-	if err != nil {
-		return nil, err
-	}
-	defer m.release(ws)
-	out := make([]float32, 0, (len(ids)+1)*m.cfg.VocabSize)
-	keep := func(logits []float32) { out = append(out, logits...) }
-	if m.cfg.Flat() && m.cfg.BOSTokenID < 0 {
-		for range m.cfg.VocabSize {
-			out = append(out, nan32)
+	var out []float32
+	err := m.EachLogits(ctx, ids, func(row []float32) {
+		if out == nil {
+			out = make([]float32, 0, (len(ids)+1)*m.cfg.VocabSize)
 		}
-	} else if m.cfg.Flat() {
-		err = m.eachRow(ctx, ws, m.newSequence(), []int{m.cfg.BOSTokenID}, keep)
-	}
-	if err == nil {
-		err = m.eachRow(ctx, ws, m.newSequence(), ids, keep)
-	}
+		out = append(out, row...)
+	})
 	if err != nil {
 		return nil, err
 	}
 	return out, nil
+}
+
+// EachLogits is Logits where they would not fit in memory: f gets its rows in order, [vocab] each, and must not keep
+// them. Errors are those of Logits, some rows may have been handed out before.
+func (m *Model) EachLogits(ctx context.Context, ids []int, f func(row []float32)) error {
+	ws, err := m.pass(ids)
+	if err != nil {
+		return err
+	}
+	defer m.release(ws)
+	each := func(logits []float32) {
+		for vocab := m.cfg.VocabSize; len(logits) > 0; logits = logits[vocab:] {
+			f(logits[:vocab:vocab])
+		}
+	}
+	if m.cfg.Flat() && m.cfg.BOSTokenID < 0 {
+		unknown := make([]float32, m.cfg.VocabSize)
+		for i := range unknown {
+			unknown[i] = nan32
+		}
+		f(unknown)
+	} else if m.cfg.Flat() {
+		err = m.eachRow(ctx, ws, m.newSequence(), []int{m.cfg.BOSTokenID}, each)
+	}
+	if err == nil {
+		err = m.eachRow(ctx, ws, m.newSequence(), ids, each)
+	}
+	return err
 }
 
 var nan32 = float32(math.NaN())

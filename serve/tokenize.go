@@ -1,0 +1,100 @@
+package serve
+
+import (
+	"net/http"
+	"slices"
+)
+
+// The shapes are vLLM's, which lm-evaluation-harness's remote tokenizer knows.
+
+type tokenizeRequest struct {
+	Model   string  `json:"model"`
+	Prompt  *string `json:"prompt"`
+	Special *bool   `json:"add_special_tokens"` // those of the template; a special token that the text spells out is one
+	Strings bool    `json:"return_token_strs"`
+}
+
+func (s *server) tokenize(w http.ResponseWriter, r *http.Request) {
+	var body tokenizeRequest
+	err := s.read(w, r, &body)
+	if err == nil {
+		err = s.known(body.Model)
+	}
+	t := s.m.Tokenizer()
+	switch {
+	case err != nil:
+	case t == nil:
+		err = badRequest("", "this model has no tokenizer")
+	case body.Prompt == nil:
+		err = badRequest("prompt", "prompt is missing: give the text")
+	}
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	ids := t.Encode(*body.Prompt)
+	if body.Special != nil && !*body.Special {
+		ids = ids[len(s.prefix) : len(ids)-len(s.suffix)]
+	}
+	out := struct {
+		Count   int      `json:"count"`
+		Most    int      `json:"max_model_len"`
+		Tokens  []int    `json:"tokens"`
+		Strings []string `json:"token_strs,omitempty"`
+	}{len(ids), s.o.tokens, append([]int{}, ids...), nil}
+	if body.Strings {
+		for _, id := range ids {
+			out.Strings = append(out.Strings, tokenName(t, id))
+		}
+	}
+	s.json(w, http.StatusOK, out)
+}
+
+type detokenizeRequest struct {
+	Model  string `json:"model"`
+	Tokens []int  `json:"tokens"`
+}
+
+func (s *server) detokenize(w http.ResponseWriter, r *http.Request) {
+	var body detokenizeRequest
+	err := s.read(w, r, &body)
+	if err == nil {
+		err = s.known(body.Model)
+	}
+	t := s.m.Tokenizer()
+	vocab := s.m.Config().VocabSize
+	unknown := slices.IndexFunc(body.Tokens, func(id int) bool { return id < 0 || id >= vocab })
+	switch {
+	case err != nil:
+	case t == nil:
+		err = badRequest("", "this model has no tokenizer")
+	case unknown >= 0:
+		err = badRequest("tokens", "token %d is %d: the vocabulary is 0 … %d", unknown, body.Tokens[unknown], vocab-1)
+	}
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	s.json(w, http.StatusOK, map[string]string{"prompt": t.Decode(body.Tokens)})
+}
+
+func (s *server) tokenizerInfo(w http.ResponseWriter, r *http.Request) {
+	t := s.m.Tokenizer()
+	if t == nil {
+		s.fail(w, &apiError{status: http.StatusNotFound, kind: "invalid_request_error", message: "this model has no tokenizer"})
+		return
+	}
+	spelling := func(id int) *string {
+		token, ok := t.Token(id)
+		if !ok {
+			return nil
+		}
+		return &token
+	}
+	cfg := s.m.Config()
+	info := map[string]any{"model_max_length": s.o.tokens, "bos_token": spelling(cfg.BOSTokenID), "eos_token": nil}
+	if len(cfg.EOSTokenIDs) > 0 {
+		info["eos_token"] = spelling(cfg.EOSTokenIDs[0])
+	}
+	s.json(w, http.StatusOK, info)
+}
