@@ -53,16 +53,17 @@ func (f ChatForm) specials() []string {
 	return nil
 }
 
-func (f ChatForm) check(t *photon.Tokenizer) error {
+// Check reports why a model with this tokenizer cannot be served in the form: ErrUnsupported where it lacks tokens.
+func (f ChatForm) Check(t *photon.Tokenizer) error {
 	if f < NoChat || f > Llama3Chat {
-		return fmt.Errorf("serve: option Chat(%d): no such form: %w", int(f), photon.ErrInvalid)
+		return fmt.Errorf("serve: chat form %v: no such form: %w", f, photon.ErrInvalid)
 	}
 	if f != NoChat && t == nil {
-		return fmt.Errorf("serve: option Chat(%v): the model has no tokenizer.json: %w", f, photon.ErrUnsupported)
+		return fmt.Errorf("serve: chat form %v: the model has no tokenizer.json: %w", f, photon.ErrUnsupported)
 	}
 	for _, token := range f.specials() {
 		if _, ok := t.TokenID(token); !ok {
-			return fmt.Errorf("serve: option Chat(%v): the model's tokenizer has no %s: choose the form that the model was "+
+			return fmt.Errorf("serve: chat form %v: the model's tokenizer has no %s: choose the form that the model was "+
 				"trained with: %w", f, token, photon.ErrUnsupported)
 		}
 	}

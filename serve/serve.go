@@ -108,7 +108,10 @@ func (o *options) check(m *photon.Model) error {
 	case o.state < 0:
 		return invalid("MaxStateBytes", o.state, "1 or more, or 0 for no bound")
 	}
-	return o.chat.check(m.Tokenizer())
+	if err := m.NewSession(o.defaults...).Append(context.Background()); err != nil && !errors.Is(err, photon.ErrClosed) {
+		return fmt.Errorf("serve: option Defaults: %w", err)
+	}
+	return o.chat.Check(m.Tokenizer())
 }
 
 // server is what the handlers share.

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/photon-lm/photon/serve"
+)
+
+const serveNotes = `
+Speaks OpenAI's API: /v1/completions, /v1/chat/completions (with -chat), /v1/models; also /tokenize, /detokenize,
+/health, /metrics (Prometheus) and, at /, a page to try it. Other machines are answered with -addr :8080 only.
+If the environment has PHOTON_TOKEN, requests must bring it: Authorization: Bearer TOKEN.
+Ctrl-C or SIGTERM lets texts end for the time of -grace; the second one ends the program at once.
+`
+
+func setupServe(f *flag.FlagSet) func(c *console, args []string) error {
+	var model modelFlags
+	model.declare(f)
+	addr := f.String("addr", "127.0.0.1:8080", "`host:port` to listen on; port 0: any that is free")
+	name := f.String("name", "", "what to call the model; empty: its directory's name, or stories")
+	chat := f.String("chat", "none", "`form` of conversations: none, plain (User: … Assistant: …), chatml, llama3")
+	texts := f.Int("texts", 64, "run at most this many texts at a time")
+	waiting := f.Int("waiting", 256, "let at most this many more wait; others are refused with 429")
+	tokens := f.Int("max-tokens", 32768, "bound on the tokens of a text, prompt included")
+	limit := f.Duration("max-time", 10*time.Minute, "bound on the time of a request")
+	body := f.Int64("max-body", 4<<20, "bound on the bytes of a request")
+	state := f.Int64("max-state", 0, "bound on the bytes of keys and values of all texts; 0: none")
+	grace := f.Duration("grace", 10*time.Second, "how long texts may go on when the server is told to end")
+	f.Usage = func() { fmt.Fprint(f.Output(), serveNotes) }
+	return func(c *console, args []string) error {
+		form, err := serve.ParseChatForm(*chat)
+		switch {
+		case len(args) > 0:
+			return usageError{fmt.Errorf("wants flags only, not %q", args[0])}
+		case err != nil:
+			return usageError{err}
+		case *texts < 1 || *waiting < 0 || *tokens < 1 || *limit <= 0 || *body < 1 || *state < 0 || *grace < 0:
+			return usageError{errors.New("-texts, -max-tokens, -max-time and -max-body want more than 0, -waiting, -max-state and -grace 0 or more")}
+		}
+		m, err := model.load()
+		if err != nil {
+			return err
+		}
+		defer m.Close()
+		if *name == "" {
+			*name = "stories"
+			if model.dir != "" {
+				path, err := filepath.Abs(model.dir)
+				if err != nil {
+					return err
+				}
+				*name = filepath.Base(path)
+			}
+		}
+		token := os.Getenv("PHOTON_TOKEN")
+		if err := form.Check(m.Tokenizer()); err != nil {
+			return err
+		}
+		handler := serve.Handler(m, serve.Name(*name), serve.BearerToken(token), serve.Chat(form), serve.MaxTexts(*texts, *waiting),
+			serve.MaxTokens(*tokens), serve.MaxTime(*limit), serve.MaxBody(*body), serve.MaxStateBytes(*state))
+		listener, err := net.Listen("tcp", *addr)
+		if err != nil {
+			return fmt.Errorf("%w: choose another -addr", err)
+		}
+		local := listener.Addr().(*net.TCPAddr).IP.IsLoopback()
+		if local {
+			handler = localHosts(handler)
+		} else if token == "" {
+			fmt.Fprintln(c.stderr, "photon: serve: anyone who can reach this machine can use the server: set PHOTON_TOKEN to ask for a token")
+		}
+		fmt.Fprintf(c.stdout, "serving %s on http://%s/\n", model.name(), listener.Addr())
+		return listen(c, listener, handler, *grace)
+	}
+}
+
+// listen serves until the program is told to end, and then as long as texts go on, but no longer than grace.
+func listen(c *console, listener net.Listener, handler http.Handler, grace time.Duration) error {
+	told, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(told, stop)
+	defer stop()
+	requests, end := context.WithCancel(context.Background())
+	defer end()
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          log.New(c.stderr, "photon: serve: ", 0),
+		BaseContext:       func(net.Listener) context.Context { return requests },
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-told.Done():
+	}
+	patience, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	if server.Shutdown(patience) == nil {
+		return nil
+	}
+	end() // texts end within a step
+	patience, cancel = context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if server.Shutdown(patience) == nil {
+		return nil
+	}
+	return server.Close()
+}
+
+// localHosts refuses requests to a local server under another name than a local one: a page of another site whose name
+// is made to lead here could read the answers.
+func localHosts(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
+		if host != "localhost" && (err != nil || !ip.IsLoopback()) {
+			http.Error(w, "this server is for programs of its own machine: ask it as localhost", http.StatusMisdirectedRequest)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
