@@ -513,15 +513,20 @@ func TestChat(t *testing.T) {
 			if streamed != text || roles != len("assistant") {
 				t.Errorf("streamed %q, want %q", streamed, text)
 			}
-			// The form's own end of an answer ends it.
-			stop := `"logit_bias":{"258":100,"261":100}`
-			if form == PlainChat {
-				stop = `"logit_bias":{"85":90},"stop":"U"`
+			// The form's own end of an answer ends it, and is no part of it.
+			spelled := tok.EncodeText(" Yes\nUser: and")
+			if special := form.specials(); special != nil {
+				spelled = tok.Encode("Yes" + special[len(special)-1])
 			}
-			a = answer{}
-			c.get(200, &a, "/v1/chat/completions", `{`+messages+`,"seed":4,"temperature":0,`+stop+`}`)
-			if choice := a.Choices[0]; *choice.Finish != "stop" && form != Llama3Chat && form != ChatML {
-				t.Errorf("%+v", choice)
+			spelling := serving(t, m, Chat(form), Defaults(photon.LogitsFunc(func(drawn []int, logits []float32) {
+				logits[spelled[min(len(drawn), len(spelled)-1)]] = 1e9
+			})))
+			for _, more := range []string{"", `,"stop":"or"`} {
+				a = answer{}
+				spelling.get(200, &a, "/v1/chat/completions", `{`+messages+`,"max_tokens":20`+more+`}`)
+				if choice := a.Choices[0]; *choice.Finish != "stop" || choice.Message.Content != "Yes" {
+					t.Errorf("%+v, want Yes", choice)
+				}
 			}
 			for _, body := range []string{`{}`, `{"messages":[]}`, `{"messages":[{"role":"tool","content":"x"}]}`,
 				`{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}]}`,
