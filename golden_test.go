@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -266,6 +267,31 @@ func TestThreads(t *testing.T) {
 			near(t, g.dir, got, want, 0)
 		}
 	}
+}
+
+// TestEachLogits: the rows are those of Logits, and an end of the context is obeyed between them.
+func TestEachLogits(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		ids := g.ints["prompt"]
+		all, err := m.Logits(background, ids)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(background)
+		defer cancel()
+		vocab, n := m.Config().VocabSize, 0
+		if err := m.EachLogits(ctx, ids, func(row []float32) {
+			if len(row) != vocab || cap(row) != vocab || !sameBits(row, all[n*vocab:][:vocab]) {
+				t.Errorf("row %d is another", n)
+			}
+			n++
+		}); err != nil || n != len(ids)+1 {
+			t.Errorf("%d rows of %d, %v", n, len(ids)+1, err)
+		}
+		if err := m.EachLogits(ctx, ids, func([]float32) { cancel() }); !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled: %v", err)
+		}
+	})
 }
 
 // TestGoldenGreedy continues prompts as the reference does, by HierGen and by RecGen.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,6 +24,7 @@ type piece struct {
 	drawn  int     // tokens, also the one that ended the text
 	finish string  // finish_reason, on the last
 	err    error   // what ended the request; with finish, only this text
+	thrown any     // by a function of the server's options
 }
 
 // token is an entry of a text's log-probabilities.
@@ -119,6 +121,9 @@ func (s *server) whole(w http.ResponseWriter, q *query, out envelope, gone conte
 	drawn := 0
 	var late error
 	for p := range pieces {
+		if p.thrown != nil {
+			panic(p.thrown)
+		}
 		if p.err != nil && p.finish == "" {
 			return p.err
 		} else if p.err != nil {
@@ -154,6 +159,9 @@ func (s *server) stream(w http.ResponseWriter, q *query, out envelope, pieces <-
 		open[i] = true
 	}
 	for p := range pieces {
+		if p.thrown != nil {
+			panic(p.thrown)
+		}
 		if p.err != nil && !events.begun {
 			return p.err
 		} else if p.err != nil && p.finish == "" {
@@ -237,10 +245,18 @@ func (s *server) write(ctx context.Context, q *query, rooms []int, emit func(pie
 	defer all.Wait()
 	for i := range q.prompts {
 		all.Go(func() {
+			defer catch(emit)
 			if err := s.writePrompt(ctx, q, i, rooms[i], emit); err != nil {
 				emit(piece{err: err})
 			}
 		})
+	}
+}
+
+// catch has a panic go on where the request is answered: net/http expects it there.
+func catch(emit func(piece) bool) {
+	if v := recover(); v != nil {
+		emit(piece{thrown: v})
 	}
 }
 
@@ -279,8 +295,11 @@ func (s *server) writePrompt(ctx context.Context, q *query, index, most int, emi
 			r.IDs, r.Session = nil, session.Fork()
 		}
 		first := echo
-		first.text = index*q.n + i
-		texts.Go(func() { s.writeText(ctx, q, r, first, emit) })
+		first.text, first.tokens = index*q.n+i, slices.Clip(echo.tokens)
+		texts.Go(func() {
+			defer catch(emit)
+			s.writeText(ctx, q, r, first, emit)
+		})
 	}
 	return nil
 }
@@ -381,7 +400,8 @@ func (s *server) readPrompt(ctx context.Context, q *query, ids []int) ([]token, 
 	tokens := make([]token, 0, len(ids))
 	err := s.m.EachLogits(ctx, ids[:max(0, len(ids)-1)], func(row []float32) {
 		if at := len(tokens); at < len(ids) {
-			tokens = append(tokens, token{prompt: true, silent: q.written != nil && at < len(s.prefix)})
+			around := at < len(s.prefix) || at >= len(ids)-len(s.suffix)
+			tokens = append(tokens, token{prompt: true, silent: q.written != nil && around})
 			tokens[at].TokenProb, tokens[at].top = probabilities(row, ids[at], q.logProbs)
 		}
 	})

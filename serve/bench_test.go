@@ -50,7 +50,8 @@ func BenchmarkStreams(b *testing.B) {
 			for b.Loop() {
 				reqs, lasts := make([]photon.Request, streams), make([]time.Time, streams)
 				for i := range reqs {
-					reqs[i] = photon.Request{Prompt: "Once upon a time", Options: []photon.Option{photon.MaxTokens(tokens), photon.Seed(uint64(i)),
+					reqs[i] = photon.Request{Prompt: "Once upon a time", Options: []photon.Option{photon.MaxTokens(tokens),
+						photon.Seed(uint64(i)),
 						photon.LogitBias(map[int]float32{4095: -100})}}
 				}
 				for t, err := range m.GenerateBatch(background, reqs) {

@@ -112,7 +112,8 @@ func (p *prompts) UnmarshalJSON(data []byte) error {
 		p.texts, p.ids = nil, [][]int{ids}
 	default:
 		if p.texts = nil; json.Unmarshal(data, &p.ids) != nil {
-			return badRequest("prompt", "the prompt is to be a string, a list of strings, a list of token ids, or a list of such lists")
+			return badRequest("prompt",
+				"the prompt is to be a string, a list of strings, a list of token ids, or a list of such lists")
 		}
 	}
 	if len(p.texts)+len(p.ids) == 0 {

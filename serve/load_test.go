@@ -141,7 +141,8 @@ func TestDisconnect(t *testing.T) {
 	}
 	_, leave := c.begin("/v1/completions", `{"prompt":"Hello","n":2,"max_tokens":1000000,"stream":true}`)
 	defer leave()
-	for _, body := range []string{`{"prompt":"Hello","max_tokens":1000000}`, endless, `{"prompt":"Hello","max_tokens":1000000,"n":3}`,
+	for _, body := range []string{`{"prompt":"Hello","max_tokens":1000000}`, endless,
+		`{"prompt":"Hello","max_tokens":1000000,"n":3}`,
 		`{"prompt":"` + strings.Repeat("x", 1<<20) + `","echo":true,"logprobs":1,"max_tokens":1}`} {
 		ctx, cancel := context.WithTimeout(background, 30*time.Millisecond)
 		r, _ := http.NewRequestWithContext(ctx, "POST", c.URL+"/v1/completions", strings.NewReader(body))
@@ -305,9 +306,31 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
+// A panic of a function of the caller's ends its request, as of any handler, and no other.
+func TestPanic(t *testing.T) {
+	c := serving(t, newModel(t, config(true)), Defaults(photon.LogitsFunc(func(drawn []int, logits []float32) {
+		if len(drawn) == 3 {
+			panic(http.ErrAbortHandler) // which net/http does not log
+		}
+	})))
+	for _, more := range []string{"", `,"n":2`, `,"stream":true`} {
+		r, err := c.Client().Post(c.URL+"/v1/completions", "application/json",
+			strings.NewReader(`{"prompt":"Hello","logit_bias":{"256":-100}`+more+`}`))
+		if err == nil {
+			_, err = io.Copy(io.Discard, r.Body)
+			r.Body.Close()
+		}
+		if err == nil {
+			t.Errorf("%s: an answer", more)
+		}
+		c.get(200, nil, "/v1/completions", `{"prompt":"Hello","max_tokens":3}`)
+	}
+}
+
 func TestToken(t *testing.T) {
 	c := serving(t, newModel(t, config(true)), BearerToken("secret"))
-	for _, header := range []string{"", "secret", "Bearer", "Bearer ", "Bearer Secret", "Bearer secret2", "bearer secret"} {
+	for _, header := range []string{"", "secret", "Bearer", "Bearer ", "Bearer Secret", "Bearer secret2",
+		"bearer secret"} {
 		var a answer
 		for _, path := range []string{"/v1/models", "/metrics", "/tokenizer_info", "/no-such"} {
 			if c.get(401, &a, path, "", "Authorization", header); *a.Error.Code != "invalid_api_key" {
@@ -338,7 +361,8 @@ func TestRest(t *testing.T) {
 		Object string
 		Data   []struct{ ID, Object string }
 	}
-	if c.get(200, &models, "/v1/models", ""); models.Object != "list" || len(models.Data) != 1 || models.Data[0].ID != "acme/tiny" {
+	if c.get(200, &models, "/v1/models", ""); models.Object != "list" || len(models.Data) != 1 ||
+		models.Data[0].ID != "acme/tiny" {
 		t.Errorf("%+v", models)
 	}
 	c.get(200, nil, "/v1/models/acme/tiny", "")
@@ -352,7 +376,8 @@ func TestRest(t *testing.T) {
 		Prompt  string
 	}
 	c.get(200, &tokens, "/tokenize", `{"prompt":"hé<|endoftext|>","add_special_tokens":false,"return_token_strs":true}`)
-	if fmt.Sprint(tokens.Count, tokens.Tokens, tokens.Strings) != `4 [104 195 169 256] [h bytes:\xc3 bytes:\xa9 <|endoftext|>]` {
+	if fmt.Sprint(tokens.Count, tokens.Tokens,
+		tokens.Strings) != `4 [104 195 169 256] [h bytes:\xc3 bytes:\xa9 <|endoftext|>]` {
 		t.Errorf("%+v", tokens)
 	}
 	c.get(200, &tokens, "/detokenize", `{"tokens":[104,195,169,256]}`)
@@ -373,7 +398,8 @@ func TestRest(t *testing.T) {
 	text, _ := io.ReadAll(answer.Body)
 	answer.Body.Close()
 	for _, line := range []string{"photon_prompt_tokens_total 5", "photon_generated_tokens_total 10", "photon_texts 0",
-		`photon_requests_total{route="POST /v1/completions",code="200"} 1`, `photon_requests_total{route="other",code="404"} 1`,
+		`photon_requests_total{route="POST /v1/completions",code="200"} 1`,
+		`photon_requests_total{route="other",code="404"} 1`,
 		"photon_first_token_seconds_count 2", "photon_token_seconds_count 8", `photon_token_seconds_bucket{le="+Inf"} 8`,
 		"# TYPE photon_first_token_seconds histogram"} {
 		if !strings.Contains(string(text), line+"\n") {
@@ -384,7 +410,8 @@ func TestRest(t *testing.T) {
 	answer = c.do("/", "")
 	text, _ = io.ReadAll(answer.Body)
 	answer.Body.Close()
-	if !strings.Contains(string(text), "v1/completions") || strings.Contains(string(text), "http://") || strings.Contains(string(text), "https://") {
+	if !strings.Contains(string(text), "v1/completions") || strings.Contains(string(text), "http://") ||
+		strings.Contains(string(text), "https://") {
 		t.Error("the page asks for something else than this server")
 	}
 }
@@ -398,7 +425,8 @@ func TestNoTokenizer(t *testing.T) {
 	if err == nil {
 		t.Fatalf("%+v", want)
 	}
-	if l := a.Choices[1].LogProbs; len(l.Tokens) == 0 || !strings.HasPrefix(l.Tokens[0], "token_id:") || a.Choices[1].Text != "" {
+	if l := a.Choices[1].LogProbs; len(l.Tokens) == 0 || !strings.HasPrefix(l.Tokens[0], "token_id:") ||
+		a.Choices[1].Text != "" {
 		t.Errorf("%+v", a.Choices[1])
 	}
 	for path, body := range map[string]string{"/v1/completions": `{"prompt":"Hello"}`, "/tokenize": `{"prompt":"Hello"}`,
@@ -411,7 +439,8 @@ func TestNoTokenizer(t *testing.T) {
 
 func TestBadOptions(t *testing.T) {
 	m := load(t, "../testdata/golden/photon-local-f32")
-	for name, o := range map[string]Option{"Name": Name(""), "MaxBody": MaxBody(0), "MaxTokens": MaxTokens(0), "MaxTime": MaxTime(-1),
+	for name, o := range map[string]Option{"Name": Name(""), "MaxBody": MaxBody(0), "MaxTokens": MaxTokens(0),
+		"MaxTime":  MaxTime(-1),
 		"MaxTexts": MaxTexts(0, 1), "MaxStateBytes": MaxStateBytes(-1), "ChatForm(9)": Chat(9), "form plain": Chat(PlainChat),
 		"Temperature": Defaults(photon.Temperature(-1))} {
 		t.Run(name, func(t *testing.T) {

@@ -108,7 +108,8 @@ func (s *server) query(f *sampling, most int) (*query, error) {
 	}
 	for id := range f.LogitBias {
 		if id < 0 || id >= s.m.Config().VocabSize {
-			return nil, badRequest("logit_bias", "logit_bias of token %d: the vocabulary is 0 … %d", id, s.m.Config().VocabSize-1)
+			return nil, badRequest("logit_bias", "logit_bias of token %d: the vocabulary is 0 … %d", id,
+				s.m.Config().VocabSize-1)
 		}
 	}
 	if len(f.LogitBias) > 0 {

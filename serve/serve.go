@@ -66,8 +66,8 @@ func BearerToken(token string) Option { return func(o *options) { o.token = toke
 // MaxBody bounds the bytes of a request. Default 4 MiB.
 func MaxBody(bytes int64) Option { return func(o *options) { o.body = bytes } }
 
-// MaxTokens bounds the tokens of a text, prompt included. A longer prompt is refused; a text that reaches the bound ends
-// with finish_reason "length". Default 32768.
+// MaxTokens bounds the tokens of a text, prompt included. A longer prompt is refused; a text that reaches the bound
+// ends with finish_reason "length". Default 32768.
 func MaxTokens(n int) Option { return func(o *options) { o.tokens = n } }
 
 // MaxTime bounds how long a request may take. Texts that have begun by then end with finish_reason "length"; if none
@@ -283,7 +283,8 @@ func (e *apiError) MarshalJSON() ([]byte, error) {
 }
 
 func badRequest(param, format string, args ...any) *apiError {
-	return &apiError{status: http.StatusBadRequest, kind: "invalid_request_error", param: param, message: fmt.Sprintf(format, args...)}
+	return &apiError{status: http.StatusBadRequest, kind: "invalid_request_error", param: param,
+		message: fmt.Sprintf(format, args...)}
 }
 
 // asAPIError words any error.

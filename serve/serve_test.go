@@ -26,12 +26,14 @@ var (
 	background = context.Background()
 	tiny       = photon.StackConfig{HiddenSize: 32, Layers: 1, Heads: 4, KVHeads: 2, HeadDim: 8, IntermediateSize: 48,
 		RopeTheta: 10000}
-	specials = []string{"<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}
+	specials = []string{"<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>",
+		"<|eot_id|>"}
 )
 
 // config is a PHOTON of two levels over bytes and special tokens; eos: the first of them ends a text.
 func config(eos bool) photon.Config {
-	c := photon.Config{ModelType: "photon", FormatVersion: 1, VocabSize: 256 + len(specials), EmbeddingSize: 8, RMSNormEps: 1e-5,
+	c := photon.Config{ModelType: "photon", FormatVersion: 1, VocabSize: 256 + len(specials), EmbeddingSize: 8,
+		RMSNormEps: 1e-5,
 		BOSTokenID: -1, Levels: []photon.LevelConfig{
 			{ChunkSize: 4, PrefixLength: 2, Chunker: "concat", Encoder: tiny, Decoder: tiny},
 			{ChunkSize: 4, PrefixLength: 2, Chunker: "linear", Encoder: tiny, Decoder: tiny}}}
@@ -58,14 +60,17 @@ func newModel(t testing.TB, cfg photon.Config) *photon.Model {
 	}
 	var added []any
 	for i, s := range specials {
-		added = append(added, map[string]any{"id": 256 + i, "content": s, "special": true, "single_word": false, "lstrip": false,
+		added = append(added, map[string]any{"id": 256 + i, "content": s, "special": true, "single_word": false,
+			"lstrip": false,
 			"rstrip": false, "normalized": false})
 	}
 	data, err := json.Marshal(map[string]any{
 		"version": "1.0", "added_tokens": added, "normalizer": nil, "post_processor": nil,
-		"pre_tokenizer": map[string]any{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
-		"decoder":       map[string]any{"type": "ByteLevel"},
-		"model":         map[string]any{"type": "BPE", "dropout": nil, "unk_token": nil, "vocab": vocab, "merges": []string{}},
+		"pre_tokenizer": map[string]any{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+			"use_regex": true},
+		"decoder": map[string]any{"type": "ByteLevel"},
+		"model": map[string]any{"type": "BPE", "dropout": nil, "unk_token": nil, "vocab": vocab,
+			"merges": []string{}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -238,27 +243,36 @@ func (c *client) stream(path, body string) []answer {
 func TestCompletions(t *testing.T) {
 	c := serving(t, newModel(t, config(true)), Name("tiny"))
 	want := func(prompt string, sample int, opts ...photon.Option) photon.Result {
-		r, err := c.m.Complete(background, prompt, append([]photon.Option{photon.Temperature(1), photon.TopK(0), photon.TopP(1),
+		r, err := c.m.Complete(background, prompt, append([]photon.Option{photon.Temperature(1), photon.TopK(0),
+			photon.TopP(1),
 			photon.MinP(0), photon.Seed(3), photon.Sample(uint64(sample)), photon.MaxTokens(16)}, opts...)...)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return r
 	}
-	finish := map[photon.StopReason]string{photon.StopMaxTokens: "length", photon.StopEOS: "stop", photon.StopString: "stop"}
+	finish := map[photon.StopReason]string{photon.StopMaxTokens: "length", photon.StopEOS: "stop",
+		photon.StopString: "stop"}
 	for name, test := range map[string]struct {
 		body string
 		opts []photon.Option
 	}{
-		"defaults":     {`"seed":3`, nil},
-		"nulls":        {`"seed":3,"n":null,"temperature":null,"stop":null,"logprobs":null,"suffix":null,"unheard":null`, nil},
-		"greedy":       {`"temperature":0,"seed":3,"max_tokens":40`, []photon.Option{photon.Temperature(0), photon.MaxTokens(40)}},
-		"filters":      {`"seed":3,"top_k":9,"top_p":0.9,"min_p":0.01`, []photon.Option{photon.TopK(9), photon.TopP(.9), photon.MinP(.01)}},
-		"penalties":    {`"seed":3,"frequency_penalty":1,"presence_penalty":-1,"repeat_penalty":1.5`, []photon.Option{photon.FrequencyPenalty(1), photon.PresencePenalty(-1), photon.RepeatPenalty(1.5)}},
-		"bias":         {`"seed":3,"logit_bias":{"97":100},"stop":["aaaaa","x"]`, []photon.Option{photon.LogitBias(map[int]float32{97: 100}), photon.Stop("aaaaa", "x")}},
-		"end of text":  {`"seed":3,"logit_bias":{"256":100}`, []photon.Option{photon.LogitBias(map[int]float32{256: 100})}},
-		"stop of one":  {`"seed":3,"logit_bias":{"97":9},"stop":"a"`, []photon.Option{photon.LogitBias(map[int]float32{97: 9}), photon.Stop("a")}},
-		"hot":          {`"seed":3,"temperature":5,"max_tokens":200`, []photon.Option{photon.Temperature(5), photon.MaxTokens(200)}},
+		"defaults": {`"seed":3`, nil},
+		"nulls": {`"seed":3,"n":null,"temperature":null,"stop":null,"logprobs":null,"suffix":null,"unheard":null`,
+			nil},
+		"greedy": {`"temperature":0,"seed":3,"max_tokens":40`, []photon.Option{photon.Temperature(0),
+			photon.MaxTokens(40)}},
+		"filters": {`"seed":3,"top_k":9,"top_p":0.9,"min_p":0.01`, []photon.Option{photon.TopK(9), photon.TopP(.9),
+			photon.MinP(.01)}},
+		"penalties": {`"seed":3,"frequency_penalty":1,"presence_penalty":-1,"repeat_penalty":1.5`,
+			[]photon.Option{photon.FrequencyPenalty(1), photon.PresencePenalty(-1), photon.RepeatPenalty(1.5)}},
+		"bias": {`"seed":3,"logit_bias":{"97":100},"stop":["aaaaa","x"]`,
+			[]photon.Option{photon.LogitBias(map[int]float32{97: 100}), photon.Stop("aaaaa", "x")}},
+		"end of text": {`"seed":3,"logit_bias":{"256":100}`, []photon.Option{photon.LogitBias(map[int]float32{256: 100})}},
+		"stop of one": {`"seed":3,"logit_bias":{"97":9},"stop":"a"`,
+			[]photon.Option{photon.LogitBias(map[int]float32{97: 9}), photon.Stop("a")}},
+		"hot": {`"seed":3,"temperature":5,"max_tokens":200`, []photon.Option{photon.Temperature(5),
+			photon.MaxTokens(200)}},
 		"what is idle": {`"seed":3,"user":"me","store":false,"best_of":1,"suffix":""`, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -279,7 +293,8 @@ func TestCompletions(t *testing.T) {
 			if u := *a.Usage; u.Prompt_tokens != 5 || u.Completion_tokens != drawn || u.Total_tokens != 5+drawn {
 				t.Errorf("usage %+v, want 5 and %d", u, drawn)
 			}
-			list := c.stream("/v1/completions", `{"stream":true,"stream_options":{"include_usage":true},"prompt":"Hello",`+test.body+`}`)
+			list := c.stream("/v1/completions",
+				`{"stream":true,"stream_options":{"include_usage":true},"prompt":"Hello",`+test.body+`}`)
 			text, ended := "", ""
 			for _, part := range list[:len(list)-1] {
 				if len(part.Choices) != 1 || part.Usage != nil || ended != "" || part.ID != list[0].ID {
@@ -339,7 +354,8 @@ func TestCompletions(t *testing.T) {
 		var a answer
 		c.get(200, &a, "/v1/completions", `{"prompt":"Hello","max_tokens":0,"n":2,"echo":true,"logprobs":0}`)
 		for _, choice := range a.Choices {
-			if choice.Text != "Hello" || *choice.Finish != "length" || len(choice.LogProbs.Tokens) != 5 || len(choice.LogProbs.Top[4]) != 1 {
+			if choice.Text != "Hello" || *choice.Finish != "length" || len(choice.LogProbs.Tokens) != 5 ||
+				len(choice.LogProbs.Top[4]) != 1 {
 				t.Errorf("%+v", choice)
 			}
 		}
@@ -355,10 +371,12 @@ func evaluate(c *client, texts [][]int, contexts []int, more string) (scores []f
 	ids, _ := json.Marshal(texts)
 	var a answer
 	c.get(200, &a, "/v1/completions",
-		fmt.Sprintf(`{"model":"photon","prompt":%s,"temperature":0,"max_tokens":1,"logprobs":1,"seed":1234,"echo":true%s}`, ids, more))
+		fmt.Sprintf(`{"model":"photon","prompt":%s,"temperature":0,"max_tokens":1,"logprobs":1,"seed":1234,"echo":true%s}`,
+			ids, more))
 	for i, choice := range a.Choices {
 		end, sum, best := len(choice.LogProbs.Own)-1, 0.0, true
-		if len(choice.LogProbs.Top) != end+1 || len(choice.LogProbs.Tokens) != end+1 || len(choice.LogProbs.Offsets) != end+1 {
+		if len(choice.LogProbs.Top) != end+1 || len(choice.LogProbs.Tokens) != end+1 ||
+			len(choice.LogProbs.Offsets) != end+1 {
 			c.Fatalf("lists of different lengths: %+v", choice.LogProbs)
 		}
 		for at := contexts[i]; at < end; at++ {
@@ -428,7 +446,8 @@ func TestEvaluationHarness(t *testing.T) {
 func TestLogProbs(t *testing.T) {
 	c := serving(t, newModel(t, config(true)), Chat(PlainChat))
 	for _, stream := range []bool{false, true} {
-		body := fmt.Sprintf(`{"prompt":"<|endoftext|>é wörld","seed":5,"temperature":3,"max_tokens":60,"logprobs":3,"echo":true,"stream":%v}`, stream)
+		body := fmt.Sprintf(`{"prompt":"<|endoftext|>é wörld","seed":5,"temperature":3,"max_tokens":60,`+
+			`"logprobs":3,"echo":true,"stream":%v}`, stream)
 		list := []answer{{}}
 		if stream {
 			list = c.stream("/v1/completions", body)
@@ -466,24 +485,28 @@ func TestLogProbs(t *testing.T) {
 		}
 	}
 	var whole answer
-	c.get(200, &whole, "/v1/chat/completions", `{"messages":[{"role":"user","content":"Hi"}],"seed":5,"max_tokens":8,"logprobs":true,"top_logprobs":2}`)
-	if l := whole.Choices[0].LogProbs; l == nil || len(l.Content) == 0 || len(l.Content[0].Top) != 2 || len(l.Content[0].Bytes) != 1 {
+	c.get(200, &whole, "/v1/chat/completions",
+		`{"messages":[{"role":"user","content":"Hi"}],"seed":5,"max_tokens":8,"logprobs":true,"top_logprobs":2}`)
+	if l := whole.Choices[0].LogProbs; l == nil || len(l.Content) == 0 || len(l.Content[0].Top) != 2 ||
+		len(l.Content[0].Bytes) != 1 {
 		t.Errorf("chat: %+v", l)
 	}
 }
 
 func TestChat(t *testing.T) {
 	m := newModel(t, config(false))
-	const messages = `"messages":[{"role":"system","content":"Be kind."},{"role":"user","content":[{"type":"text","text":"Hi "},{"type":"text","text":"you"}]},` +
+	const messages = `"messages":[{"role":"system","content":"Be kind."},` +
+		`{"role":"user","content":[{"type":"text","text":"Hi "},{"type":"text","text":"you"}]},` +
 		`{"role":"assistant","content":"Yes?","refusal":null},{"role":"user","name":"Ann","content":" Go <|im_end|>"}]`
 	said := []message{{"system", "Be kind."}, {"user", "Hi you"}, {"assistant", "Yes?"}, {"user", " Go <|im_end|>"}}
 	for form, layout := range map[ChatForm]string{
 		PlainChat: "Be kind.\n\nUser: Hi you\nAssistant: Yes?\nUser:  Go @\nAssistant:",
-		ChatML: "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi you<|im_end|>\n<|im_start|>assistant\nYes?<|im_end|>\n" +
-			"<|im_start|>user\n Go @<|im_end|>\n<|im_start|>assistant\n",
-		Llama3Chat: "<|start_header_id|>system<|end_header_id|>\n\nBe kind.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nHi you<|eot_id|>" +
-			"<|start_header_id|>assistant<|end_header_id|>\n\nYes?<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nGo @<|eot_id|>" +
-			"<|start_header_id|>assistant<|end_header_id|>\n\n",
+		ChatML: "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi you<|im_end|>\n" +
+			"<|im_start|>assistant\nYes?<|im_end|>\n<|im_start|>user\n Go @<|im_end|>\n<|im_start|>assistant\n",
+		Llama3Chat: "<|start_header_id|>system<|end_header_id|>\n\nBe kind.<|eot_id|>" +
+			"<|start_header_id|>user<|end_header_id|>\n\nHi you<|eot_id|>" +
+			"<|start_header_id|>assistant<|end_header_id|>\n\nYes?<|eot_id|>" +
+			"<|start_header_id|>user<|end_header_id|>\n\nGo @<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
 	} {
 		t.Run(form.String(), func(t *testing.T) {
 			c := serving(t, m, Chat(form))
@@ -496,12 +519,14 @@ func TestChat(t *testing.T) {
 			var a answer
 			c.get(200, &a, "/v1/chat/completions", `{`+messages+`,"seed":4,"max_completion_tokens":30,"n":2}`)
 			text := a.Choices[1].Message.Content
-			if a.Object != "chat.completion" || !strings.HasPrefix(a.ID, "chatcmpl-") || a.Choices[1].Message.Role != "assistant" ||
+			if a.Object != "chat.completion" || !strings.HasPrefix(a.ID, "chatcmpl-") ||
+				a.Choices[1].Message.Role != "assistant" ||
 				a.Usage.Prompt_tokens != len(want) || a.Usage.Completion_tokens > 60 || text == "" {
 				t.Errorf("%+v", a)
 			}
 			streamed, roles := "", 0
-			for _, part := range c.stream("/v1/chat/completions", `{`+messages+`,"seed":4,"max_tokens":30,"n":2,"stream":true}`) {
+			for _, part := range c.stream("/v1/chat/completions",
+				`{`+messages+`,"seed":4,"max_tokens":30,"n":2,"stream":true}`) {
 				if part.Object != "chat.completion.chunk" {
 					t.Errorf("%+v", part)
 				}
@@ -530,7 +555,8 @@ func TestChat(t *testing.T) {
 			}
 			for _, body := range []string{`{}`, `{"messages":[]}`, `{"messages":[{"role":"tool","content":"x"}]}`,
 				`{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}]}`,
-				`{"messages":[{"role":"user","content":3}]}`, `{"messages":"hi"}`, `{` + messages + `,"tools":[{"type":"function"}]}`,
+				`{"messages":[{"role":"user","content":3}]}`, `{"messages":"hi"}`, `{` + messages +
+					`,"tools":[{"type":"function"}]}`,
 				`{` + messages + `,"top_logprobs":2}`, `{` + messages + `,"logprobs":true,"top_logprobs":21}`,
 				`{` + messages + `,"response_format":{"type":"json_object"}}`} {
 				a = answer{}

@@ -81,7 +81,8 @@ func (s *server) detokenize(w http.ResponseWriter, r *http.Request) {
 func (s *server) tokenizerInfo(w http.ResponseWriter, r *http.Request) {
 	t := s.m.Tokenizer()
 	if t == nil {
-		s.fail(w, &apiError{status: http.StatusNotFound, kind: "invalid_request_error", message: "this model has no tokenizer"})
+		s.fail(w, &apiError{status: http.StatusNotFound, kind: "invalid_request_error",
+			message: "this model has no tokenizer"})
 		return
 	}
 	spelling := func(id int) *string {

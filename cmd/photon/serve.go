@@ -48,7 +48,8 @@ func setupServe(f *flag.FlagSet) func(c *console, args []string) error {
 		case err != nil:
 			return usageError{err}
 		case *texts < 1 || *waiting < 0 || *tokens < 1 || *limit <= 0 || *body < 1 || *state < 0 || *grace < 0:
-			return usageError{errors.New("-texts, -max-tokens, -max-time and -max-body want more than 0, -waiting, -max-state and -grace 0 or more")}
+			return usageError{errors.New("-texts, -max-tokens, -max-time and -max-body want more than 0, " +
+				"-waiting, -max-state and -grace 0 or more")}
 		}
 		m, err := model.load()
 		if err != nil {
@@ -69,7 +70,8 @@ func setupServe(f *flag.FlagSet) func(c *console, args []string) error {
 		if err := form.Check(m.Tokenizer()); err != nil {
 			return err
 		}
-		handler := serve.Handler(m, serve.Name(*name), serve.BearerToken(token), serve.Chat(form), serve.MaxTexts(*texts, *waiting),
+		handler := serve.Handler(m, serve.Name(*name), serve.BearerToken(token), serve.Chat(form), serve.MaxTexts(*texts,
+			*waiting),
 			serve.MaxTokens(*tokens), serve.MaxTime(*limit), serve.MaxBody(*body), serve.MaxStateBytes(*state))
 		listener, err := net.Listen("tcp", *addr)
 		if err != nil {
@@ -79,7 +81,8 @@ func setupServe(f *flag.FlagSet) func(c *console, args []string) error {
 		if local {
 			handler = localHosts(handler)
 		} else if token == "" {
-			fmt.Fprintln(c.stderr, "photon: serve: anyone who can reach this machine can use the server: set PHOTON_TOKEN to ask for a token")
+			fmt.Fprintln(c.stderr,
+				"photon: serve: anyone who can reach this machine can use the server: set PHOTON_TOKEN to ask for a token")
 		}
 		fmt.Fprintf(c.stdout, "serving %s on http://%s/\n", model.name(), listener.Addr())
 		return listen(c, listener, handler, *grace)

@@ -75,7 +75,8 @@ func TestServe(t *testing.T) {
 	cfg := hierarchical
 	cfg.EOSTokenIDs = nil
 	dir := makeModel(t, cfg)
-	url, end := startServer(t, "PHOTON_TOKEN=", "-model", dir, "-chat", "plain", "-grace", "200ms", "-max-tokens", "100000000")
+	url, end := startServer(t, "PHOTON_TOKEN=", "-model", dir, "-chat", "plain", "-grace", "200ms", "-max-tokens",
+		"100000000")
 	status, body := ask(t, url+"v1/completions", `{"model":"model","prompt":"Hello","max_tokens":20,"temperature":0}`)
 	var answer struct{ Choices []struct{ Text string } }
 	if err := json.NewDecoder(body).Decode(&answer); err != nil || status != 200 {
@@ -85,10 +86,12 @@ func TestServe(t *testing.T) {
 	if got := answer.Choices[0].Text; got != strings.TrimSuffix(greedy, "\n") {
 		t.Errorf("%q, want %q", got, greedy)
 	}
-	if status, _ := ask(t, url+"v1/chat/completions", `{"messages":[{"role":"user","content":"Hi"}],"max_tokens":3}`); status != 200 {
+	if status, _ := ask(t, url+"v1/chat/completions",
+		`{"messages":[{"role":"user","content":"Hi"}],"max_tokens":3}`); status != 200 {
 		t.Errorf("chat: %d", status)
 	}
-	for host, want := range map[string]int{"evil.example": 421, "evil.example:80": 421, "localhost:99": 200, "[::1]:99": 200, "[::1]": 200, "127.0.0.1": 200} {
+	for host, want := range map[string]int{"evil.example": 421, "evil.example:80": 421, "localhost:99": 200,
+		"[::1]:99": 200, "[::1]": 200, "127.0.0.1": 200} {
 		if status, _ := ask(t, url+"tokenize", `{"prompt":"x"}`, "Host", host); status != want {
 			t.Errorf("host %s: %d, want %d", host, status, want)
 		}
