@@ -13,7 +13,31 @@ const (
 	attentionPart   = 1 << 15             // multiply-adds that are worth handing to another thread
 )
 
-// attentionTask is causal attention of one layer for the rows of a step: queries from ws.qkv, keys and values from the rows' caches
+// attentionShape is what attention has to know of a stack, or of one of its memories.
+type attentionShape struct {
+	heads, kvHeads, dim int
+	inverse             []float64 // [dim/2] RoPE frequencies; empty without rotation
+}
+
+// group is the number of query heads that share a kv head.
+func (a *attentionShape) group() int { return a.heads / a.kvHeads }
+
+// qWidth is the width of a row of queries, qkvWidth that of one with its keys and values.
+func (a *attentionShape) qWidth() int   { return a.heads * a.dim }
+func (a *attentionShape) qkvWidth() int { return (a.heads + 2*a.kvHeads) * a.dim }
+
+func newAttentionShape(c StackConfig) attentionShape {
+	a := attentionShape{heads: c.Heads, kvHeads: c.KVHeads, dim: c.HeadDim}
+	if c.RopeTheta > 0 {
+		a.inverse = make([]float64, c.HeadDim/2)
+		for i := range a.inverse {
+			a.inverse[i] = math.Pow(c.RopeTheta, -2*float64(i)/float64(c.HeadDim))
+		}
+	}
+	return a
+}
+
+// attentionTask is causal attention of one layer for the rows of a step: keys and values come from the rows' caches
 // and, after those, from the fresh rows of the step.
 //
 // Its unit is a tile: a few rows of one segment, with the query heads of one kv head, take the positions that they see block by
@@ -22,6 +46,11 @@ const (
 // these share the blocks of each.
 type attentionTask struct {
 	ws      *workspace
+	shape   *attentionShape
+	rows    []rowPlace
+	layer   int       // of the rows' caches
+	q       []float32 // the queries, a row in qStep
+	qStep   int
 	tiles   []attentionTile
 	cut     int // blocks to a tile, each done by itself; 0: whole tiles are
 	perPart int // tiles or blocks
@@ -49,53 +78,49 @@ type attentionScratch struct {
 	firstRow int        // of the step
 }
 
-// attend computes attention of one layer for the rows of the step.
-func (ws *workspace) attend() {
-	c := &ws.stack.cfg
+// attend computes attention of one layer for the rows of the step: queries from ws.qkv, a row in qStep, results in
+// ws.mixed.
+func (ws *workspace) attend(shape *attentionShape, rows []rowPlace, layer, qStep int) {
 	t := &ws.attention
-	t.ws = ws
+	t.ws, t.shape, t.rows, t.layer, t.q, t.qStep = ws, shape, rows, layer, ws.qkv, qStep
 	t.tiles = t.tiles[:0]
-	group := c.Heads / c.KVHeads
-	rowsPerTile := max(1, tileQueries/group)
+	rowsPerTile := max(1, tileQueries/shape.group())
 	work, most := 0, 0
-	for r := range ws.rows {
-		p := &ws.rows[r]
-		p.visible = p.position + 1
-		if p.cache != nil {
-			p.visible -= p.cache.first
-		}
-		if c.SlidingWindow > 0 {
-			p.visible = min(p.visible, c.SlidingWindow)
+	for r := range rows {
+		p := &rows[r]
+		if p.idle {
+			continue
 		}
 		work += p.visible
 		most = max(most, p.position/attentionBlock-p.first()/attentionBlock+1)
 		if p.cache != nil {
-			p.cache.read += int64(p.visible) * p.cache.rowBytes() / int64(c.Layers)
+			p.cache.read += int64(p.visible) * p.cache.layerBytes()
 		}
-		if (r-p.start)%rowsPerTile == 0 {
-			t.tiles = append(t.tiles, attentionTile{row: r})
+		if n := len(t.tiles) - 1; n >= 0 && t.tiles[n].rows < rowsPerTile && t.tiles[n].row >= p.start {
+			t.tiles[n].rows++
+		} else {
+			t.tiles = append(t.tiles, attentionTile{r, 1})
 		}
-		t.tiles[len(t.tiles)-1].rows++
 	}
 	if len(t.scratch) < ws.crew.workers {
 		t.scratch = make([]attentionScratch, ws.crew.workers)
 	}
-	queries := rowsPerTile * group
+	queries := rowsPerTile * shape.group()
 	for i := range t.scratch {
-		t.scratch[i].grow(queries, c.HeadDim)
+		t.scratch[i].grow(queries, shape.dim)
 	}
-	items := len(t.tiles) * c.KVHeads
+	items := len(t.tiles) * shape.kvHeads
 	t.cut = 0
 	if workers := ws.crew.workers; workers > 1 && items < 4*workers && most > 1 && (items%workers != 0 || most >= 8) {
 		t.cut = most + 1 // a tile's rows may begin in different blocks
 		items *= t.cut
-		t.sums = grow(t.sums, items*queries*c.HeadDim)
+		t.sums = grow(t.sums, items*queries*shape.dim)
 		t.soft = grow(t.soft, items*queries)
 	}
 	if items == 0 {
 		return
 	}
-	parts := min(items, max(1, 2*work*c.Heads*c.HeadDim/attentionPart), maxParts)
+	parts := min(items, max(1, 2*work*shape.qWidth()/attentionPart), maxParts)
 	t.perPart = (items + parts - 1) / parts
 	ws.crew.run(t, (items+t.perPart-1)/t.perPart)
 	if t.cut > 0 {
@@ -120,7 +145,7 @@ func (t *attentionTask) part(i int) {
 	}
 	defer s.busy.Store(false)
 	each := max(1, t.cut)
-	for item := i * t.perPart; item < min((i+1)*t.perPart, len(t.tiles)*t.ws.stack.cfg.KVHeads*each); item++ {
+	for item := i * t.perPart; item < min((i+1)*t.perPart, len(t.tiles)*t.shape.kvHeads*each); item++ {
 		from, end := t.begin(s, item/each)
 		if t.cut > 0 {
 			if block := from + item%each; block < end {
@@ -141,7 +166,7 @@ func (t *attentionTask) part(i int) {
 // joinCut joins the blocks of cut tiles.
 func (t *attentionTask) joinCut() {
 	s := &t.scratch[0]
-	for n := range len(t.tiles) * t.ws.stack.cfg.KVHeads {
+	for n := range len(t.tiles) * t.shape.kvHeads {
 		from, end := t.begin(s, n)
 		for block := from; block < end; block++ {
 			item := n*t.cut + block - from
@@ -153,13 +178,12 @@ func (t *attentionTask) joinCut() {
 
 // begin takes up the n-th (kv head, tile) and returns the blocks of positions that it sees, from … end-1.
 func (t *attentionTask) begin(s *attentionScratch, n int) (from, end int) {
-	ws, c := t.ws, &t.ws.stack.cfg
 	tile := t.tiles[len(t.tiles)-1-n%len(t.tiles)]
-	s.h, s.firstRow, s.places = n/len(t.tiles), tile.row, ws.rows[tile.row:][:tile.rows]
-	wide := c.Heads / c.KVHeads * c.HeadDim
-	width := (c.Heads + 2*c.KVHeads) * c.HeadDim
+	s.h, s.firstRow, s.places = n/len(t.tiles), tile.row, t.rows[tile.row:][:tile.rows]
+	wide := t.shape.group() * t.shape.dim
 	for r := range s.places {
-		scale(s.q[r*wide:][:wide], ws.qkv[(tile.row+r)*width+s.h*wide:][:wide], float32(1/math.Sqrt(float64(c.HeadDim))))
+		q := t.q[(tile.row+r)*t.qStep+s.h*wide:][:wide]
+		scale(s.q[r*wide:][:wide], q, float32(1/math.Sqrt(float64(t.shape.dim))))
 	}
 	first, last := s.places[0].first(), s.places[tile.rows-1].position
 	s.spans = t.spans(s.spans[:0], s.h, tile, first, last+1)
@@ -175,14 +199,15 @@ type keySpan struct {
 
 // spans appends to list the places of positions first … end-1 for kv head h, in order: up to two runs of cached rows, one of fresh rows.
 func (t *attentionTask) spans(list []keySpan, h int, tile attentionTile, first, end int) []keySpan {
-	start := &t.ws.rows[t.ws.rows[tile.row].start] // the segment's first row
+	start := &t.rows[t.rows[tile.row].start] // the segment's first row
 	cached := end
 	if start.fresh {
 		cached = start.position
 	}
 	if c := start.cache; c != nil && first < cached {
-		a, b := c.spans(first, cached)
-		layer, at := &c.layers[t.ws.layer], h*c.capacity-first
+		ring := &c.layers[t.layer]
+		a, b := ring.spans(first, cached)
+		layer, at := &ring.kvLayer, h*ring.capacity-first
 		list = append(list, keySpan{layer, first, first + a.n, at + a.at})
 		if b.n > 0 {
 			list = append(list, keySpan{layer, first + a.n, first + a.n + b.n, at + b.at - a.n})
@@ -199,9 +224,8 @@ func (p *rowPlace) first() int { return p.position + 1 - p.visible }
 
 // block computes the sums of one block of positions and their softmax for the rows that see some of it.
 func (t *attentionTask) block(s *attentionScratch, block int) {
-	typ, dim := t.ws.cacheType, t.ws.stack.cfg.HeadDim
+	typ, dim, group := t.ws.cacheType, t.shape.dim, t.shape.group()
 	places, rows := s.places, len(s.places)
-	group := t.ws.stack.cfg.Heads / t.ws.stack.cfg.KVHeads
 	wide := group * dim
 	clear(s.sums[:rows*wide])
 
@@ -243,8 +267,7 @@ func (t *attentionTask) block(s *attentionScratch, block int) {
 
 // join adds the sums of a block to those of the blocks before it, for the rows that see some of it.
 func (t *attentionTask) join(s *attentionScratch, block int, sums []float32, soft []softmax) {
-	dim := t.ws.stack.cfg.HeadDim
-	group := t.ws.stack.cfg.Heads / t.ws.stack.cfg.KVHeads
+	dim, group := t.shape.dim, t.shape.group()
 	for r := range s.places {
 		firstBlock, lastBlock := s.places[r].first()/attentionBlock, s.places[r].position/attentionBlock
 		for i := r * group; i < (r+1)*group; i++ {
@@ -269,11 +292,10 @@ func (t *attentionTask) join(s *attentionScratch, block int, sums []float32, sof
 
 // write divides the sums by those of their weights.
 func (t *attentionTask) write(s *attentionScratch) {
-	c := &t.ws.stack.cfg
-	group := c.Heads / c.KVHeads
+	dim, group := t.shape.dim, t.shape.group()
 	for i := range len(s.places) * group {
-		to := ((s.firstRow+i/group)*c.Heads + s.h*group + i%group) * c.HeadDim
-		scale(t.ws.mixed[to:][:c.HeadDim], s.allSums[i*c.HeadDim:][:c.HeadDim], 1/s.allSoft[i].sum)
+		to := ((s.firstRow+i/group)*t.shape.heads + s.h*group + i%group) * dim
+		scale(t.ws.mixed[to:][:dim], s.allSums[i*dim:][:dim], 1/s.allSoft[i].sum)
 	}
 }
 

@@ -246,10 +246,20 @@ func newTestAttention(r *rand.Rand, c StackConfig, typ CacheType, workers int, b
 	}
 	ws.qkv = randomValues(r, total*(c.Heads+2*c.KVHeads)*c.HeadDim)
 	ws.mixed = make([]float32, total*c.Heads*c.HeadDim)
-	ws.place(s, total)
-	keepRows(ws, 0, total)
+	ws.shape = &s.shape
+	ws.placeAll(total)
 	return &testAttention{ws, total}
 }
+
+// placeAll gives the rows of ws.segments their places, and keeps their keys and values.
+func (ws *workspace) placeAll(rows int) {
+	ws.place(0, ws.stack.cfg.SlidingWindow, rows)
+	ws.cos, ws.sin = ws.turns(ws.shape, ws.rows, ws.cos, ws.sin)
+	keepRows(ws, 0, rows)
+}
+
+// attendAll is attention of layer 0 for them.
+func (ws *workspace) attendAll() { ws.attend(ws.shape, ws.rows, 0, ws.shape.qkvWidth()) }
 
 // feed appends n random rows to a cache.
 func feed(r *rand.Rand, c *kvCache, n int) {
@@ -270,7 +280,7 @@ func feed(r *rand.Rand, c *kvCache, n int) {
 		c.reserve(rows)
 		for l := range c.layers {
 			for h := range c.heads {
-				c.commit(l, h, &fresh, most, 0, rows)
+				c.commit(l, h, c.next, &fresh, most, 0, rows)
 			}
 		}
 		c.advance(rows)
@@ -286,7 +296,7 @@ func (a *testAttention) want(r, g int) []float64 {
 	begin := p.position - (r - p.start)
 	first := 0
 	if p.cache != nil {
-		first = p.cache.first
+		first = p.cache.first(0)
 	}
 	if c.SlidingWindow > 0 {
 		first = max(first, p.position+1-c.SlidingWindow)
@@ -296,7 +306,7 @@ func (a *testAttention) want(r, g int) []float64 {
 	top := math.Inf(-1)
 	row := func(i int) (k, v *kvRows, at int) {
 		if i < begin || !p.fresh {
-			return &p.cache.layers[0].k, &p.cache.layers[0].v, h*p.cache.capacity + i%p.cache.capacity
+			return &p.cache.layers[0].k, &p.cache.layers[0].v, h*p.cache.layers[0].capacity + i%p.cache.layers[0].capacity
 		}
 		return &ws.fresh.k, &ws.fresh.v, h*ws.slots + p.slot - p.position + i
 	}
@@ -354,7 +364,7 @@ func TestAttention(t *testing.T) {
 				for workers := 1; workers <= 3; workers++ {
 					a := newTestAttention(rand.New(rand.NewPCG(13, uint64(n))), test.c, typ, workers, test.before, test.rows)
 					a.ws.crew.begin()
-					a.ws.attend()
+					a.ws.attendAll()
 					a.ws.crew.end()
 					if first == nil {
 						first = a.ws.mixed
@@ -390,7 +400,7 @@ func FuzzAttention(f *testing.F) {
 		for _, tier := range kernelTiers() {
 			withKernel(t, tier)
 			a := newTestAttention(rand.New(rand.NewPCG(19, seed)), c, cacheTypes[int(form)%len(cacheTypes)], 2, []int{int(before) % 2100}, []int{1 + int(rows)%15})
-			a.ws.attend()
+			a.ws.attendAll()
 			r, g := int(seed%uint64(a.rows)), int(seed/64%uint64(c.Heads))
 			for d, want := range a.want(r, g) {
 				if got := a.ws.mixed[(r*c.Heads+g)*c.HeadDim+d]; !(math.Abs(float64(got)-want) <= 2e-5) {
@@ -451,12 +461,11 @@ func TestAttentionRowAlone(t *testing.T) {
 						qkv := ws.qkv
 						for at := 0; at < rows; at += piece {
 							n := min(piece, rows-at)
-							ws.segments = append(ws.segments[:0], segment{nil, company}, segment{cache, n})
+							ws.segments = append(ws.segments[:0], segment{rows: company}, segment{cache: cache, rows: n})
 							ws.qkv = append(randomValues(r, company*width), qkv[at*width:][:n*width]...)
 							ws.mixed = make([]float32, (company+n)*c.Heads*c.HeadDim)
-							ws.place(ws.stack, company+n)
-							keepRows(ws, 0, company+n)
-							ws.attend()
+							ws.placeAll(company + n)
+							ws.attendAll()
 							ws.commit(company + n)
 							cache.advance(n)
 							out = append(out, ws.mixed[company*c.Heads*c.HeadDim:]...)
@@ -493,7 +502,7 @@ func TestAttentionNotFinite(t *testing.T) {
 						rows.f32[rows.place(a.ws.rows[poisoned].slot, 3, 8)] = bad
 					}
 				}
-				a.ws.attend()
+				a.ws.attendAll()
 				return a
 			}
 			clean, dirty := run(false), run(true)
@@ -513,7 +522,7 @@ func TestAttentionAllocatesNothing(t *testing.T) {
 		for _, typ := range cacheTypes {
 			a := newTestAttention(rand.New(rand.NewPCG(15, 0)), c, typ, 2, []int{100, 3}, []int{30, 1})
 			a.ws.crew.begin()
-			if n := testing.AllocsPerRun(20, func() { a.ws.attend() }); n != 0 {
+			if n := testing.AllocsPerRun(20, func() { a.ws.attendAll() }); n != 0 {
 				t.Errorf("%v: %v allocations", typ, n)
 			}
 			a.ws.crew.end()

@@ -167,7 +167,7 @@ func (b *batch) step() {
 	rest := b.lanes[:0]
 	for _, y := range b.lanes {
 		if y.s.seq.n > y.s.seq.synced {
-			if len(y.todo) == 0 || b.m.decoders[0].seesAll() {
+			if len(y.todo) == 0 || b.m.seesAll() {
 				b.seqs = append(b.seqs, y.s.seq)
 			} else {
 				b.m.makePlan(y.s.seq, false)

@@ -254,12 +254,13 @@ func BenchmarkAttention(b *testing.B) {
 func benchmarkAttention(b *testing.B, cfg StackConfig, form CacheType, old, fresh int, size int64) {
 	ws := &workspace{cacheType: form}
 	s, cache := newStack(cfg, 1e-5), newKVCache(form, cfg)
-	ws.stack = s
+	ws.stack, ws.shape = s, &s.shape
 	step := func(rows int) {
-		ws.segments = []segment{{cache, rows}}
+		ws.segments = []segment{{cache: cache, rows: rows}}
 		ws.qkv = randomValues(rand.New(rand.NewPCG(11, 0)), rows*(cfg.Heads+2*cfg.KVHeads)*cfg.HeadDim)
 		ws.mixed = grow(ws.mixed, rows*cfg.Heads*cfg.HeadDim)
-		ws.place(s, rows)
+		ws.place(0, cfg.SlidingWindow, rows)
+		ws.cos, ws.sin = ws.turns(&s.shape, ws.rows, ws.cos, ws.sin)
 		for ws.layer = range cfg.Layers {
 			keepRows(ws, 0, rows)
 		}
@@ -275,7 +276,7 @@ func benchmarkAttention(b *testing.B, cfg StackConfig, form CacheType, old, fres
 		ws.crew.init(c.workers)
 		ws.crew.begin()
 		defer ws.crew.end()
-		ws.attend()
+		ws.attend(ws.shape, ws.rows, ws.layer, ws.shape.qkvWidth())
 		if fresh == 1 {
 			b.SetBytes(size)
 		} else {
@@ -283,7 +284,7 @@ func benchmarkAttention(b *testing.B, cfg StackConfig, form CacheType, old, fres
 		}
 		measure(b, c, 4*float64(sees)*float64(cfg.Heads*cfg.HeadDim), size, int(size)*cfg.Layers, func() {
 			ws.layer = (ws.layer + 1) % cfg.Layers
-			ws.attend()
+			ws.attend(ws.shape, ws.rows, ws.layer, ws.shape.qkvWidth())
 		})
 	})
 }

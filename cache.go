@@ -1,6 +1,9 @@
 package photon
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // CacheType is how keys and values are held.
 type CacheType int
@@ -169,123 +172,164 @@ func copyForm[T any](toPanel int, to []T, toAt, fromPanel int, from []T, fromAt,
 	}
 }
 
-// kvCache holds the keys and values of one stack for one text: the rows first … next-1, a ring in which row p stands at slot p mod capacity. The ring grows
-// with the text, up to the window if there is one; from then on a row takes the place of the oldest.
+// kvCache holds the keys and values of one stack for one text, or of one memory: in every layer the rows … next-1, as
+// many as its window sees.
 type kvCache struct {
 	typ            CacheType
 	heads, headDim int
-	window         int // 0: unbounded
-	capacity       int // rows that the arrays hold, whole panels
-	first, next    int // the positions held
-	layers         []kvLayer
+	begin, next    int // the positions of the first row that was neither reset nor dropped, and of the one to come
+	layers         []kvRing
 	read, written  int64 // bytes that attention read and that were stored, ever
 }
 
+// kvRing is one layer of a cache: row p stands at slot p mod capacity. The ring grows with the text, up to the window
+// if there is one; from then on a row takes the place of the oldest.
+type kvRing struct {
+	kvLayer
+	window   int // 0: unbounded
+	capacity int // rows that the arrays hold, whole panels
+}
+
 func newKVCache(t CacheType, s StackConfig) *kvCache {
-	return &kvCache{typ: t, heads: s.KVHeads, headDim: s.HeadDim, window: s.SlidingWindow, layers: make([]kvLayer, s.Layers)}
+	c := &kvCache{typ: t, heads: s.KVHeads, headDim: s.HeadDim, layers: make([]kvRing, s.Layers)}
+	for i := range c.layers {
+		c.layers[i].window = s.window(i)
+	}
+	return c
 }
 
 // empty is a new cache of the same shape, which goes on counting bytes.
 func (c *kvCache) empty() *kvCache {
-	return &kvCache{typ: c.typ, heads: c.heads, headDim: c.headDim, window: c.window, layers: make([]kvLayer, len(c.layers)), read: c.read, written: c.written}
+	d := &kvCache{typ: c.typ, heads: c.heads, headDim: c.headDim, read: c.read, written: c.written}
+	d.layers = make([]kvRing, len(c.layers))
+	for i := range d.layers {
+		d.layers[i].window = c.layers[i].window
+	}
+	return d
 }
 
-// rowBytes is what one row costs: keys and values of all heads and layers.
-func (c *kvCache) rowBytes() int64 {
-	return 2 * int64(len(c.layers)) * int64(c.heads) * c.typ.headBytes(c.headDim)
+// layerBytes is what one row costs in one layer: keys and values of all heads.
+func (c *kvCache) layerBytes() int64 { return 2 * int64(c.heads) * c.typ.headBytes(c.headDim) }
+
+// rowBytes is what one row costs in all layers.
+func (c *kvCache) rowBytes() int64 { return int64(len(c.layers)) * c.layerBytes() }
+
+// bytes is what the rows held cost.
+func (c *kvCache) bytes() int64 {
+	rows := 0
+	for i := range c.layers {
+		rows += c.next - c.first(i)
+	}
+	return int64(rows) * c.layerBytes()
 }
 
-func (c *kvCache) rows() int { return c.next - c.first }
+// first is the position of the oldest row that a layer holds.
+func (c *kvCache) first(layer int) int {
+	if w := c.layers[layer].window; w > 0 {
+		return max(c.begin, c.next-w)
+	}
+	return c.begin
+}
+
+// oldest is the position of the oldest row that any layer holds.
+func (c *kvCache) oldest() int {
+	oldest := c.next
+	for i := range c.layers {
+		oldest = min(oldest, c.first(i))
+	}
+	return oldest
+}
 
 // reset forgets every row; the next one will be at position.
-func (c *kvCache) reset(position int) { c.first, c.next = position, position }
+func (c *kvCache) reset(position int) { c.begin, c.next = position, position }
+
+// drop forgets the rows before position.
+func (c *kvCache) drop(position int) { c.begin = max(c.begin, min(position, c.next)) }
 
 // reserve makes room for n more rows.
 func (c *kvCache) reserve(n int) {
-	need := c.rows() + n
-	if c.window > 0 {
-		need = min(need, c.window)
+	for i := range c.layers {
+		need, y := c.next-c.first(i)+n, &c.layers[i]
+		if y.window > 0 {
+			need = min(need, y.window)
+		}
+		if need <= y.capacity {
+			continue
+		}
+		capacity := max(need, 2*y.capacity)
+		if y.window > 0 {
+			capacity = min(capacity, y.window)
+		}
+		c.move(i, capacity)
 	}
-	if need <= c.capacity {
-		return
-	}
-	capacity := max(need, 2*c.capacity)
-	if c.window > 0 {
-		capacity = min(capacity, c.window)
-	}
-	c.move(capacity)
 }
 
 // fits says whether n more rows would take the place of none that the first of them sees.
-func (c *kvCache) fits(n int) bool {
-	sees := c.rows()
-	if c.window > 0 {
-		sees = min(sees, c.window-1)
+func (c *kvCache) fits(layer, n int) bool {
+	sees, y := c.next-c.first(layer), &c.layers[layer]
+	if y.window > 0 {
+		sees = min(sees, y.window-1)
 	}
-	return sees+n <= c.capacity
+	return sees+n <= y.capacity
 }
 
-// move puts the rows into new arrays of that capacity, rounded up to whole panels.
-func (c *kvCache) move(capacity int) {
+// move puts the rows of a layer into new arrays of that capacity, rounded up to whole panels.
+func (c *kvCache) move(layer, capacity int) {
 	capacity = wholePanels(capacity)
-	old := c.layers
-	c.layers = make([]kvLayer, len(old))
-	for i := range c.layers {
-		c.layers[i].resize(c.typ, c.heads, capacity, c.headDim)
-		for j := range 2 {
-			to, from := c.layers[i].half(j), old[i].half(j)
-			for p := c.first; p < c.next; {
-				a, b := p%c.capacity, p%capacity
-				run := min(c.next-p, c.capacity-a, capacity-b)
-				for h := range c.heads {
-					copyRows(c.typ, c.headDim, to, h*capacity+b, from, h*c.capacity+a, run)
-				}
-				p += run
+	y, old := &c.layers[layer], c.layers[layer]
+	y.kvLayer, y.capacity = kvLayer{}, capacity
+	y.resize(c.typ, c.heads, capacity, c.headDim)
+	for j := range 2 {
+		to, from := y.half(j), old.half(j)
+		for p := c.first(layer); p < c.next; {
+			a, b := p%old.capacity, p%capacity
+			run := min(c.next-p, old.capacity-a, capacity-b)
+			for h := range c.heads {
+				copyRows(c.typ, c.headDim, to, h*capacity+b, from, h*old.capacity+a, run)
 			}
+			p += run
 		}
 	}
-	c.capacity = capacity
 }
 
-// commit appends n rows to head h of a layer from fresh, which has slots rows a head, beginning at row at. Of more rows than the cache
-// has room for only the last are kept. Calls for different heads may run at the same time.
-func (c *kvCache) commit(layer, h int, fresh *kvLayer, slots, at, n int) {
-	for p := max(0, n-c.capacity); p < n; {
-		slot := (c.next + p) % c.capacity
-		run := min(n-p, c.capacity-slot)
+// commit stores n rows from position on in head h of a layer, from fresh, which has slots rows a head, beginning at
+// row at. Of more rows than the cache has room for only the last are kept. Calls for different heads may run at the
+// same time.
+func (c *kvCache) commit(layer, h, position int, fresh *kvLayer, slots, at, n int) {
+	y := &c.layers[layer]
+	for p := max(0, n-y.capacity); p < n; {
+		slot := (position + p) % y.capacity
+		run := min(n-p, y.capacity-slot)
 		for j := range 2 {
-			copyRows(c.typ, c.headDim, c.layers[layer].half(j), h*c.capacity+slot, fresh.half(j), h*slots+at+p, run)
+			copyRows(c.typ, c.headDim, y.half(j), h*y.capacity+slot, fresh.half(j), h*slots+at+p, run)
 		}
 		p += run
 	}
 }
 
-// advance counts n rows that every layer has committed.
-func (c *kvCache) advance(n int) {
-	c.written += int64(n) * c.rowBytes()
-	c.next += n
-	if c.window > 0 {
-		c.first = max(c.first, c.next-c.window)
-	}
-}
+// advance counts n rows that every layer has stored, or will not be asked for.
+func (c *kvCache) advance(n int) { c.next += n }
 
 // span is a run of rows that stand side by side: row numbers of a kvRows, within one head's part.
 type span struct{ at, n int }
 
 // spans are the places of rows lo … hi-1, oldest first: one run, or two where the ring wraps.
-func (c *kvCache) spans(lo, hi int) (a, b span) {
+func (y *kvRing) spans(lo, hi int) (a, b span) {
 	n := hi - lo
 	if n <= 0 {
 		return
 	}
-	at := lo % c.capacity
-	run := min(n, c.capacity-at)
+	at := lo % y.capacity
+	run := min(n, y.capacity-at)
 	return span{at, run}, span{0, n - run}
 }
 
 // clone copies the cache; the copy has room for no more than its rows.
 func (c *kvCache) clone() *kvCache {
 	d := *c
-	d.move(c.rows())
+	d.layers = slices.Clone(c.layers)
+	for i := range d.layers {
+		d.move(i, c.next-c.first(i))
+	}
 	return &d
 }

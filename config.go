@@ -4,19 +4,22 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"slices"
 )
 
 // Config is what config.json says: the architecture and the ids that begin and end a text. It holds no weights.
 // A Config is a plain value; it is safe to copy and to read from several goroutines.
 type Config struct {
-	ModelType         string // "photon", or "llama" for a flat model in the Hugging Face layout
-	FormatVersion     int    // of "photon"; 0 for a flat model
+	ModelType         string // "photon"; "llama", "mistral" or "ministral" for a flat model in the Hugging Face layout
+	FormatVersion     int    // of "photon", 1 or 2; 0 for a flat model
 	VocabSize         int
 	EmbeddingSize     int // width of the encoder's embedding rows; of a flat model, its hidden size
 	RMSNormEps        float64
 	TieWordEmbeddings bool          // the head is the (decoder's) embedding table
 	BOSTokenID        int           // -1: none
 	EOSTokenIDs       []int         // any of them ends a text
+	TokenEncoder      *StackConfig  // a stack over the tokens, below the first chunker; nil: none
+	Content           string        // of the first decoder: "embedding" (or ""), a table of its own; "states", what chunker 1 reads
 	Levels            []LevelConfig // level 1 first; none for a flat model
 	Transformer       StackConfig   // the one stack of a flat model
 }
@@ -24,7 +27,7 @@ type Config struct {
 // LevelConfig is one level: ChunkSize units of the level below become one unit.
 type LevelConfig struct {
 	ChunkSize    int         `json:"chunk_size"`
-	PrefixLength int         `json:"prefix_length"` // rows that a unit's condition becomes, ahead of its content rows in the decoder
+	PrefixLength int         `json:"prefix_length"` // rows that a condition becomes, ahead of the content; 0: it is added to that
 	Chunker      string      `json:"chunker"`       // "concat" or "linear"
 	Encoder      StackConfig `json:"encoder"`
 	Decoder      StackConfig `json:"decoder"`
@@ -32,14 +35,46 @@ type LevelConfig struct {
 
 // StackConfig is a causal LLaMA transformer.
 type StackConfig struct {
-	HiddenSize       int     `json:"hidden_size"`
-	Layers           int     `json:"num_hidden_layers"`
-	Heads            int     `json:"num_attention_heads"`
-	KVHeads          int     `json:"num_key_value_heads"`
-	HeadDim          int     `json:"head_dim"`
-	IntermediateSize int     `json:"intermediate_size"`
-	SlidingWindow    int     `json:"sliding_window"` // rows that a row sees, itself included; 0: no bound (encoder, flat), its own unit (decoder)
-	RopeTheta        float64 `json:"rope_theta"`     // 0: no rotation
+	HiddenSize       int
+	Layers           int
+	Heads            int
+	KVHeads          int
+	HeadDim          int
+	IntermediateSize int
+	SlidingWindow    int            // rows that a row sees, itself included; 0: all (encoder, flat), its own unit (decoder)
+	RopeTheta        float64        // 0: no rotation
+	Windows          []int          // in place of SlidingWindow, one a layer; 0: all rows, in a decoder too; nil: none
+	Memories         []MemoryConfig // of a decoder only
+}
+
+// MemoryConfig is cross-attention of some of a decoder's layers to the states of the finished units of a level: one
+// key and value for each of them, which those layers share, and one for a learned row before the first.
+type MemoryConfig struct {
+	Level         int     `json:"level"`  // whose units are seen; 0: the tokens
+	Layers        []int   `json:"layers"` // of the decoder, from 0, ascending
+	Heads         int     `json:"num_attention_heads"`
+	KVHeads       int     `json:"num_key_value_heads"`
+	HeadDim       int     `json:"head_dim"`
+	SlidingWindow int     `json:"sliding_window"` // rows of the memory that a row sees; 0: no bound
+	RopeTheta     float64 `json:"rope_theta"`     // 0: no rotation
+	// Unpack has a finished unit stand as its children: the state of each, and what that of the unit says of it.
+	Unpack bool `json:"unpack,omitempty"`
+}
+
+// rowLevel is the level whose states the rows of the memory are made of.
+func (e MemoryConfig) rowLevel() int {
+	if e.Unpack {
+		return e.Level - 1
+	}
+	return e.Level
+}
+
+// rowsPerUnit is the number of rows that a finished unit of the memory's level is.
+func (e MemoryConfig) rowsPerUnit(levels []LevelConfig) int {
+	if e.Unpack {
+		return levels[e.Level-1].ChunkSize
+	}
+	return 1
 }
 
 const (
@@ -49,11 +84,19 @@ const (
 	maxSize         = 1<<31 - 1 // of any number in a config, and of the elements of any tensor
 	maxLevels       = 64
 	maxMetaContext  = 1 << 20
+	maxMemories     = 64
 	formatVersion   = 1
+	formatVersion2  = 2 // adds what beyondFormat1 names
 	chunkerConcat   = "concat"
 	chunkerLinear   = "linear"
-	modelTypeLlama  = "llama"
+	contentTable    = "embedding"
+	contentStates   = "states"
 	modelTypePhoton = "photon"
+
+	modelTypeLlama     = "llama"
+	modelTypeMistral   = "mistral"   // one window for all layers
+	modelTypeMinistral = "ministral" // a window for some of them
+	wantModelType      = `want "photon", "llama", "mistral" or "ministral"`
 )
 
 // Flat reports whether the model has no levels: an ordinary transformer.
@@ -80,37 +123,124 @@ func (c Config) Parameters() int64 {
 // StateBytes is the size in bytes of the keys and values that a session holds after so many tokens, when it is ready to give
 // the logits of the next. Beside them a session keeps a few rows a level, whose number does not depend on the text.
 func (c Config) StateBytes(tokens int, cache CacheType) int64 {
-	tokens = max(tokens, 0)
+	n := int64(max(tokens, 0))
 	if c.Flat() {
-		return c.Transformer.cacheBytes(tokens, cache)
+		return c.Transformer.cacheBytes(n, cache)
 	}
-	var total int64
-	units := tokens // of the level below
+	total := int64(0)
+	if c.TokenEncoder != nil {
+		total = c.TokenEncoder.cacheBytes(n, cache)
+	}
+	finished := []int64{n} // units, by level
 	for _, l := range c.Levels {
-		inUnit := units % l.ChunkSize
-		units /= l.ChunkSize
-		// The decoder has read the prefix of the unit begun and its children so far; a stream still sees the units before.
-		rows := l.PrefixLength + inUnit
-		if l.Decoder.SlidingWindow > 0 {
-			before := l.Decoder.SlidingWindow // enough to fill the window
-			if units < before {
-				before = units * (l.PrefixLength + l.ChunkSize)
-			}
-			rows += before
+		finished = append(finished, finished[len(finished)-1]/int64(l.ChunkSize))
+	}
+	for i, l := range c.Levels {
+		units, inUnit := finished[i+1], finished[i]%int64(l.ChunkSize)
+		// The decoder has read the condition of the unit begun and its children so far; a stream still sees the units
+		// before.
+		rows := int64(max(1, l.PrefixLength)) + inUnit
+		if l.Decoder.stream() {
+			rows = addSaturating(rows, mulSaturating(units, int64(l.PrefixLength+l.ChunkSize)))
 		}
 		total = addSaturating(total, l.Encoder.cacheBytes(units, cache))
 		total = addSaturating(total, l.Decoder.cacheBytes(rows, cache))
+		for _, e := range l.Decoder.Memories {
+			rows := mulSaturating(finished[e.Level], int64(e.rowsPerUnit(c.Levels)))
+			total = addSaturating(total, e.stack().cacheBytes(addSaturating(rows, 1), cache))
+		}
 	}
 	return total
 }
 
-// cacheBytes is the size of the keys and values of rows, as many of them as the window sees.
-func (s StackConfig) cacheBytes(rows int, cache CacheType) int64 {
-	if s.SlidingWindow > 0 {
-		rows = min(rows, s.SlidingWindow)
+// cacheBytes is the size of the keys and values of rows, as many of them as each layer's window sees.
+func (s StackConfig) cacheBytes(rows int64, cache CacheType) int64 {
+	seen := int64(0) // rows of all layers
+	for n := range s.Layers {
+		if w := s.window(n); w > 0 {
+			seen = addSaturating(seen, min(rows, int64(w)))
+		} else {
+			seen = addSaturating(seen, rows)
+		}
 	}
-	perRow := 2 * int64(s.Layers) * int64(s.KVHeads) * cache.headBytes(s.HeadDim)
-	high, low := bits.Mul64(uint64(rows), uint64(perRow))
+	return mulSaturating(seen, 2*int64(s.KVHeads)*cache.headBytes(s.HeadDim))
+}
+
+// window is what a row sees in layer n; 0: no bound.
+func (s StackConfig) window(n int) int {
+	if s.Windows != nil {
+		return s.Windows[n]
+	}
+	return s.SlidingWindow
+}
+
+// unbounded tells of a layer without a window.
+func (s StackConfig) unbounded() bool {
+	for n := range s.Layers {
+		if s.window(n) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// stream tells of a decoder that reads all units as one sequence.
+func (s StackConfig) stream() bool { return s.Windows != nil || s.SlidingWindow > 0 }
+
+// stack has the shape of the memory's keys and values, which are those of one layer.
+func (e MemoryConfig) stack() StackConfig {
+	return StackConfig{Layers: 1, Heads: e.Heads, KVHeads: e.KVHeads, HeadDim: e.HeadDim,
+		SlidingWindow: e.SlidingWindow, RopeTheta: e.RopeTheta}
+}
+
+// beyondFormat1 names the first thing that format_version 1 does not have; "" where there is none.
+func (c Config) beyondFormat1() string {
+	switch {
+	case c.TokenEncoder != nil:
+		return "token_encoder"
+	case c.Content != "":
+		return fmt.Sprintf("content %.80q", c.Content)
+	}
+	for i, l := range c.Levels {
+		switch {
+		case l.PrefixLength == 0:
+			return fmt.Sprintf("levels[%d].prefix_length 0", i)
+		case l.Encoder.Windows != nil:
+			return fmt.Sprintf("levels[%d].encoder.sliding_window, a list", i)
+		case l.Decoder.Windows != nil:
+			return fmt.Sprintf("levels[%d].decoder.sliding_window, a list", i)
+		case l.Decoder.Memories != nil:
+			return fmt.Sprintf("levels[%d].decoder.memories", i)
+		}
+	}
+	return ""
+}
+
+// clone shares nothing with c.
+func (c Config) clone() Config {
+	c.EOSTokenIDs, c.Levels = slices.Clone(c.EOSTokenIDs), slices.Clone(c.Levels)
+	c.Transformer = c.Transformer.clone()
+	if c.TokenEncoder != nil {
+		s := c.TokenEncoder.clone()
+		c.TokenEncoder = &s
+	}
+	for i := range c.Levels {
+		l := &c.Levels[i]
+		l.Encoder, l.Decoder = l.Encoder.clone(), l.Decoder.clone()
+	}
+	return c
+}
+
+func (s StackConfig) clone() StackConfig {
+	s.Windows, s.Memories = slices.Clone(s.Windows), slices.Clone(s.Memories)
+	for i := range s.Memories {
+		s.Memories[i].Layers = slices.Clone(s.Memories[i].Layers)
+	}
+	return s
+}
+
+func mulSaturating(a, b int64) int64 {
+	high, low := bits.Mul64(uint64(a), uint64(b))
 	if high != 0 || low > math.MaxInt64 {
 		return math.MaxInt64
 	}
@@ -151,6 +281,12 @@ func (c Config) tensorCount() int {
 	n := tensorsPerLayer*c.Transformer.Layers + 4
 	for _, l := range c.Levels {
 		n += tensorsPerLayer*(l.Encoder.Layers+l.Decoder.Layers) + 7
+		for _, e := range l.Decoder.Memories {
+			n += 6 + 3*len(e.Layers)
+		}
+	}
+	if c.TokenEncoder != nil {
+		n += tensorsPerLayer*c.TokenEncoder.Layers + 1
 	}
 	return n
 }
@@ -169,6 +305,9 @@ func (c Config) tensors() []tensorSpec {
 		return specs
 	}
 	add("encoder.embed_tokens.weight", c.VocabSize, c.EmbeddingSize)
+	if c.TokenEncoder != nil {
+		c.TokenEncoder.tensors("token_encoder.", add)
+	}
 	below := c.EmbeddingSize
 	for i, l := range c.Levels {
 		at := fmt.Sprintf("levels.%d.", i)
@@ -180,16 +319,57 @@ func (c Config) tensors() []tensorSpec {
 		}
 		l.Encoder.tensors(at+"encoder.", add)
 		l.Decoder.tensors(at+"decoder.", add)
-		add(at+"converter.weight", l.PrefixLength*l.Decoder.HiddenSize, width)
-		add(at+"converter.bias", l.PrefixLength*l.Decoder.HiddenSize)
+		for e, memory := range l.Decoder.Memories {
+			own, width := fmt.Sprintf("%sdecoder.memories.%d.", at, e), c.width(memory.rowLevel())
+			if memory.Unpack {
+				children := memory.rowsPerUnit(c.Levels) * width
+				add(own+"unpack.weight", children, c.width(memory.Level))
+				add(own+"unpack.bias", children)
+			}
+			memory.tensors(own, width, add)
+			for _, n := range memory.Layers {
+				layer := fmt.Sprintf("%sdecoder.layers.%d.memory_attn.%d.", at, n, e)
+				queries := memory.Heads * memory.HeadDim
+				add(layer+"norm.weight", l.Decoder.HiddenSize)
+				add(layer+"q_proj.weight", queries, l.Decoder.HiddenSize)
+				add(layer+"o_proj.weight", l.Decoder.HiddenSize, queries)
+			}
+		}
+		add(at+"converter.weight", l.slices()*l.Decoder.HiddenSize, width)
+		add(at+"converter.bias", l.slices()*l.Decoder.HiddenSize)
 		below = width
 	}
 	add("start_latent", below)
-	add("decoder.embed_tokens.weight", c.VocabSize, c.Levels[0].Decoder.HiddenSize)
+	if c.Content != contentStates {
+		add("decoder.embed_tokens.weight", c.VocabSize, c.Levels[0].Decoder.HiddenSize)
+	}
 	if !c.TieWordEmbeddings {
 		add("lm_head.weight", c.VocabSize, c.Levels[0].Decoder.HiddenSize)
 	}
 	return specs
+}
+
+// width is that of the encoder's states of a level; level 0 is the tokens.
+func (c Config) width(level int) int {
+	if level == 0 {
+		return c.EmbeddingSize
+	}
+	return c.Levels[level-1].Encoder.HiddenSize
+}
+
+// slices is the number of rows that the converter makes of a condition: its prefix, or one for each child.
+func (l LevelConfig) slices() int {
+	if l.PrefixLength == 0 {
+		return l.ChunkSize
+	}
+	return l.PrefixLength
+}
+
+func (e MemoryConfig) tensors(at string, width int, add func(name string, shape ...int)) {
+	add(at+"sink", width)
+	add(at+"norm.weight", width)
+	add(at+"k_proj.weight", e.KVHeads*e.HeadDim, width)
+	add(at+"v_proj.weight", e.KVHeads*e.HeadDim, width)
 }
 
 func (s StackConfig) tensors(at string, add func(name string, shape ...int)) {
@@ -207,138 +387,4 @@ func (s StackConfig) tensors(at string, add func(name string, shape ...int)) {
 		add(layer+"mlp.down_proj.weight", s.HiddenSize, s.IntermediateSize)
 	}
 	add(at+"norm.weight", s.HiddenSize)
-}
-
-// validate holds everything that the rest of the package relies on: no count below 1, no product that overflows.
-func (c Config) validate() error {
-	check := &checker{}
-	check.count("vocab_size", c.VocabSize, maxVocabulary)
-	check.count("embedding_size", c.EmbeddingSize, maxSize)
-	eps := float32(c.RMSNormEps) // as the stacks take it
-	check.that(eps > 0 && eps < 1, "rms_norm_eps is %g, want it between 0 and 1, in float32 too", c.RMSNormEps)
-	check.that(c.BOSTokenID >= -1 && c.BOSTokenID < c.VocabSize, "bos_token_id is %d, want it below vocab_size %d", c.BOSTokenID, c.VocabSize)
-	for _, id := range c.EOSTokenIDs {
-		check.that(id >= 0 && id < c.VocabSize, "eos_token_id is %d, want it below vocab_size %d", id, c.VocabSize)
-	}
-	switch c.ModelType {
-	case modelTypeLlama:
-		s := c.Transformer
-		s.validate(check, "")
-		check.that(len(c.Levels) == 0, "a flat model has no levels")
-		check.that(s.SlidingWindow == 0, "a flat model has no sliding window")
-		check.that(c.EmbeddingSize == s.HiddenSize, "embedding size %d of a flat model is not its hidden_size %d", c.EmbeddingSize, s.HiddenSize)
-		check.product("embed_tokens", c.VocabSize, s.HiddenSize)
-	case modelTypePhoton:
-		check.that(c.FormatVersion == formatVersion, "format_version is %d, want %d", c.FormatVersion, formatVersion)
-		check.that(len(c.Levels) > 0, "levels is empty; a model without levels has model_type %q", modelTypeLlama)
-		check.that(c.Transformer == StackConfig{}, "a model with levels has no single stack")
-		c.validateLevels(check)
-	default:
-		check.fail(ErrUnsupported, "model_type is %.80q, want %q or %q", c.ModelType, modelTypePhoton, modelTypeLlama)
-	}
-	if check.err == nil && c.tensorCount() > maxTensors {
-		check.fail(ErrUnsupported, "the layers need %d tensors, more than %d", c.tensorCount(), maxTensors)
-	}
-	return check.err
-}
-
-func (c Config) validateLevels(check *checker) {
-	if len(c.Levels) > maxLevels {
-		check.fail(ErrUnsupported, "%d levels, more than %d", len(c.Levels), maxLevels)
-		return
-	}
-	below, meta := c.EmbeddingSize, 1
-	for i, l := range c.Levels {
-		at := fmt.Sprintf("levels[%d].", i)
-		check.count(at+"chunk_size", l.ChunkSize, maxMetaContext)
-		check.count(at+"prefix_length", l.PrefixLength, maxMetaContext)
-		l.Encoder.validate(check, at+"encoder.")
-		l.Decoder.validate(check, at+"decoder.")
-		if check.err != nil {
-			return
-		}
-		meta *= l.ChunkSize
-		if meta > maxMetaContext {
-			check.fail(ErrUnsupported, "the chunk sizes multiply to %d tokens or more, beyond %d", meta, maxMetaContext)
-			return
-		}
-		joined := check.product(at+"chunker", l.ChunkSize, below)
-		switch l.Chunker {
-		case chunkerConcat:
-			check.that(joined == l.Encoder.HiddenSize, "%sencoder.hidden_size is %d, but the \"concat\" chunker makes %d·%d = %d",
-				at, l.Encoder.HiddenSize, l.ChunkSize, below, joined)
-		case chunkerLinear:
-			check.product(at+"chunker.proj", l.Encoder.HiddenSize, joined)
-		default:
-			check.fail(ErrUnsupported, "%schunker is %.80q, want %q or %q", at, l.Chunker, chunkerConcat, chunkerLinear)
-		}
-		check.product(at+"converter", l.PrefixLength, l.Decoder.HiddenSize, l.Encoder.HiddenSize)
-		if i == 0 {
-			check.product("encoder.embed_tokens", c.VocabSize, c.EmbeddingSize)
-			check.product("decoder.embed_tokens", c.VocabSize, l.Decoder.HiddenSize)
-		} else {
-			check.that(l.Decoder.HiddenSize == below, "%sdecoder.hidden_size is %d, want %d, the width of the level below", at, l.Decoder.HiddenSize, below)
-		}
-		window := l.Decoder.SlidingWindow
-		check.that(window == 0 || window >= l.PrefixLength+l.ChunkSize, "%sdecoder.sliding_window is %d, want 0, or at least prefix_length + chunk_size = %d",
-			at, window, l.PrefixLength+l.ChunkSize)
-		below = l.Encoder.HiddenSize
-	}
-}
-
-func (s StackConfig) validate(check *checker, at string) {
-	check.count(at+"hidden_size", s.HiddenSize, maxSize)
-	check.count(at+"num_hidden_layers", s.Layers, maxTensors/tensorsPerLayer)
-	check.count(at+"num_attention_heads", s.Heads, maxSize)
-	check.count(at+"num_key_value_heads", s.KVHeads, maxSize)
-	check.count(at+"head_dim", s.HeadDim, maxSize)
-	check.count(at+"intermediate_size", s.IntermediateSize, maxSize)
-	check.that(s.SlidingWindow >= 0 && s.SlidingWindow <= maxSize, "%ssliding_window is %d, want 0 or more", at, s.SlidingWindow)
-	// A base below 1 would turn the highest rotation past what a float64 angle can say.
-	check.that(s.RopeTheta == 0 || s.RopeTheta >= 1 && !math.IsInf(s.RopeTheta, 0), "%srope_theta is %g, want 0, or at least 1", at, s.RopeTheta)
-	if check.err != nil {
-		return
-	}
-	check.that(s.Heads%s.KVHeads == 0, "%snum_attention_heads %d is no multiple of num_key_value_heads %d", at, s.Heads, s.KVHeads)
-	check.that(s.RopeTheta == 0 || s.HeadDim%2 == 0, "%shead_dim is %d: rotation needs an even one", at, s.HeadDim)
-	check.product(at+"q_proj", s.Heads, s.HeadDim, s.HiddenSize)
-	check.product(at+"gate_proj", s.IntermediateSize, s.HiddenSize)
-}
-
-// A checker keeps the first failure.
-type checker struct{ err error }
-
-func (k *checker) fail(kind error, format string, args ...any) {
-	if k.err == nil {
-		k.err = fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), kind)
-	}
-}
-
-func (k *checker) that(ok bool, format string, args ...any) {
-	if !ok {
-		k.fail(ErrCorrupt, format, args...)
-	}
-}
-
-func (k *checker) count(name string, n, most int) {
-	k.that(n >= 1, "%s is %d, want at least 1", name, n)
-	if n > most {
-		k.fail(ErrUnsupported, "%s is %d, more than %d", name, n, most)
-	}
-}
-
-// product is the number of elements of something; 0 after any failure.
-func (k *checker) product(name string, sizes ...int) int {
-	if k.err != nil {
-		return 0
-	}
-	n := 1
-	for _, size := range sizes {
-		if size > maxSize/n {
-			k.fail(ErrUnsupported, "%s has more than %d elements", name, maxSize)
-			return 0
-		}
-		n *= size
-	}
-	return n
 }

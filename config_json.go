@@ -41,10 +41,10 @@ func readConfig(data []byte) (Config, error) {
 	switch c.ModelType {
 	case modelTypePhoton:
 		return c, c.readPhoton(r)
-	case modelTypeLlama:
-		return c, c.readLlama(r)
+	case modelTypeLlama, modelTypeMistral, modelTypeMinistral:
+		return c, c.readFlat(r)
 	}
-	return Config{}, fmt.Errorf("model_type is %.80q, want %q or %q: %w", c.ModelType, modelTypePhoton, modelTypeLlama, ErrUnsupported)
+	return Config{}, fmt.Errorf("model_type is %.80q, %s: %w", c.ModelType, wantModelType, ErrUnsupported)
 }
 
 func (c *Config) readPhoton(r *jsonReader) error {
@@ -52,8 +52,9 @@ func (c *Config) readPhoton(r *jsonReader) error {
 		if err := readInt(r, &c.FormatVersion)(); err != nil {
 			return err
 		}
-		if c.FormatVersion != formatVersion {
-			return fmt.Errorf("%d is unknown, want %d: %w", c.FormatVersion, formatVersion, ErrUnsupported)
+		if c.FormatVersion != formatVersion && c.FormatVersion != formatVersion2 {
+			const want = "%d is unknown, want %d or %d: %w"
+			return fmt.Errorf(want, c.FormatVersion, formatVersion, formatVersion2, ErrUnsupported)
 		}
 		return nil
 	}
@@ -65,6 +66,11 @@ func (c *Config) readPhoton(r *jsonReader) error {
 		need("tie_word_embeddings", readBool(r, &c.TieWordEmbeddings)),
 		may("bos_token_id", orNull(r, readInt(r, &c.BOSTokenID))),
 		may("eos_token_id", orNull(r, readInts(r, &c.EOSTokenIDs))),
+		may("token_encoder", orNull(r, func() error {
+			c.TokenEncoder = &StackConfig{}
+			return c.TokenEncoder.read(r)
+		})),
+		may("content", readString(r, &c.Content)),
 		may("quantization_config", orNull(r, notRun("give weights that are not, or of the int8 form"))),
 		need("levels", func() error {
 			return r.array(func(i int) error {
@@ -99,15 +105,53 @@ func (s *StackConfig) read(r *jsonReader) error {
 		need("num_key_value_heads", readInt(r, &s.KVHeads)),
 		need("head_dim", readInt(r, &s.HeadDim)),
 		need("intermediate_size", readInt(r, &s.IntermediateSize)),
-		need("sliding_window", readInt(r, &s.SlidingWindow)),
+		need("sliding_window", func() error {
+			if r.peek() != '[' {
+				return readInt(r, &s.SlidingWindow)()
+			}
+			s.Windows = []int{}
+			return readInts(r, &s.Windows)()
+		}),
 		need("rope_theta", readFloat(r, &s.RopeTheta)),
+		may("memories", func() error {
+			s.Memories = []MemoryConfig{}
+			return r.array(func(i int) error {
+				if i == maxMemories {
+					return fmt.Errorf("more than %d memories: %w", maxMemories, ErrUnsupported)
+				}
+				s.Memories = append(s.Memories, MemoryConfig{})
+				if err := s.Memories[i].read(r); err != nil {
+					return fmt.Errorf("[%d]: %w", i, err)
+				}
+				return nil
+			})
+		}),
 	)
 }
 
-// readLlama reads the keys of Hugging Face's LlamaConfig, with its defaults. max_position_embeddings changes nothing in
+func (e *MemoryConfig) read(r *jsonReader) error {
+	return r.fields(
+		need("level", readInt(r, &e.Level)),
+		need("layers", readInts(r, &e.Layers)),
+		need("num_attention_heads", readInt(r, &e.Heads)),
+		need("num_key_value_heads", readInt(r, &e.KVHeads)),
+		need("head_dim", readInt(r, &e.HeadDim)),
+		may("sliding_window", readInt(r, &e.SlidingWindow)),
+		may("rope_theta", readFloat(r, &e.RopeTheta)),
+		may("unpack", readBool(r, &e.Unpack)),
+	)
+}
+
+// readFlat reads the keys of Hugging Face's LlamaConfig, MistralConfig or MinistralConfig, with the defaults of the
+// first. Where those of the others differ, the key has to be there. max_position_embeddings changes nothing in
 // the arithmetic: it says how far the model was trained, and texts may go on beyond.
-func (c *Config) readLlama(r *jsonReader) error {
+func (c *Config) readFlat(r *jsonReader) error {
 	s := &c.Transformer
+	must := may
+	if c.ModelType != modelTypeLlama {
+		must = need
+	}
+	var types []string
 	const absent = math.MinInt32
 	s.KVHeads, s.HeadDim, s.RopeTheta, c.RMSNormEps = absent, absent, -1, 1e-6
 	err := r.fields(
@@ -116,7 +160,14 @@ func (c *Config) readLlama(r *jsonReader) error {
 		need("intermediate_size", readInt(r, &s.IntermediateSize)),
 		need("num_hidden_layers", readInt(r, &s.Layers)),
 		need("num_attention_heads", readInt(r, &s.Heads)),
-		may("num_key_value_heads", orNull(r, readInt(r, &s.KVHeads))),
+		must("num_key_value_heads", orNull(r, readInt(r, &s.KVHeads))),
+		must("sliding_window", orNull(r, readInt(r, &s.SlidingWindow))),
+		may("layer_types", orNull(r, func() error {
+			return r.array(func(i int) error {
+				types = append(types, "")
+				return readString(r, &types[i])()
+			})
+		})),
 		may("head_dim", orNull(r, readInt(r, &s.HeadDim))),
 		may("rms_norm_eps", readFloat(r, &c.RMSNormEps)),
 		may("rope_theta", orNull(r, readTheta(r, &s.RopeTheta))),
@@ -131,6 +182,9 @@ func (c *Config) readLlama(r *jsonReader) error {
 		may("quantization_config", orNull(r, notRun("give weights that are not, or of the int8 form"))),
 	)
 	if err != nil {
+		return err
+	}
+	if err := c.readLayerTypes(types); err != nil {
 		return err
 	}
 	if s.KVHeads == absent {
@@ -148,6 +202,51 @@ func (c *Config) readLlama(r *jsonReader) error {
 	c.EmbeddingSize = s.HiddenSize
 	return nil
 }
+
+// readLayerTypes settles which layers have the window.
+func (c *Config) readLayerTypes(types []string) error {
+	s := &c.Transformer
+	if c.ModelType == modelTypeLlama && s.SlidingWindow != 0 {
+		return fmt.Errorf("sliding_window is %d, which model_type %q does not have: want %q: %w",
+			s.SlidingWindow, c.ModelType, modelTypeMistral, ErrUnsupported)
+	}
+	plain := layerFull // what every layer is unless layer_types says otherwise
+	if s.SlidingWindow != 0 {
+		plain = layerSliding
+	}
+	for i, t := range types {
+		if t != plain && c.ModelType != modelTypeMinistral {
+			return fmt.Errorf("layer_types[%d] is %.80q, want %q for model_type %q: %w",
+				i, t, plain, c.ModelType, ErrUnsupported)
+		}
+		if t != layerFull && t != layerSliding {
+			return fmt.Errorf("layer_types[%d] is %.80q, want %q or %q: %w",
+				i, t, layerSliding, layerFull, ErrUnsupported)
+		}
+		if t == layerSliding && s.SlidingWindow == 0 {
+			return fmt.Errorf("layer_types[%d] is %q, but there is no sliding_window: %w", i, t, ErrCorrupt)
+		}
+	}
+	if types != nil && len(types) != s.Layers {
+		return fmt.Errorf("layer_types has %d entries, want one for each of %d layers: %w",
+			len(types), s.Layers, ErrCorrupt)
+	}
+	if c.ModelType == modelTypeMinistral && s.Layers > 0 && s.Layers <= maxTensors {
+		s.Windows = make([]int, s.Layers)
+		for i := range s.Windows {
+			if types == nil && plain == layerSliding || types != nil && types[i] == layerSliding {
+				s.Windows[i] = s.SlidingWindow
+			}
+		}
+		s.SlidingWindow = 0
+	}
+	return nil
+}
+
+const (
+	layerFull    = "full_attention"
+	layerSliding = "sliding_attention"
+)
 
 // readRope reads rope_parameters or rope_scaling: only the plain rotation is known.
 func readRope(r *jsonReader, theta *float64) error {
@@ -267,29 +366,7 @@ func (c Config) MarshalJSON() ([]byte, error) {
 		bos = &c.BOSTokenID
 	}
 	if c.Flat() {
-		s := c.Transformer
-		return json.Marshal(struct {
-			Architectures     []string `json:"architectures"`
-			ModelType         string   `json:"model_type"`
-			VocabSize         int      `json:"vocab_size"`
-			HiddenSize        int      `json:"hidden_size"`
-			IntermediateSize  int      `json:"intermediate_size"`
-			Layers            int      `json:"num_hidden_layers"`
-			Heads             int      `json:"num_attention_heads"`
-			KVHeads           int      `json:"num_key_value_heads"`
-			HeadDim           int      `json:"head_dim"`
-			HiddenAct         string   `json:"hidden_act"`
-			RMSNormEps        float64  `json:"rms_norm_eps"`
-			RopeTheta         float64  `json:"rope_theta"`
-			TieWordEmbeddings bool     `json:"tie_word_embeddings"`
-			AttentionBias     bool     `json:"attention_bias"`
-			MLPBias           bool     `json:"mlp_bias"`
-			BOSTokenID        *int     `json:"bos_token_id"` // null, because Hugging Face takes absence for 1
-			EOSTokenIDs       []int    `json:"eos_token_id"`
-		}{
-			[]string{"LlamaForCausalLM"}, c.ModelType, c.VocabSize, s.HiddenSize, s.IntermediateSize, s.Layers, s.Heads, s.KVHeads, s.HeadDim,
-			"silu", c.RMSNormEps, s.RopeTheta, c.TieWordEmbeddings, false, false, bos, c.EOSTokenIDs,
-		})
+		return c.marshalFlat(bos)
 	}
 	return json.Marshal(struct {
 		ModelType         string        `json:"model_type"`
@@ -300,6 +377,76 @@ func (c Config) MarshalJSON() ([]byte, error) {
 		TieWordEmbeddings bool          `json:"tie_word_embeddings"`
 		BOSTokenID        *int          `json:"bos_token_id,omitempty"`
 		EOSTokenIDs       []int         `json:"eos_token_id,omitempty"`
+		TokenEncoder      *StackConfig  `json:"token_encoder,omitempty"`
+		Content           string        `json:"content,omitempty"`
 		Levels            []LevelConfig `json:"levels"`
-	}{c.ModelType, c.FormatVersion, c.VocabSize, c.EmbeddingSize, c.RMSNormEps, c.TieWordEmbeddings, bos, c.EOSTokenIDs, c.Levels})
+	}{c.ModelType, c.FormatVersion, c.VocabSize, c.EmbeddingSize, c.RMSNormEps, c.TieWordEmbeddings, bos, c.EOSTokenIDs,
+		c.TokenEncoder, c.Content, c.Levels})
+}
+
+func (c Config) marshalFlat(bos *int) ([]byte, error) {
+	s := c.Transformer
+	architectures := map[string]string{
+		modelTypeLlama: "LlamaForCausalLM", modelTypeMistral: "MistralForCausalLM", modelTypeMinistral: "MinistralForCausalLM",
+	}
+	type windows struct {
+		SlidingWindow *int     `json:"sliding_window"`
+		LayerTypes    []string `json:"layer_types,omitempty"`
+	}
+	var w *windows // not of a llama
+	if c.ModelType != modelTypeLlama {
+		w = &windows{}
+		for n := range s.Layers {
+			kind := layerFull
+			if size := s.window(n); size > 0 {
+				kind, w.SlidingWindow = layerSliding, &size
+			}
+			if s.Windows != nil {
+				w.LayerTypes = append(w.LayerTypes, kind)
+			}
+		}
+	}
+	return json.Marshal(struct {
+		Architectures     []string `json:"architectures"`
+		ModelType         string   `json:"model_type"`
+		VocabSize         int      `json:"vocab_size"`
+		HiddenSize        int      `json:"hidden_size"`
+		IntermediateSize  int      `json:"intermediate_size"`
+		Layers            int      `json:"num_hidden_layers"`
+		Heads             int      `json:"num_attention_heads"`
+		KVHeads           int      `json:"num_key_value_heads"`
+		HeadDim           int      `json:"head_dim"`
+		HiddenAct         string   `json:"hidden_act"`
+		RMSNormEps        float64  `json:"rms_norm_eps"`
+		RopeTheta         float64  `json:"rope_theta"`
+		TieWordEmbeddings bool     `json:"tie_word_embeddings"`
+		AttentionBias     bool     `json:"attention_bias"`
+		MLPBias           bool     `json:"mlp_bias"`
+		BOSTokenID        *int     `json:"bos_token_id"` // null, because Hugging Face takes absence for 1
+		EOSTokenIDs       []int    `json:"eos_token_id"`
+		*windows
+	}{
+		[]string{architectures[c.ModelType]}, c.ModelType,
+		c.VocabSize, s.HiddenSize, s.IntermediateSize, s.Layers, s.Heads, s.KVHeads, s.HeadDim,
+		"silu", c.RMSNormEps, s.RopeTheta, c.TieWordEmbeddings, false, false, bos, c.EOSTokenIDs, w,
+	})
+}
+
+// MarshalJSON writes a stack of config.json.
+func (s StackConfig) MarshalJSON() ([]byte, error) {
+	var window any = s.SlidingWindow
+	if s.Windows != nil {
+		window = s.Windows
+	}
+	return json.Marshal(struct {
+		HiddenSize       int            `json:"hidden_size"`
+		Layers           int            `json:"num_hidden_layers"`
+		Heads            int            `json:"num_attention_heads"`
+		KVHeads          int            `json:"num_key_value_heads"`
+		HeadDim          int            `json:"head_dim"`
+		IntermediateSize int            `json:"intermediate_size"`
+		SlidingWindow    any            `json:"sliding_window"` // a number, or one a layer
+		RopeTheta        float64        `json:"rope_theta"`
+		Memories         []MemoryConfig `json:"memories,omitempty"`
+	}{s.HiddenSize, s.Layers, s.Heads, s.KVHeads, s.HeadDim, s.IntermediateSize, window, s.RopeTheta, s.Memories})
 }

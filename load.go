@@ -86,6 +86,9 @@ func (l *loader) model() {
 		return
 	}
 	l.table(&m.encoderTable, "encoder.embed_tokens.weight", c.VocabSize, c.EmbeddingSize)
+	if c.TokenEncoder != nil {
+		m.tokenEncoder = l.stack("token_encoder.", *c.TokenEncoder)
+	}
 	below := c.EmbeddingSize
 	for i, level := range c.Levels {
 		at := fmt.Sprintf("levels.%d.", i)
@@ -95,16 +98,21 @@ func (l *loader) model() {
 			e.proj = l.matrix(e.chunk*below, part{at + "chunker.proj.weight", e.width()})
 			l.vector(&e.bias, at+"chunker.proj.bias")
 		}
-		d := &decoder{chunk: level.ChunkSize, prefix: level.PrefixLength, local: level.Decoder.SlidingWindow == 0, stack: l.stack(at+"decoder.", level.Decoder)}
-		d.converter = l.matrix(e.width(), part{at + "converter.weight", d.prefix * d.width()})
+		d := &decoder{chunk: level.ChunkSize, prefix: level.PrefixLength, stack: l.stack(at+"decoder.", level.Decoder)}
+		d.added, d.local = level.PrefixLength == 0, !level.Decoder.stream()
+		l.memories(at+"decoder.", d.stack, i)
+		d.converter = l.matrix(e.width(), part{at + "converter.weight", d.slices() * d.width()})
 		l.vector(&d.bias, at+"converter.bias")
 		m.encoders, m.decoders = append(m.encoders, e), append(m.decoders, d)
 		below = e.width()
 	}
 	l.vector(&m.startLatent, "start_latent")
-	width := m.decoders[0].width()
-	l.table(&m.decoderTable, "decoder.embed_tokens.weight", c.VocabSize, width)
-	l.head("decoder.embed_tokens.weight", width)
+	width, embedding := m.decoders[0].width(), "encoder.embed_tokens.weight"
+	if c.Content != contentStates {
+		embedding = "decoder.embed_tokens.weight"
+		l.table(&m.decoderTable, embedding, c.VocabSize, width)
+	}
+	l.head(embedding, width)
 }
 
 func (l *loader) head(embedding string, width int) {
@@ -129,6 +137,37 @@ func (l *loader) stack(at string, c StackConfig) *stack {
 	}
 	l.vector(&s.norm, at+"norm.weight")
 	return s
+}
+
+// memories gives a decoder's stack its memories; below is the level of its children.
+func (l *loader) memories(at string, s *stack, below int) {
+	cfg := &l.m.cfg
+	for e, c := range s.cfg.Memories {
+		y := newMemory(c, cfg.RMSNormEps)
+		for _, level := range cfg.Levels[below:c.Level] {
+			y.span *= level.ChunkSize
+		}
+		at, width, kv := fmt.Sprintf("%smemories.%d.", at, e), cfg.width(c.rowLevel()), c.KVHeads*c.HeadDim
+		y.perUnit = c.rowsPerUnit(cfg.Levels)
+		if c.Unpack {
+			y.unpack = l.matrix(cfg.width(c.Level), part{at + "unpack.weight", y.perUnit * width})
+			l.vector(&y.unpackBias, at+"unpack.bias")
+		}
+		l.vector(&y.sink, at+"sink")
+		l.vector(&y.norm, at+"norm.weight")
+		y.kv = l.matrix(width, part{at + "k_proj.weight", kv}, part{at + "v_proj.weight", kv})
+		s.memories = append(s.memories, y)
+	}
+	for e, c := range s.cfg.Memories {
+		for _, n := range c.Layers {
+			y, q := &memoryAttention{memory: e}, c.Heads*c.HeadDim
+			at := fmt.Sprintf("%slayers.%d.memory_attn.%d.", at, n, e)
+			l.vector(&y.norm, at+"norm.weight")
+			y.query = l.matrix(s.cfg.HiddenSize, part{at + "q_proj.weight", q})
+			y.out = l.matrix(q, part{at + "o_proj.weight", s.cfg.HiddenSize})
+			s.layers[n].memories = append(s.layers[n].memories, y)
+		}
+	}
 }
 
 // part is a tensor [rows × in] that makes some of a matrix's outputs.

@@ -30,7 +30,6 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -45,9 +44,10 @@ type Model struct {
 	fingerprint [32]byte // of config and weights: what a snapshot is bound to
 
 	encoderTable table      // [vocab × d_e]
+	tokenEncoder *stack     // over the tokens; nil: none
 	encoders     []*encoder // level 1 first
 	decoders     []*decoder // level 1 first; a flat model has one, and no encoder
-	decoderTable table      // [vocab × W_1]
+	decoderTable table      // [vocab × W_1]; empty where the content is states
 	startLatent  []float32  // [D_L]
 	head         *matrix    // [vocab × W_1]
 	empty        *sequence  // the state before the first token
@@ -153,16 +153,13 @@ func (o *loadOptions) check() error {
 func (m *Model) begin() {
 	ws := m.acquire()
 	defer m.release(ws)
+	m.beginSinks(ws)
 	m.empty = m.newSequence()
 	m.follow(ws, []*sequence{m.empty}, false)
 }
 
 // Config returns the model's architecture, a copy.
-func (m *Model) Config() Config {
-	c := m.cfg
-	c.EOSTokenIDs, c.Levels = slices.Clone(c.EOSTokenIDs), slices.Clone(c.Levels)
-	return c
-}
+func (m *Model) Config() Config { return m.cfg.clone() }
 
 // Tokenizer returns the model's tokenizer, nil if its directory has none.
 func (m *Model) Tokenizer() *Tokenizer { return m.tokenizer }

@@ -46,9 +46,7 @@ func Preset(name string) (Config, error) {
 	if !ok {
 		return Config{}, fmt.Errorf("photon: no preset %.80q: want one of %s: %w", name, strings.Join(PresetNames(), ", "), ErrInvalid)
 	}
-	c.EOSTokenIDs = slices.Clone(c.EOSTokenIDs)
-	c.Levels = slices.Clone(c.Levels)
-	return c, nil
+	return c.clone(), nil
 }
 
 // PresetNames lists what Preset knows, sorted.
@@ -240,6 +238,9 @@ func (c Config) initial(tensor string) (mean, deviation float32) {
 func (c Config) stackOf(tensor string) StackConfig {
 	if c.Flat() {
 		return c.Transformer
+	}
+	if strings.HasPrefix(tensor, "token_encoder.") {
+		return *c.TokenEncoder
 	}
 	parts := strings.SplitN(tensor, ".", 4) // levels, number, encoder or decoder
 	level, _ := strconv.Atoi(parts[1])

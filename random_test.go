@@ -133,6 +133,41 @@ func TestWriteRandomRefuses(t *testing.T) {
 	}
 }
 
+// A model of the second format: what writes to the residual stream counts the layers of its own stack.
+func TestWriteRandom2(t *testing.T) {
+	cfg, dir := format2Config(), filepath.Join(t.TempDir(), "model")
+	if err := WriteRandom(dir, cfg, 7, "F32"); err != nil {
+		t.Fatal(err)
+	}
+	values, err := readAll(os.DirFS(dir), cfg.tensors())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, layers := range map[string]float64{
+		"token_encoder.layers.1.self_attn.o_proj.weight": 2, "levels.0.encoder.layers.0.mlp.down_proj.weight": 1,
+		"levels.0.decoder.layers.2.memory_attn.0.o_proj.weight": 3, "levels.0.decoder.memories.0.sink": .5,
+		"levels.0.decoder.memories.0.k_proj.weight": .5,
+	} {
+		squares, n := 0.0, float64(len(values[name]))
+		for _, v := range values[name] {
+			squares += float64(v) * float64(v)
+		}
+		want := 0.02 / math.Sqrt(2*layers)
+		if got := math.Sqrt(squares / n); !(math.Abs(got-want) <= 5*want/math.Sqrt(2*n)) {
+			t.Errorf("%s: deviation %g, want %g", name, got, want)
+		}
+	}
+	m, err := Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	logits, err := m.Logits(background, []int{1, 2, 3, 4, 5})
+	if err != nil || len(logits) != 5*cfg.VocabSize || logits[0] != logits[0] {
+		t.Errorf("%v, %v", len(logits), err)
+	}
+}
+
 // A write that fails leaves nothing behind, and not half of the name.
 func TestWriteFileFails(t *testing.T) {
 	dir := t.TempDir()

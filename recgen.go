@@ -37,6 +37,10 @@ func (m *Model) checkMode(mode GenMode) error {
 	if len(m.encoders) < 2 {
 		return fmt.Errorf("photon: RecGen needs two levels or more, the model has %d: use HierGen: %w", len(m.encoders), ErrUnsupported)
 	}
+	if what := m.cfg.beyondFormat1(); what != "" {
+		return fmt.Errorf("photon: RecGen needs the arithmetic of format_version 1, the model has %s: use HierGen: %w",
+			what, ErrUnsupported)
+	}
 	for l, d := range m.decoders {
 		if !d.local {
 			return fmt.Errorf("photon: RecGen needs chunk-local decoders, the one of level %d is a stream: use HierGen: %w", l+1, ErrUnsupported)
@@ -100,7 +104,7 @@ func (g *recGen) metaContext(s *Session, ws *workspace, o *options) error {
 	}
 	e := m.encoders[top]
 	e.units(ws, s.seq.top, g.chunk, 1)
-	ws.list = append(ws.list[:0], segment{s.seq.enc[top], 1})
+	ws.list = append(ws.list[:0], segment{cache: s.seq.enc[top], rows: 1})
 	e.stack.forward(ws, s.seq.top, ws.list)
 	return nil
 }
@@ -116,7 +120,7 @@ func (g *recGen) prefix(ws *workspace, m *Model, l int, conds []float32) []float
 	ws.list = ws.list[:0]
 	for _, c := range g.caches[l][:units] {
 		c.reset(0)
-		ws.list = append(ws.list, segment{c, d.prefix})
+		ws.list = append(ws.list, segment{cache: c, rows: d.prefix})
 	}
 	d.stack.forward(ws, rows, ws.list)
 	for u := range units {

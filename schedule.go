@@ -5,7 +5,9 @@ type sequence struct {
 	n      int        // tokens that the encoders have taken
 	synced int        // tokens up to which the decoders have followed; -1 before the first prediction
 	ids    idRun      // tokens that are not yet in a whole chunk, or that decoders still need
-	states []stateRun // [L]: the same of each level's encoder states
+	token  stateRun   // the same of the token encoder's states
+	states []stateRun // [L]: and of each level's
+	tokens *kvCache   // of the token encoder; nil: there is none
 	enc    []*kvCache // [L]
 	dec    []decoderState
 	out    []float32 // X̂^(0) of token n, [W_1]; empty where nothing predicts it: token 0 of a flat model
@@ -14,8 +16,10 @@ type sequence struct {
 }
 
 type decoderState struct {
-	cache *kvCache
-	next  int // the next row to run
+	cache    *kvCache
+	next     int        // the next row to run
+	slices   []float32  // [C·W], where conditions are added: those of the unit that the row before next is of
+	memories []*kvCache // of the stack
 }
 
 // idRun holds the tokens first, first+1, …; stateRun the rows of a level.
@@ -46,7 +50,7 @@ func (s *stateRun) drop(before, width int) {
 func (s *stateRun) row(u, width int) []float32 { return s.rows[(u-s.first)*width:][:width] }
 
 // plan is what one decoder has to do for one text: run the rows start … end-1 and predict the children lo … hi. The units from …
-// are those whose prefix rows are among them.
+// are those whose first row is among them.
 type plan struct {
 	start, end int
 	lo, hi     int
@@ -55,11 +59,17 @@ type plan struct {
 
 func (m *Model) newSequence() *sequence {
 	s := &sequence{synced: -1}
+	if m.tokenEncoder != nil {
+		s.tokens = newKVCache(m.cacheType, m.tokenEncoder.cfg)
+	}
 	for _, e := range m.encoders {
 		s.enc = append(s.enc, newKVCache(m.cacheType, e.stack.cfg))
 	}
-	for _, d := range m.decoders {
+	for l, d := range m.decoders {
 		s.dec = append(s.dec, decoderState{cache: newKVCache(m.cacheType, d.stack.cfg)})
+		for _, y := range d.stack.memories {
+			s.dec[l].memories = append(s.dec[l].memories, y.begun.clone())
+		}
 	}
 	s.states = make([]stateRun, len(m.encoders))
 	s.plan = make([]plan, len(m.decoders))
@@ -73,13 +83,23 @@ func (s *sequence) clone() *sequence {
 	for i := range c.states {
 		c.states[i].rows = append([]float32(nil), s.states[i].rows...)
 	}
+	c.token.rows = append([]float32(nil), s.token.rows...)
+	if s.tokens != nil {
+		c.tokens = s.tokens.clone()
+	}
 	c.enc = append([]*kvCache(nil), s.enc...)
 	for i := range c.enc {
 		c.enc[i] = s.enc[i].clone()
 	}
 	c.dec = append([]decoderState(nil), s.dec...)
 	for i := range c.dec {
-		c.dec[i].cache = s.dec[i].cache.clone()
+		d := &c.dec[i]
+		d.cache = d.cache.clone()
+		d.slices = append([]float32(nil), d.slices...)
+		d.memories = append([]*kvCache(nil), d.memories...)
+		for e := range d.memories {
+			d.memories[e] = d.memories[e].clone()
+		}
 	}
 	c.out = append([]float32(nil), s.out...)
 	c.top = append([]float32(nil), s.top...)
@@ -87,20 +107,42 @@ func (s *sequence) clone() *sequence {
 	return &c
 }
 
-// stateBytes is what the caches hold.
-func (s *sequence) stateBytes() (n int64) {
+// caches calls f for every cache of the text.
+func (s *sequence) caches(f func(c *kvCache)) {
+	if s.tokens != nil {
+		f(s.tokens)
+	}
 	for _, c := range s.enc {
-		n += int64(c.rows()) * c.rowBytes()
+		f(c)
 	}
 	for _, d := range s.dec {
-		n += int64(d.cache.rows()) * d.cache.rowBytes()
+		f(d.cache)
+		for _, c := range d.memories {
+			f(c)
+		}
 	}
+}
+
+// stateBytes is what the caches hold.
+func (s *sequence) stateBytes() (n int64) {
+	s.caches(func(c *kvCache) { n += c.bytes() })
 	return n
+}
+
+// traffic is what was read from the caches and written to them, ever.
+func (s *sequence) traffic() (read, written int64) {
+	s.caches(func(c *kvCache) { read, written = read+c.read, written+c.written })
+	return read, written
 }
 
 // schedule is the scratch of encode and follow.
 type schedule struct {
 	list     []segment
+	kept     []segment    // of a memory
+	unpacked []float32    // [rows × D], units as their children
+	child    []float32    // [D], the state of one
+	news     []int        // units of a level that each sequence completes
+	seen     []int        // of each of a decoder's rows, the children before what it predicts
 	units    []float32    // an encoder's rows
 	joined   []float32    // a chunker's input
 	conds    []float32    // [units × D_l], the top decoder's conditions
@@ -115,11 +157,15 @@ func (m *Model) encode(ws *workspace, seqs []*sequence, tokens [][]int) {
 		s.ids.ids = append(s.ids.ids, tokens[i]...)
 		s.n += len(tokens[i])
 	}
+	m.encodeTokens(ws, seqs, tokens)
 	span := 1 // tokens in a unit of the level below
 	for l, e := range m.encoders {
 		total := 0
+		ws.news = ws.news[:0]
 		for _, s := range seqs {
-			total += s.n/(span*e.chunk) - s.states[l].end(e.width())
+			n := s.n/(span*e.chunk) - s.states[l].end(e.width())
+			ws.news = append(ws.news, n)
+			total += n
 		}
 		if total == 0 {
 			return
@@ -128,30 +174,83 @@ func (m *Model) encode(ws *workspace, seqs []*sequence, tokens [][]int) {
 		ws.units = grow(ws.units, total*e.width())
 		ws.list = ws.list[:0]
 		at := 0
-		for _, s := range seqs {
-			first, end := s.states[l].end(e.width()), s.n/(span*e.chunk)
-			for u := first * e.chunk; u < end*e.chunk; u++ {
+		for i, s := range seqs {
+			first := s.states[l].end(e.width())
+			for u := first * e.chunk; u < (first+ws.news[i])*e.chunk; u++ {
 				row := ws.joined[at:][:e.below]
-				if l == 0 {
-					m.encoderTable.row(row, s.ids.ids[u-s.ids.first])
-				} else {
-					copy(row, s.states[l-1].row(u, e.below))
-				}
+				m.state(row, s, l, u)
 				at += e.below
 			}
-			if end > first {
-				ws.list = append(ws.list, segment{s.enc[l], end - first})
+			if ws.news[i] > 0 {
+				ws.list = append(ws.list, segment{cache: s.enc[l], rows: ws.news[i]})
 			}
 		}
 		e.units(ws, ws.units, ws.joined, total)
 		e.stack.forward(ws, ws.units, ws.list)
 		at = 0
-		for _, s := range seqs {
-			n := (s.n/(span*e.chunk) - s.states[l].end(e.width())) * e.width()
+		for i, s := range seqs {
+			n := ws.news[i] * e.width()
 			s.states[l].rows = append(s.states[l].rows, ws.units[at:][:n]...)
 			at += n
 		}
+		m.remember(ws, l+1, seqs, ws.units, ws.news)
 		span *= e.chunk
+	}
+}
+
+// encodeTokens runs the token encoder, and has memories keep the tokens' states.
+func (m *Model) encodeTokens(ws *workspace, seqs []*sequence, tokens [][]int) {
+	if m.tokenEncoder == nil && !m.remembersTokens() {
+		return
+	}
+	total, width := 0, m.encoderTable.width
+	ws.news, ws.list = ws.news[:0], ws.list[:0]
+	for i, s := range seqs {
+		n := len(tokens[i])
+		ws.news = append(ws.news, n)
+		total += n
+		if n > 0 {
+			ws.list = append(ws.list, segment{cache: s.tokens, rows: n})
+		}
+	}
+	ws.units = grow(ws.units, total*width)
+	at := 0
+	for _, ids := range tokens[:len(seqs)] {
+		for _, id := range ids {
+			m.encoderTable.row(ws.units[at:], id)
+			at += width
+		}
+	}
+	if m.tokenEncoder != nil {
+		m.tokenEncoder.forward(ws, ws.units, ws.list)
+		at = 0
+		for i, s := range seqs {
+			n := ws.news[i] * width
+			s.token.rows = append(s.token.rows, ws.units[at:][:n]...)
+			at += n
+		}
+	}
+	m.remember(ws, 0, seqs, ws.units, ws.news)
+}
+
+// state is X^(l) of unit u. Level 0 are the tokens: the token encoder's state, or the embedding.
+func (m *Model) state(dst []float32, s *sequence, l, u int) {
+	switch {
+	case l > 0:
+		copy(dst, s.states[l-1].row(u, len(dst)))
+	case m.tokenEncoder != nil:
+		copy(dst, s.token.row(u, len(dst)))
+	default:
+		m.encoderTable.row(dst, s.ids.ids[u-s.ids.first])
+	}
+}
+
+// content is what the decoder above level l reads of unit u.
+func (m *Model) content(dst []float32, s *sequence, l, u int) {
+	if l > 0 || m.cfg.Content == contentStates {
+		m.state(dst, s, l, u)
+	} else {
+		m.decoderTable.row(dst, s.ids.ids[u-s.ids.first])
 	}
 }
 
@@ -167,13 +266,13 @@ func (m *Model) makePlan(s *sequence, all bool) {
 	}
 	for l, d := range m.decoders {
 		p := &s.plan[l]
-		if d.prefix == 0 {
+		if d.lead() == 0 {
 			lo = max(lo, 1) // nothing predicts the first token of a flat model
 		}
 		*p = plan{lo: lo, hi: hi, end: d.row(hi) + 1}
 		p.start = max(d.firstRow(lo), s.dec[l].next)
 		p.unit = p.start / d.unit()
-		if p.start%d.unit() >= d.prefix {
+		if p.start%d.unit() >= d.lead() {
 			p.unit++
 		}
 		lo, hi = p.unit, hi/d.chunk
@@ -188,12 +287,26 @@ func (m *Model) trim(s *sequence) {
 		if l < len(m.encoders) {
 			keep = s.n / (span * d.chunk) * d.chunk
 		}
-		if p := &s.plan[l]; p.start < p.end {
-			content := p.start/d.unit()*d.chunk + max(0, p.start%d.unit()-d.prefix)
+		p := &s.plan[l]
+		if p.start < p.end {
+			content := max(0, d.child(p.start))
+			if !d.added {
+				content = max(content, p.start/d.unit()*d.chunk)
+			}
 			keep = min(keep, content)
+		}
+		for e, y := range d.stack.memories {
+			rows := s.dec[l].memories[e].next
+			if p.start < p.end {
+				rows = y.rows(d.before(p.start))
+			}
+			s.dec[l].memories[e].drop(y.firstKept(rows))
 		}
 		if l == 0 {
 			s.ids.drop(keep)
+			if m.tokenEncoder != nil {
+				s.token.drop(keep, m.encoderTable.width)
+			}
 		} else {
 			s.states[l-1].drop(keep, m.encoders[l-1].width())
 		}
@@ -264,34 +377,49 @@ func (m *Model) topConditions(ws *workspace, seqs []*sequence) []float32 {
 func (m *Model) decode(ws *workspace, seqs []*sequence, l int, conds []float32) []float32 {
 	d := m.decoders[l]
 	width := d.width()
-	prefixes := d.convert(ws, conds)
+	slices, slice := d.convert(ws, conds), d.slices()*width
 	rows, children := 0, 0
 	for _, s := range seqs {
 		rows += s.plan[l].rows(d)
 		children += s.plan[l].predicted()
 	}
 	ws.input = grow(ws.input, rows*width)
-	ws.list = ws.list[:0]
+	ws.list, ws.seen = ws.list[:0], ws.seen[:0]
 	to := ws.input
 	for _, s := range seqs {
-		p := &s.plan[l]
+		p, state := &s.plan[l], &s.dec[l]
 		for row := p.start; row < p.end; row++ {
 			if d.unused(row) {
 				continue
 			}
-			unit, place := row/d.unit(), row%d.unit()
-			switch child := unit*d.chunk + place - d.prefix; {
+			unit, place, child := row/d.unit(), row%d.unit(), d.child(row)
+			switch {
 			case place < d.prefix:
-				copy(to, prefixes[((unit-p.unit)*d.prefix+place)*width:][:width])
-			case l == 0:
-				m.decoderTable.row(to[:width], s.ids.ids[child-s.ids.first])
+				copy(to, slices[(unit-p.unit)*slice+place*width:][:width])
+			case child < 0:
+				clear(to[:width])
 			default:
-				copy(to, s.states[l-1].row(child, width))
+				m.content(to[:width], s, l, child)
+			}
+			if d.added {
+				of := state.slices
+				if unit >= p.unit {
+					of = slices[(unit-p.unit)*slice:]
+				}
+				add(to[:width], of[place*width:][:width])
+			}
+			if len(d.stack.memories) > 0 {
+				ws.seen = append(ws.seen, d.before(row))
 			}
 			to = to[width:]
 		}
-		prefixes = prefixes[p.units(d)*d.prefix*width:]
-		ws.list = s.dec[l].segments(ws.list, d, p)
+		if n := p.units(d) * slice; n > 0 {
+			if d.added {
+				state.slices = append(state.slices[:0], slices[n-slice:n]...)
+			}
+			slices = slices[n:]
+		}
+		ws.list = state.segments(ws.list, d, p)
 	}
 	d.stack.forward(ws, ws.input, ws.list)
 
@@ -310,21 +438,9 @@ func (m *Model) decode(ws *workspace, seqs []*sequence, l int, conds []float32) 
 	return out
 }
 
-// convert turns conditions [units × D_l] into prefix rows [units × R·W].
-func (d *decoder) convert(ws *workspace, conds []float32) []float32 {
-	if len(conds) == 0 {
-		return nil
-	}
-	units := len(conds) / d.converter.in
-	ws.prefixes = grow(ws.prefixes, units*d.converter.out)
-	d.converter.mul(&ws.crew, &ws.mulTask, ws.prefixes, conds, units)
-	addBias(ws.prefixes, d.bias, units)
-	return ws.prefixes
-}
-
 // units is the number of units that begin.
 func (p *plan) units(d *decoder) int {
-	if d.prefix == 0 {
+	if d.converter == nil {
 		return 0
 	}
 	return max(0, p.hi/d.chunk-p.unit+1)
@@ -336,7 +452,7 @@ func (p *plan) rows(d *decoder) int { return max(0, p.index(d, p.end)) }
 // index is where a row stands among those that are run.
 func (p *plan) index(d *decoder, row int) int {
 	n := row - p.start
-	if d.local {
+	if d.skips() {
 		n -= row/d.unit() - p.start/d.unit()
 	}
 	return n
@@ -349,26 +465,37 @@ func (s *decoderState) segments(list []segment, d *decoder, p *plan) []segment {
 			if p.start > s.cache.next {
 				s.cache.reset(p.start)
 			}
-			list = append(list, segment{s.cache, p.end - p.start})
+			need := d.row(p.lo) - p.start
+			list = append(list, segment{cache: s.cache, rows: p.end - p.start, memories: s.memories, need: need})
 		}
 		return list
 	}
 	for from := p.start; from < p.end; {
 		begin := from - from%d.unit()
 		to := min(p.end, begin+d.unit())
-		rows := min(to, begin+d.unit()-1) - from
+		rows := to - from
+		if d.unused(to - 1) {
+			rows--
+		}
+		// The first row that predicts something is the first child's, or that of the first child to be predicted.
+		need := d.row(max(p.lo, begin/d.unit()*d.chunk)) - from
+		seg := segment{cache: s.cache, rows: rows, memories: s.memories, need: need}
 		switch {
 		case rows == 0:
 		case from > begin:
-			list = append(list, segment{s.cache, rows})
+			list = append(list, seg)
 			if to < p.end { // the cache is in use by this unit: a later one needs another
 				s.cache = s.cache.empty()
 			}
 		case to < p.end:
-			list = append(list, segment{nil, rows})
+			seg.cache = nil
+			if rows > stepRows { // they have to be cut
+				seg.cache = newKVCache(s.cache.typ, d.stack.cfg)
+			}
+			list = append(list, seg)
 		default:
 			s.cache.reset(0)
-			list = append(list, segment{s.cache, rows})
+			list = append(list, seg)
 		}
 		from = to
 	}

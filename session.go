@@ -10,7 +10,7 @@ import (
 // Session is the state of one text. It is not safe for concurrent use; many sessions of one Model are.
 //
 // What it holds is bounded by Config.StateBytes: with windows on the lower levels only the caches of the top level grow with the text,
-// by one row in MetaContext tokens.
+// by one row in MetaContext tokens, and memories without a window, by one in each unit that they keep.
 type Session struct {
 	m       *Model
 	options options
@@ -117,7 +117,7 @@ func (s *Session) append(ctx context.Context, ws *workspace, ids []int) error {
 		n := min(len(ids), s.m.pieceTokens())
 		s.take(ws, ids[:n])
 		ids = ids[n:]
-		if s.m.decoders[0].seesAll() && len(ids) > 0 {
+		if s.m.seesAll() && len(ids) > 0 {
 			s.m.follow(ws, ws.only(s.seq), false)
 		}
 		err = ctx.Err()
@@ -173,14 +173,4 @@ func (s *Session) ready() error {
 func (ws *workspace) only(s *sequence) []*sequence {
 	ws.oneSequence[0] = s
 	return ws.oneSequence[:]
-}
-
-func (s *sequence) traffic() (read, written int64) {
-	for _, c := range s.enc {
-		read, written = read+c.read, written+c.written
-	}
-	for _, d := range s.dec {
-		read, written = read+d.cache.read, written+d.cache.written
-	}
-	return read, written
 }

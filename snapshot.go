@@ -166,6 +166,14 @@ func (c *coder) some(name string, v *[]float32, most int) {
 	}
 }
 
+// exactly codes n values.
+func (c *coder) exactly(name string, v *[]float32, n int) {
+	c.some(name, v, n)
+	if c.err == nil && len(*v) != n {
+		c.fail("%s: %d values, want %d", name, len(*v), n)
+	}
+}
+
 // ids codes at most most token ids.
 func (c *coder) ids(name string, v *[]int, most, vocab int) {
 	n := len(*v)
@@ -222,12 +230,21 @@ func (c *coder) session(s *Session) {
 	if c.err == nil && !s.rec.started {
 		c.waiting(m, q)
 	}
+	if q.tokens != nil {
+		c.cache("token encoder", q.tokens, most)
+	}
 	for l, cache := range q.enc {
 		c.cache(fmt.Sprintf("encoder %d", l+1), cache, most)
 	}
 	for l := range q.dec {
 		c.count("decoder row", &q.dec[l].next, most)
 		c.cache(fmt.Sprintf("decoder %d", l+1), q.dec[l].cache, most)
+		for e, cache := range q.dec[l].memories {
+			c.cache(fmt.Sprintf("memory %d of decoder %d", e, l+1), cache, most)
+		}
+		if d := m.decoders[l]; d.added {
+			c.exactly("condition", &q.dec[l].slices, d.slices()*d.width())
+		}
 	}
 	if c.reading && c.err == nil {
 		c.checkPlaces(m, s)
@@ -242,11 +259,14 @@ func (c *coder) waiting(m *Model, q *sequence) {
 		n := q.n/span - whole
 		if l == 0 {
 			if c.reading {
-				q.ids = idRun{first: whole}
+				q.ids, q.token = idRun{first: whole}, stateRun{first: whole}
 			}
 			c.ids("waiting tokens", &q.ids.ids, e.chunk-1, m.cfg.VocabSize)
 			if len(q.ids.ids) != n {
 				c.fail("%d tokens wait, want %d", len(q.ids.ids), n)
+			}
+			if m.tokenEncoder != nil {
+				c.exactly("waiting token states", &q.token.rows, n*e.below)
 			}
 		} else {
 			width := m.encoders[l-1].width()
@@ -292,34 +312,40 @@ func (c *coder) cache(name string, k *kvCache, most int) {
 	read, written := int(k.read), int(k.written)
 	c.count(name+" bytes read", &read, math.MaxInt)
 	c.count(name+" bytes written", &written, math.MaxInt)
-	first, next := k.first, k.next
+	first, next := k.oldest(), k.next
 	c.count(name+" next row", &next, most)
 	c.count(name+" first row", &first, next)
-	rows := next - first
-	if k.window > 0 && rows > k.window {
-		c.fail("%s holds %d rows, its window is %d", name, rows, k.window)
-	}
 	if c.err != nil {
 		return
 	}
 	if c.reading {
-		if need := k.rowBytes(); int64(rows) > int64(len(c.data))/need {
+		if int64(next-first) > int64(len(c.data))/k.layerBytes() {
 			c.fail("%s: the body ends early", name)
 			return
 		}
 		k.reset(first)
-		k.reserve(rows)
+		k.next = next
+		if need := k.bytes(); need > int64(len(c.data)) {
+			c.fail("%s: the body ends early", name)
+			return
+		}
+		k.next = first
+		k.reserve(next - first)
 		k.next, k.read, k.written = next, int64(read), int64(written)
+		if k.oldest() != first {
+			c.fail("%s begins at row %d, the windows at %d", name, first, k.oldest())
+			return
+		}
 	}
-	if rows == 0 {
-		return
-	}
-	a, b := k.spans(k.first, k.next)
 	for i := range k.layers {
-		for _, r := range [...]*kvRows{&k.layers[i].k, &k.layers[i].v} {
-			for h := range k.heads {
-				c.rows(k, r, h*k.capacity+a.at, a.n)
-				c.rows(k, r, h*k.capacity+b.at, b.n)
+		if first := k.first(i); first < next {
+			y := &k.layers[i]
+			a, b := y.spans(first, next)
+			for j := range 2 {
+				for h := range k.heads {
+					c.rows(k, y.half(j), h*y.capacity+a.at, a.n)
+					c.rows(k, y.half(j), h*y.capacity+b.at, b.n)
+				}
 			}
 		}
 	}
@@ -371,6 +397,9 @@ func eachCoded[T any](c *coder, panel int, rows []T, at, n, dim int, code func([
 // checkPlaces holds every cache against the number of tokens.
 func (c *coder) checkPlaces(m *Model, s *Session) {
 	q, span := s.seq, 1
+	if e := m.tokenEncoder; e != nil && (q.tokens.next != q.n || e.cfg.unbounded() && q.tokens.begin != 0) {
+		c.fail("the cache of the token encoder ends at row %d, want %d", q.tokens.next, q.n)
+	}
 	for l, d := range m.decoders {
 		cache, want := q.dec[l].cache, d.row(q.n/span)+1
 		if s.rec.started {
@@ -381,8 +410,14 @@ func (c *coder) checkPlaces(m *Model, s *Session) {
 		if d.local && want > 0 {
 			want = (want-1)%d.unit() + 1
 		}
-		if cache.next != want || d.local && cache.first != 0 {
+		if cache.next != want || (d.local || d.seesAll()) && cache.begin != 0 {
 			c.fail("the cache of decoder %d ends at row %d, want %d", l+1, cache.next, want)
+		}
+		for e, y := range d.stack.memories {
+			cache, want := q.dec[l].memories[e], y.rows(q.n/span)
+			if cache.next != want || cache.begin != y.firstKept(want) {
+				c.fail("memory %d of decoder %d ends at row %d, want %d", e, l+1, cache.next, want)
+			}
 		}
 		span *= d.chunk
 		if l >= len(m.encoders) {
@@ -395,7 +430,7 @@ func (c *coder) checkPlaces(m *Model, s *Session) {
 				want = (q.n + len(s.rec.ready)) / span
 			}
 		}
-		if cache.next != want || m.encoders[l].stack.cfg.SlidingWindow == 0 && cache.first != 0 {
+		if cache.next != want || m.encoders[l].stack.cfg.unbounded() && cache.begin != 0 {
 			c.fail("the cache of encoder %d ends at row %d, want %d", l+1, cache.next, want)
 		}
 	}

@@ -87,6 +87,7 @@ SHAPES = {
     "new-no-skip": lambda: new(theta=0.0, skip=False, tokens=2, token_window=16),
     "new-window16": lambda: new(kv=2, window=16),
     "new-window256": lambda: new(theta=0.0, window=256, token_window=256),
+    "new-kv2-window256": lambda: new(kv=2, window=256, token_window=256),
     "new-local": lambda: new(theta=0.0, window=0),
     "new-level1": lambda: new(memories=[memory(1, [1, 3], kv=6)]),
     "new-mixed": lambda: new(memories=[memory(1, [1], kv=3), memory(0, [3])]),

@@ -201,6 +201,10 @@ func TestShow(t *testing.T) {
 		out, _ = call(t, 0, "", "show", "-model", dir)
 		want(t, out, "parameters", "state after")
 	}
+	out, _ = call(t, 0, "", "show", "-model", "../../testdata/golden/memory-window-rope-stream-bf16")
+	want(t, out, "memory of level 1", "in 0,2", "added", "2×all")
+	out, _ = call(t, 0, "", "show", "-model", "../../testdata/golden/memory0-added-stream-f32")
+	want(t, out, "token encoder", "memory of level 0", "4 11", "read as the first encoder does")
 }
 
 func TestInit(t *testing.T) {

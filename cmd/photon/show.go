@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/photon-lm/photon"
@@ -103,6 +104,9 @@ func (d *description) print(w io.Writer) error {
 	if cfg.TieWordEmbeddings {
 		fmt.Fprint(w, ", head tied to the embedding")
 	}
+	if cfg.Content == "states" {
+		fmt.Fprint(w, ", read as the first encoder does")
+	}
 	fmt.Fprintf(w, "\nembedding     %s wide\n", count(cfg.EmbeddingSize))
 	fmt.Fprintf(w, "parameters    %s", count(d.Parameters))
 	if d.StartLatent > 0 {
@@ -117,19 +121,36 @@ func (d *description) print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "stack\tchunk\tprefix\tlayers\twidth\theads\tkv heads\thead\tffn\twindow\trope\t")
 	row := func(name, chunk, prefix string, s photon.StackConfig) {
-		window := "-"
-		if s.SlidingWindow > 0 {
-			window = count(s.SlidingWindow)
-		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%g\t\n",
-			name, chunk, prefix, s.Layers, s.HiddenSize, s.Heads, s.KVHeads, s.HeadDim, s.IntermediateSize, window, s.RopeTheta)
+			name, chunk, prefix,
+			s.Layers, s.HiddenSize, s.Heads, s.KVHeads, s.HeadDim, s.IntermediateSize, sees(s), s.RopeTheta)
 	}
 	if d.Flat {
 		row("transformer", "", "", cfg.Transformer)
 	}
+	if cfg.TokenEncoder != nil {
+		row("token encoder", "", "", *cfg.TokenEncoder)
+	}
 	for i, l := range cfg.Levels {
 		row(fmt.Sprintf("encoder %d", i+1), fmt.Sprintf("%d %s", l.ChunkSize, l.Chunker), "", l.Encoder)
-		row(fmt.Sprintf("decoder %d", i+1), "", fmt.Sprint(l.PrefixLength), l.Decoder)
+		prefix := "added"
+		if l.PrefixLength > 0 {
+			prefix = fmt.Sprint(l.PrefixLength)
+		}
+		row(fmt.Sprintf("decoder %d", i+1), "", prefix, l.Decoder)
+		for _, e := range l.Decoder.Memories { // layers by number; the width is that of the states
+			name, rows := fmt.Sprintf("memory of level %d", e.Level), e.Level
+			if e.Unpack {
+				name, rows = name+", unpacked", rows-1
+			}
+			width := cfg.EmbeddingSize
+			if rows > 0 {
+				width = cfg.Levels[rows-1].Encoder.HiddenSize
+			}
+			layers := strings.ReplaceAll(strings.Trim(fmt.Sprint(e.Layers), "[]"), " ", ",")
+			fmt.Fprintf(t, "%s\t\t\tin %s\t%d\t%d\t%d\t%d\t\t%s\t%g\t\n",
+				name, layers, width, e.Heads, e.KVHeads, e.HeadDim, window(e.SlidingWindow), e.RopeTheta)
+		}
 	}
 	t.Flush()
 
@@ -140,4 +161,33 @@ func (d *description) print(w io.Writer) error {
 		fmt.Fprintf(t, "%s tokens\t%s\t%s\t%s\t\n", count(s.Tokens), size(s.F32), size(s.F16), size(s.Int8))
 	}
 	return t.Flush()
+}
+
+// sees says how many rows a row sees, layers with the same number together.
+func sees(s photon.StackConfig) string {
+	if s.Windows == nil {
+		return window(s.SlidingWindow)
+	}
+	var runs []string
+	for from, n := 0, 1; n <= len(s.Windows); n++ {
+		if n < len(s.Windows) && s.Windows[n] == s.Windows[from] {
+			continue
+		}
+		run := "all"
+		if s.Windows[from] > 0 {
+			run = window(s.Windows[from])
+		}
+		if n-from > 1 {
+			run = fmt.Sprintf("%d×%s", n-from, run)
+		}
+		runs, from = append(runs, run), n
+	}
+	return strings.Join(runs, " ")
+}
+
+func window(n int) string {
+	if n == 0 {
+		return "-"
+	}
+	return count(n)
 }
