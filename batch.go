@@ -4,205 +4,262 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 )
 
-// Request is one text of GenerateBatch: the prompt (or IDs, where it is empty) is appended to Session, or to a new session where that is nil.
-// Its Options override those of the batch.
+// Request is one text of a batch: Prompt or IDs are appended to Session, or to a new session where that is nil; giving
+// both is ErrInvalid. Options override those of the batch. Stats, where it is not nil, is what the request has cost
+// once its stream has ended.
 type Request struct {
-	Prompt  string
-	IDs     []int
+	// Prompt is encoded with the tokenizer's template where it begins a text; in the middle of one, as
+	// Tokenizer.EncodeText does.
+	Prompt string
+	IDs    []int
+	// Session cannot be used while the request goes on, but in its own loop, as in that over Session.Generate.
 	Session *Session
 	Options []Option
+	Stats   *Stats
 }
 
-// BatchToken is a token of the request with that index.
+// BatchToken is a token of the request with that index; -1 beside an error that ends all.
 type BatchToken struct {
 	Request int
 	Token
 }
 
-// GenerateBatch runs many requests together: texts at any point share each pass over the weights. Every request gets the tokens
-// that it would get alone. An error with Request ≥ 0 ends that request only; with Request -1, such as the context's, all. Breaking out of the loop stops the
-// work; sessions of the caller then hold the tokens that were yielded.
+// GenerateBatch runs many requests together, on the caller's goroutine: texts at any point share each pass over the
+// weights, and long prompts come in slices between their steps. Every request gets the tokens, texts and probabilities
+// that it would get alone, and its last value says why it ended. An error with Request ≥ 0 ends that request only; with
+// Request -1, such as the context's, all. Breaking out of the loop stops the work; a session of the caller holds the
+// tokens that were yielded, at any time.
 func (m *Model) GenerateBatch(ctx context.Context, reqs []Request, opts ...Option) iter.Seq2[BatchToken, error] {
 	return func(yield func(BatchToken, error) bool) {
 		if err := m.check(); err != nil {
-			yield(BatchToken{Request: -1}, err)
+			yield(BatchToken{-1, noToken("")}, err)
 			return
 		}
-		b := batch{m: m, yield: yield}
-		for i, r := range reqs {
-			if err := b.add(i, r, opts); err != nil && !yield(BatchToken{Request: i}, err) {
-				return
+		b := batch{m: m}
+		defer func() {
+			for _, l := range b.lanes {
+				l.end()
 			}
+		}()
+		for i, r := range reqs {
+			l, err := m.lane(r, opts)
+			if err != nil {
+				if !yield(BatchToken{i, noToken("")}, fmt.Errorf("%w (request %d)", err, i)) {
+					return
+				}
+				continue
+			}
+			l.index = i
+			b.lanes = append(b.lanes, l)
 		}
 		b.ws = m.acquire()
 		defer m.release(b.ws)
-		for len(b.lanes) > 0 && !b.left {
-			if err := ctx.Err(); err != nil {
-				yield(BatchToken{Request: -1}, err)
-				break
+		for len(b.lanes) > 0 {
+			if err := ended(ctx); err != nil {
+				for _, l := range b.lanes {
+					if rest := l.finish(); rest != "" && !yield(BatchToken{l.index, noToken(rest)}, err) {
+						return
+					}
+				}
+				yield(BatchToken{-1, noToken("")}, err)
+				return
 			}
-			b.draw()
-			b.step()
+			b.ws.crew.giveWay()
+			b.pass(b.lanes)
+			for _, l := range b.lanes {
+				if l.done = l.done || l.over(); l.done || !l.ready() {
+					continue
+				}
+				t, err := l.next(b.ws)
+				l.done = err != nil || t.Stop != Going
+				if !yield(BatchToken{l.index, t}, err) {
+					return
+				}
+			}
+			b.lanes = slices.DeleteFunc(b.lanes, func(l *lane) bool {
+				if l.done {
+					l.end()
+				}
+				return l.done
+			})
 		}
 	}
 }
 
-// batch is a running GenerateBatch.
-type batch struct {
-	m      *Model
-	ws     *workspace
-	lanes  []*lane // those that go on
-	yield  func(BatchToken, error) bool
-	left   bool // the caller has left the loop
-	seqs   []*sequence
-	tokens [][]int
-}
-
-// lane is one request.
+// lane is a request that runs.
 type lane struct {
+	*stream
 	index int
-	s     *Session
-	keep  bool // the session is the caller's
-	o     options
-	out   *outlet
-	todo  []int // the rest of the prompt, or the token drawn last
-	n     int   // tokens drawn
-	ended bool
-	began time.Time
+	todo  []int // of the prompt, what the text does not have yet
+	stats *Stats
+	done  bool
+	served
 }
 
-func (b *batch) add(i int, r Request, opts []Option) error {
-	y := &lane{index: i, s: r.Session, keep: r.Session != nil, todo: r.IDs, began: time.Now()}
-	if y.s == nil {
-		y.s = b.m.NewSession()
-	} else if y.s.m != b.m {
-		return fmt.Errorf("photon: request %d: its session belongs to another model: %w", i, ErrMismatch)
+// lane checks a request and takes hold of its session.
+func (m *Model) lane(r Request, opts []Option) (*lane, error) {
+	if r.Prompt != "" && len(r.IDs) > 0 {
+		return nil, fmt.Errorf("photon: a request with Prompt and IDs: give one of them: %w", ErrInvalid)
 	}
-	err := y.s.ready()
-	if err == nil {
-		y.o, err = resolve(y.s.options, append(append([]Option(nil), opts...), r.Options...))
+	s := r.Session
+	if s == nil {
+		s = m.NewSession()
+	} else if s.m != m {
+		return nil, fmt.Errorf("photon: the request's session belongs to another model: make it with this one: %w",
+			ErrMismatch)
 	}
-	if err == nil {
-		err = b.m.checkMode(y.o.mode)
+	if err := s.still("a request"); err != nil {
+		return nil, err
 	}
-	if err == nil && len(y.todo) == 0 && (r.Prompt != "" || r.Session == nil) {
-		y.todo, err = b.m.encodePrompt(r.Prompt)
-	}
-	if err == nil {
-		err = b.m.checkIDs(y.todo)
-	}
-	if err == nil && len(y.todo) > 0 && y.s.rec.started {
-		err = fmt.Errorf("photon: request %d: RecGen has dropped the lower encoders, so no text can be appended: begin a new session: %w", i, ErrUnsupported)
-	}
-	for _, other := range b.lanes {
-		if err == nil && other.s == y.s {
-			err = fmt.Errorf("photon: requests %d and %d share a session: fork it: %w", other.index, i, ErrInvalid)
+	l := &lane{todo: r.IDs, stats: r.Stats}
+	var err error
+	if len(r.IDs) == 0 && (r.Prompt != "" || r.Session == nil) {
+		if l.todo, err = s.encodePrompt(r.Prompt); err != nil {
+			return nil, err
 		}
 	}
+	if len(l.todo) > 0 {
+		if err := s.appendable(l.todo); err != nil {
+			return nil, err
+		}
+	}
+	if l.stream, err = s.stream(slices.Concat(opts, r.Options), r.Session == nil); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *lane) end() {
+	l.stream.end()
+	if l.stats != nil {
+		*l.stats = l.s.Stats()
+	}
+}
+
+// reads says whether the model is still busy with the prompt.
+func (l *lane) reads() bool {
+	return len(l.todo) > 0 || !l.s.current && !l.s.rec.started && l.s.m.behind(l.s.seq) > shortStep
+}
+
+// ready says whether a token can be drawn.
+func (l *lane) ready() bool { return len(l.todo) == 0 && (l.s.current || l.s.rec.started) }
+
+// over says whether the text has ended before its first token.
+func (l *lane) over() bool { return len(l.todo) == 0 && l.o.maxTokens == 0 }
+
+// next draws a token; an error comes with the rest of the text.
+func (l *lane) next(ws *workspace) (Token, error) {
+	begin := time.Now()
+	if l.outlet == nil {
+		l.begin()
+	}
+	t, err := l.draw(ws)
 	if err != nil {
-		return err
+		t = noToken(l.finish())
 	}
-	y.s.stats.PromptTokens += len(y.todo)
-	y.out = newOutlet(b.m.tokenizer, y.o.stop)
-	b.lanes = append(b.lanes, y)
-	return nil
+	l.s.stats.Time += time.Since(begin)
+	return t, err
 }
 
-// draw takes a token from every lane whose prompt is done, and drops the lanes that end.
-func (b *batch) draw() {
-	for _, y := range b.lanes {
-		if b.left || len(y.todo) > 0 {
-			continue
-		}
-		emit := func(t Token, err error) bool {
-			b.left = b.left || !b.yield(BatchToken{y.index, t}, err)
-			return !b.left
-		}
-		if y.n == y.o.maxTokens {
-			y.ended = true
-			y.out.finish(emit)
-			continue
-		}
-		t, err := y.s.draw(b.ws, &y.o)
-		if err != nil {
-			y.ended = true
-			y.out.finish(emit)
-			emit(Token{}, err)
-			continue
-		}
-		if _, end := b.m.ends(&y.o, t.ID); end {
-			y.ended = true
-			y.out.finish(emit)
-			continue
-		}
-		y.n++
-		y.s.stats.Tokens++
-		_, y.ended = y.out.push(t, emit)
-		if y.s.rec.started {
-			y.s.rec.take++
-		} else if y.keep || !y.ended && !b.left && y.n != y.o.maxTokens {
-			y.todo = append(y.todo[:0:0], t.ID)
-		}
-	}
+// batch runs lanes together.
+type batch struct {
+	m     *Model
+	ws    *workspace
+	lanes []*lane
+	slice int // tokens of prompts in a pass; 0: as many as sliceTime allows
+
+	reading, following pace
+
+	intakes []intake
 }
 
-// step runs the lanes' tokens through the model together: whole steps are shared fairly among prompts.
-func (b *batch) step() {
-	b.seqs, b.tokens = b.seqs[:0], b.tokens[:0]
-	share := max(1, b.m.pieceTokens()/max(1, len(b.lanes)))
-	for _, y := range b.lanes {
-		if n := min(len(y.todo), share); n > 0 && (!b.left || y.n > 0) {
-			b.seqs, b.tokens = append(b.seqs, y.s.seq), append(b.tokens, y.todo[:n])
-			y.s.remember(y.todo[:n])
-			y.todo = y.todo[n:]
+const (
+	sliceTime = 25 * time.Millisecond // what a pass with a slice of a prompt should take
+	leastTune = 8                     // tokens of a slice, whatever they take
+)
+
+// pass runs the model once over what lanes have to read: the token drawn last, or a slice of the prompt, of which all
+// get the same share.
+func (b *batch) pass(lanes []*lane) {
+	prompts := 0
+	for _, l := range lanes {
+		if l.reads() {
+			prompts++
 		}
 	}
-	if len(b.seqs) > 0 {
-		b.m.encode(b.ws, b.seqs, b.tokens)
-	}
-	b.seqs = b.seqs[:0]
-	rest := b.lanes[:0]
-	for _, y := range b.lanes {
-		if y.s.seq.n > y.s.seq.synced {
-			if len(y.todo) == 0 || b.m.seesAll() {
-				b.seqs = append(b.seqs, y.s.seq)
-			} else {
-				b.m.makePlan(y.s.seq, false)
-				b.m.trim(y.s.seq)
-			}
+	share := func(p *pace) int {
+		slice := b.slice
+		if slice == 0 {
+			slice = p.tokens()
 		}
+		return max(1, slice/max(1, prompts))
 	}
-	if len(b.seqs) > 0 {
-		b.m.follow(b.ws, b.seqs, false)
-		b.setLogits()
-	}
-	for _, y := range b.lanes {
-		if y.ended || b.left {
-			y.s.stats.Seconds += time.Since(y.began).Seconds()
+	reads, follows := share(&b.reading), share(&b.following)
+	b.intakes = b.intakes[:0]
+	total, read, followed := 0, 0, 0
+	for _, l := range lanes {
+		n := min(len(l.todo), reads)
+		if n > 0 {
+			l.s.add(l.todo[:n])
+			l.todo = l.todo[n:]
+			l.s.stats.PromptTokens += n
+			read += n
+		}
+		if l.s.current || l.s.rec.started {
 			continue
 		}
-		rest = append(rest, y)
+		tokens := l.s.ids[l.s.seq.n:]
+		if n == 0 && l.reads() {
+			followed += follows
+		}
+		b.intakes = append(b.intakes, intake{l.s, tokens, len(l.todo) == 0, max(follows, shortStep)})
+		total += max(1, len(tokens))
 	}
-	b.lanes = rest
-}
-
-// setLogits reads the logits of all sequences that decoders have followed.
-func (b *batch) setLogits() {
-	width, vocab := b.m.decoders[0].width(), b.m.cfg.VocabSize
-	b.ws.units = grow(b.ws.units, len(b.seqs)*width)
-	for i, s := range b.seqs {
-		copy(b.ws.units[i*width:], s.out)
+	if len(b.intakes) == 0 {
+		return
 	}
-	b.ws.logits = grow(b.ws.logits, len(b.seqs)*vocab)
-	b.m.head.mul(&b.ws.crew, &b.ws.mulTask, b.ws.logits, b.ws.units, len(b.seqs))
-	for i, s := range b.seqs {
-		for _, y := range b.lanes {
-			if y.s.seq == s {
-				y.s.logits = append(y.s.logits[:0], b.ws.logits[i*vocab:][:vocab]...)
-			}
+	begin := time.Now()
+	b.m.advance(b.ws, b.intakes)
+	took := time.Since(begin)
+	for _, f := range b.intakes {
+		part := took * time.Duration(max(1, len(f.tokens))) / time.Duration(total)
+		if f.s.since == len(f.s.ids) && len(f.tokens) > 0 {
+			f.s.stats.PromptTime += part
+		} else {
+			f.s.stats.Time += part
 		}
 	}
+	clear(b.intakes)
+	b.reading.tune(took, read, b.m.pieceTokens())
+	b.following.tune(took, followed, b.m.pieceTokens())
+}
+
+// pace is how many tokens of prompts a pass takes: read, or followed by the decoders once all are read, which costs
+// another time.
+type pace int
+
+func (p *pace) tokens() int {
+	if *p == 0 {
+		*p = 64
+	}
+	return int(*p)
+}
+
+// tune fits the pace to the time that a pass with n tokens took.
+func (p *pace) tune(took time.Duration, n, most int) {
+	now := p.tokens()
+	switch {
+	case n == 0:
+	case took > 2*sliceTime:
+		now = max(leastTune, now/2)
+	case took > sliceTime:
+		now = max(leastTune, now*3/4)
+	case took < sliceTime*2/3 && n >= now*3/4:
+		now = min(most, now*3/2)
+	}
+	*p = pace(now)
 }

@@ -326,7 +326,7 @@ func BenchmarkPrefill(b *testing.B) {
 	})
 }
 
-// BenchmarkDecode/FORM/TOKENS/TIER continues a text of 512 tokens, past any end that the model may see.
+// BenchmarkDecode/FORM/TOKENS/TIER continues a text of 512 tokens, or up to its end.
 func BenchmarkDecode(b *testing.B) {
 	benchmarkStories(b, 64, func(b *testing.B, m *Model) {
 		prompt := m.NewSession(Temperature(0))
@@ -337,15 +337,44 @@ func BenchmarkDecode(b *testing.B) {
 		defer m.release(ws)
 		for b.Loop() {
 			b.StopTimer()
-			s := prompt.Fork()
+			r, err := prompt.Fork().stream(nil, false)
+			if err != nil {
+				b.Fatal(err)
+			}
+			r.begin()
 			b.StartTimer()
 			for range 64 {
-				token, err := s.draw(ws, &s.options)
-				if err != nil {
+				if _, err := r.next(background, ws); err != nil {
 					b.Fatal(err)
 				}
-				s.accept(ws, token.ID)
 			}
 		}
 	})
+}
+
+// BenchmarkBatch/TEXTS decodes many texts together behind 256 tokens each.
+func BenchmarkBatch(b *testing.B) {
+	m := stories(b, WithWeights(Int8), WithCache(CacheF16), WithThreads(2))
+	for _, texts := range []int{1, 8, 32, 128} {
+		b.Run(fmt.Sprint(texts), func(b *testing.B) {
+			prompt := m.NewSession(Temperature(0), MaxTokens(64), LogitBias(map[int]float32{m.cfg.EOSTokenIDs[0]: negInf}))
+			if err := prompt.Append(background, randomText(m, 256)...); err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				b.StopTimer()
+				requests := make([]Request, texts)
+				for i := range requests {
+					requests[i].Session = prompt.Fork()
+				}
+				b.StartTimer()
+				for _, err := range m.GenerateBatch(background, requests) {
+					if err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			b.ReportMetric(float64(64*texts*b.N)/b.Elapsed().Seconds(), "tok/s")
+		})
+	}
 }

@@ -14,7 +14,7 @@ const (
 	CacheInt8                  // 1 byte an element and one float32 scale a row and head
 )
 
-func (t CacheType) String() string { return [...]string{"f32", "f16", "int8"}[t] }
+func (t CacheType) String() string { return nameOf("CacheType", int(t), "f32", "f16", "int8") }
 
 // headBytes is the size of one head's key (or value) of one row.
 func (t CacheType) headBytes(headDim int) int64 {
@@ -27,8 +27,9 @@ func (t CacheType) headBytes(headDim int) int64 {
 	return 4 * int64(headDim)
 }
 
-// kvRows stores keys or values in the form of a CacheType. Values are an array [heads][rows][headDim]. Keys stand side by side in
-// panels, [heads][rows/panel][headDim][panel], so that a query's scores with them are sums of rows too, without any across a row.
+// kvRows stores keys or values in the form of a CacheType. Values are an array [heads][rows][headDim]. Keys stand side
+// by side in panels, [heads][rows/panel][headDim][panel], so that a query's scores with them are sums of rows too,
+// without any across a row.
 type kvRows struct {
 	panel int // keys: 64, or as many as there are rows at all, 16 or 32; values: 0
 	f32   []float32
@@ -64,7 +65,8 @@ func (l *kvLayer) resize(t CacheType, heads, rows, headDim int) {
 	}
 }
 
-// grow returns s with length n, with room to spare when a larger array had to be made; the contents are then unspecified.
+// grow returns s with length n, with room to spare when a larger array had to be made; the contents are then
+// unspecified.
 func grow[T any](s []T, n int) []T {
 	if cap(s) < n {
 		return make([]T, n, max(n, 2*cap(s)))
@@ -332,4 +334,32 @@ func (c *kvCache) clone() *kvCache {
 		d.move(i, c.next-c.first(i))
 	}
 	return &d
+}
+
+// save returns a copy to go back to after more rows have been added. Where none of the old ones gives way to them,
+// because the cache grows and a layer has no window, it shares their arrays.
+func (c *kvCache) save(grows bool) *kvCache {
+	d := *c
+	d.layers = slices.Clone(c.layers)
+	for i := range d.layers {
+		if !grows || d.layers[i].window > 0 {
+			d.move(i, c.next-c.first(i))
+		}
+	}
+	return &d
+}
+
+// overflowed tells of an infinity or a NaN among keys or values that are held in 16 bits.
+func (s *sequence) overflowed() bool {
+	over := func(c *kvCache) bool {
+		for i := range c.layers {
+			for _, r := range [...][]uint16{c.layers[i].k.f16, c.layers[i].v.f16} {
+				if c.next > c.begin && slices.ContainsFunc(r, func(v uint16) bool { return v&0x7c00 == 0x7c00 }) {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	return slices.ContainsFunc(s.enc, over) || slices.ContainsFunc(s.dec, func(d decoderState) bool { return over(d.cache) })
 }

@@ -1,6 +1,7 @@
 package photon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ type checkpoint struct {
 	files   []weightFile
 	tensors []storedTensor // by file, then by offset
 	byName  map[string]int
+	ctx     context.Context // ends the walks over the tensors; nil: never
 }
 
 type weightFile struct {
@@ -278,7 +280,7 @@ func (e *tensorReader) file(w *weightFile, f func(t tensorData) error) error {
 	if size != w.size {
 		return where(fmt.Errorf("had %d bytes when it was opened, has %d now: load it again: %w", w.size, size, ErrCorrupt))
 	}
-	src := &source{r: file}
+	src := &source{r: file, ctx: e.ctx}
 	src.at, _ = file.(io.ReaderAt)
 
 	for i := w.first; i < w.first+w.count; i++ {
@@ -341,6 +343,7 @@ type source struct {
 	r   io.Reader
 	at  io.ReaderAt
 	pos int64 // of r
+	ctx context.Context
 }
 
 func (s *source) read(buf []byte, t *storedTensor) ([]byte, error) {
@@ -353,6 +356,9 @@ func (s *source) read(buf []byte, t *storedTensor) ([]byte, error) {
 			return buf, truncated(err, fmt.Sprintf("tensor %.200q: ends at byte %d", t.name, s.pos))
 		}
 		r = s.r
+	}
+	if s.ctx != nil {
+		r = contextReader{s.ctx, r}
 	}
 	buf, err := readGrowing(r, buf, t.end-t.begin)
 	if s.at == nil {

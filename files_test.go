@@ -202,7 +202,7 @@ func FuzzLoad(f *testing.F) {
 		}
 		ids := []int{0, m.Config().VocabSize - 1, 0}
 		logits, err := m.Logits(t.Context(), ids)
-		if err != nil || len(logits) != len(ids)*m.Config().VocabSize {
+		if err != nil || len(logits) != (len(ids)+1)*m.Config().VocabSize {
 			t.Fatalf("%d logits, %v", len(logits), err)
 		}
 		if m.Tokenizer() != nil {

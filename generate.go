@@ -10,68 +10,92 @@ import (
 	"unicode/utf8"
 )
 
-// Token is one generated token.
+// Token is a step of a stream: a token that was drawn, the text that it settled, and whether the text ends with it.
 type Token struct {
-	ID      int
-	Text    string      // what it completed: never part of a rune, empty while a rune or a possible stop string is open
-	LogProb float32     // natural log of its probability before any option had its way; NaN unless LogProbs was given
-	Top     []TokenProb // the LogProbs(n) most likely tokens, best first; valid until the next token
+	ID int // -1 beside an error
+	// Text is what the token settled: whole runes, and nothing that may still become a stop string. It is often empty,
+	// and what is settled later comes with a later token.
+	Text string
+	// Stop is Going until the last value. With StopEOS and StopToken the token is no part of the text, and the session
+	// does not hold it.
+	Stop StopReason
+	// LogProb is the natural log of the token's probability before any option had its way; NaN unless LogProbs was
+	// given.
+	LogProb float32
+	Top     []TokenProb // the LogProbs(n) most likely tokens, best first
 }
 
 // StopReason says why a text ended.
 type StopReason int
 
 const (
-	StopMaxTokens StopReason = iota // MaxTokens were generated
+	Going         StopReason = iota // it has not ended, or an error or the caller ended it
+	StopMaxTokens                   // MaxTokens were generated
 	StopEOS                         // the model ended the text
 	StopToken                       // a token of StopTokens came
-	StopString                      // a string of Stop came
-	StopCaller                      // the loop was left, or an error ended it
+	StopString                      // a string of Stop is complete
+	StopFull                        // the text has as many tokens as a session, or a Batcher's MaxStateBytes, can hold
 )
 
 func (r StopReason) String() string {
-	return [...]string{"max tokens", "end of text", "stop token", "stop string", "caller"}[r]
+	return nameOf("StopReason", int(r), "going", "max tokens", "end of text", "stop token", "stop string", "full")
+}
+
+// nameOf is the String of an enumeration.
+func nameOf(kind string, value int, names ...string) string {
+	if value < 0 || value >= len(names) {
+		return fmt.Sprintf("%s(%d)", kind, value)
+	}
+	return names[value]
 }
 
 // Result is a collected generation.
 type Result struct {
 	Text   string
-	IDs    []int
-	Reason StopReason
+	IDs    []int // of the text
+	Stop   StopReason
+	Tokens []Token // where LogProbs was given, every value of the stream: also the token that ended the text
 	Stats  Stats
 }
 
-// Generate continues prompt, one token at a time; breaking out of the loop stops the work. No goroutine outlives the loop. The tokens that end a text, and the text of a
-// stop string, are not part of what comes. An error ends the loop: ErrUnsupported for a model without a tokenizer, the context's own, ErrInvalid for bad options.
+// Generate continues prompt, one token at a time; breaking out of the loop stops the work. Each token comes in the step
+// that drew it, and the last value says why the text ended. An error ends the loop, with the rest of the text:
+// ErrUnsupported for a model without a tokenizer, the context's own, ErrInvalid for bad options. The context's end is
+// obeyed within a few milliseconds. No goroutine outlives the loop.
 func (m *Model) Generate(ctx context.Context, prompt string, opts ...Option) iter.Seq2[Token, error] {
 	return func(yield func(Token, error) bool) {
 		s, err := m.prompted(ctx, prompt, opts)
 		if err != nil {
-			yield(Token{}, err)
+			yield(noToken(""), err)
 			return
 		}
-		s.generate(ctx, nil, false, yield)
+		s.generate(ctx, nil, true, yield)
 	}
 }
 
-// Complete is Generate collected: the text, why it stopped, what it cost. On an error the result holds what came before it.
+// Complete is Generate collected: the text, why it stopped, what it cost. On an error the result holds what came before
+// it.
 func (m *Model) Complete(ctx context.Context, prompt string, opts ...Option) (Result, error) {
+	var r Result
 	s, err := m.prompted(ctx, prompt, opts)
 	if err != nil {
-		return Result{Reason: StopCaller}, err
+		return r, err
 	}
-	var r Result
 	var text strings.Builder
-	r.Reason = s.generate(ctx, nil, false, func(t Token, e error) bool {
-		if err = e; e == nil {
-			text.WriteString(t.Text)
-			r.IDs = append(r.IDs, t.ID)
+	from := s.Len()
+	r.Stop = s.generate(ctx, nil, true, func(t Token, e error) bool {
+		text.WriteString(t.Text)
+		if err = e; err == nil && s.options.logProbs >= 0 {
+			r.Tokens = append(r.Tokens, t)
 		}
 		return true
 	})
-	r.Text, r.Stats = text.String(), s.Stats()
+	r.Text, r.IDs, r.Stats = text.String(), slices.Clone(s.ids[from:]), s.Stats()
 	return r, err
 }
+
+// noToken comes with an error, and has the rest of the text.
+func noToken(text string) Token { return Token{ID: -1, Text: text, LogProb: nan32} }
 
 // prompted is a new session that holds the prompt.
 func (m *Model) prompted(ctx context.Context, prompt string, opts []Option) (*Session, error) {
@@ -79,25 +103,39 @@ func (m *Model) prompted(ctx context.Context, prompt string, opts []Option) (*Se
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
-	ids, err := m.encodePrompt(prompt)
+	ids, err := s.encodePrompt(prompt)
 	if err != nil {
 		return nil, err
 	}
 	return s, s.Append(ctx, ids...)
 }
 
-func (m *Model) encodePrompt(prompt string) ([]int, error) {
-	if m.tokenizer == nil {
-		return nil, fmt.Errorf("photon: the model has no tokenizer.json, so text cannot be encoded: put one beside config.json, or use NewSession and Append with ids: %w", ErrUnsupported)
+// encodePrompt is Encode where the text begins, EncodeText in its middle.
+func (s *Session) encodePrompt(prompt string) ([]int, error) {
+	t := s.m.tokenizer
+	if err := s.m.checkText(prompt); err != nil {
+		return nil, err
 	}
-	if !utf8.ValidString(prompt) {
-		return nil, fmt.Errorf("photon: the prompt is not UTF-8 from byte %d on: convert it, or encode it with Tokenizer.Encode, which takes any bytes: %w", validPrefix(prompt), ErrInvalid)
+	if s.Len() > 0 {
+		return t.EncodeText(prompt), nil
 	}
-	ids := m.tokenizer.Encode(prompt)
-	if len(ids) == 0 && m.cfg.Flat() && m.cfg.BOSTokenID >= 0 {
-		ids = append(ids, m.cfg.BOSTokenID)
+	ids := t.Encode(prompt)
+	if len(ids) == 0 && s.m.cfg.Flat() && s.m.cfg.BOSTokenID >= 0 {
+		ids = append(ids, s.m.cfg.BOSTokenID)
 	}
 	return ids, nil
+}
+
+func (m *Model) checkText(text string) error {
+	if m.tokenizer == nil {
+		return fmt.Errorf("photon: the model has no tokenizer.json, so text cannot be encoded: put one beside config.json, or use NewSession and Append "+
+			"with ids: %w", ErrUnsupported)
+	}
+	if !utf8.ValidString(text) {
+		return fmt.Errorf("photon: the prompt is not UTF-8 from byte %d on: convert it, or encode it with Tokenizer.Encode, "+
+			"which takes any bytes: %w", validPrefix(text), ErrInvalid)
+	}
+	return nil
 }
 
 // validPrefix is the length of the text before the first byte that is not UTF-8.
@@ -112,182 +150,176 @@ func validPrefix(text string) int {
 	return len(text)
 }
 
-// Generate continues the text; opts override the session's. The tokens that it yields are part of the text afterwards, so that Append or
-// another Generate goes on from there; the token that ended it is not.
+// Generate continues the text; opts override the session's. Each token that it yields is part of the text from then on,
+// also inside the loop: for Len, Fork and WriteTo there, and for Append or another Generate after it, which inside the
+// loop are ErrInvalid. Two calls give the text that one would have given: a rune that is open at the end of the first
+// comes with the second. What a loop that was left early has not given out comes with the next call, unless Append
+// comes between.
 func (s *Session) Generate(ctx context.Context, opts ...Option) iter.Seq2[Token, error] {
-	return func(yield func(Token, error) bool) { s.generate(ctx, opts, true, yield) }
+	return func(yield func(Token, error) bool) { s.generate(ctx, opts, false, yield) }
 }
 
-// generate draws tokens and yields them. With keep the session holds every yielded token in the end; without, the last step is saved.
-func (s *Session) generate(ctx context.Context, opts []Option, keep bool, yield func(Token, error) bool) StopReason {
-	fail := func(err error) StopReason {
-		yield(Token{}, err)
-		return StopCaller
-	}
-	if err := s.ready(); err != nil {
-		return fail(err)
-	}
-	o, err := resolve(s.options, opts)
-	if err == nil {
-		err = s.m.checkMode(o.mode)
-	}
+// generate draws tokens and yields them. over: the text ends with the call.
+func (s *Session) generate(ctx context.Context, opts []Option, over bool, yield func(Token, error) bool) StopReason {
+	r, err := s.stream(opts, over)
 	if err != nil {
-		return fail(err)
+		yield(noToken(""), err)
+		return Going
 	}
+	defer r.end()
+	r.begin()
 	ws := s.m.acquire()
 	defer s.m.release(ws)
-	begin := time.Now()
-	defer func() { s.stats.Seconds += time.Since(begin).Seconds() }()
-
-	out := newOutlet(s.m.tokenizer, o.stop)
-	for n := 0; o.maxTokens < 0 || n < o.maxTokens; n++ {
-		if err := ctx.Err(); err != nil {
-			out.finish(yield)
-			return fail(err)
-		}
-		token, err := s.draw(ws, &o)
+	for r.drawn() != r.o.maxTokens {
+		t, err := r.next(ctx, ws)
 		if err != nil {
-			out.finish(yield)
-			return fail(err)
+			yield(noToken(r.finish()), err)
+			return Going
 		}
-		if reason, end := s.m.ends(&o, token.ID); end {
-			out.finish(yield)
-			return reason
-		}
-		s.stats.Tokens++
-		more, stopped := out.push(token, yield)
-		last := !more || stopped || n+1 == o.maxTokens
-		if !last || keep {
-			s.accept(ws, token.ID)
-		}
-		if stopped {
-			return StopString
-		}
-		if !more {
-			return StopCaller
+		if !yield(t, nil) || t.Stop != Going {
+			return t.Stop
 		}
 	}
-	out.finish(yield)
 	return StopMaxTokens
 }
 
-// draw chooses the next token by the options.
-func (s *Session) draw(ws *workspace, o *options) (Token, error) {
-	if o.mode == RecGen || s.rec.started {
-		return s.drawRec(ws, o)
+// stream is a running call of Generate.
+type stream struct {
+	s    *Session
+	o    options
+	from int // the length of the text where it began
+	most int // tokens that the text may have
+	over bool
+	*outlet
+}
+
+// maxText is the most tokens of a text: positions are numbers of 31 bits.
+const maxText = 1<<31 - 1
+
+// stream prepares a call: begin begins it where the text ends then, end ends it.
+func (s *Session) stream(opts []Option, over bool) (*stream, error) {
+	if err := s.still("Generate"); err != nil {
+		return nil, err
+	}
+	o, err := s.m.resolve(s.options, opts)
+	if err != nil {
+		return nil, err
+	}
+	s.running = true
+	return &stream{s: s, o: o, most: maxText, over: over}, nil
+}
+
+func (r *stream) begin() {
+	r.from, r.outlet = len(r.s.ids), newOutlet(r.s.m.tokenizer, r.o.stop, r.s.ids, r.s.since, r.s.held)
+}
+
+func (r *stream) end() { r.s.running = false }
+
+// drawn is the number of tokens so far.
+func (r *stream) drawn() int { return len(r.s.ids) - r.from }
+
+// next runs the model over what it has not read yet, and draws a token.
+func (r *stream) next(ctx context.Context, ws *workspace) (Token, error) {
+	begin := time.Now()
+	defer func() { r.s.stats.Time += time.Since(begin) }()
+	ws.crew.giveWay()
+	if err := r.s.catchUp(ctx, ws); err != nil {
+		return Token{}, err
+	}
+	return r.draw(ws)
+}
+
+// draw chooses a token and, unless it ends the text, makes it part of the session. The model has not read it then.
+func (r *stream) draw(ws *workspace) (Token, error) {
+	s := r.s
+	t, err := s.draw(ws, r)
+	if err != nil {
+		return Token{}, err
+	}
+	if t.Stop = s.m.ends(&r.o, t.ID); t.Stop != Going {
+		t.Text = r.finish()
+		return t, nil
+	}
+	s.ids = append(s.ids, t.ID)
+	s.current = false
+	s.stats.Tokens++
+	var stopped bool
+	t.Text, stopped = r.push(t.ID)
+	switch {
+	case stopped:
+		t.Stop, s.since = StopString, len(s.ids)
+	case r.drawn() == r.o.maxTokens:
+		t.Stop = StopMaxTokens
+	case len(s.ids) >= r.most:
+		t.Stop = StopFull
+	}
+	if t.Stop != Going && !stopped {
+		if rest := r.finish(); rest != "" {
+			t.Text += rest
+		}
+	}
+	s.held = len(r.outlet.held)
+	return t, nil
+}
+
+// finish is the rest of the text.
+func (r *stream) finish() string {
+	if r.outlet == nil { // the prompt has not been read
+		return ""
+	}
+	r.s.held = 0
+	return r.outlet.finish(r.over)
+}
+
+// ends tells whether a token ends the text, and why.
+func (m *Model) ends(o *options, id int) StopReason {
+	switch {
+	case slices.Contains(m.cfg.EOSTokenIDs, id):
+		return StopEOS
+	case slices.Contains(o.stopTokens, id):
+		return StopToken
+	}
+	return Going
+}
+
+// draw chooses the next token by the options of r.
+func (s *Session) draw(ws *workspace, r *stream) (Token, error) {
+	if s.rec.started || r.o.mode == RecGen && len(s.ids)%s.m.cfg.MetaContext() == 0 {
+		return s.choose(ws, r, s.recLogits(ws, &r.o))
 	}
 	if len(s.logits) == 0 {
-		return Token{}, fmt.Errorf("photon: a flat model predicts nothing before its first token: append a prompt or the beginning-of-text token: %w", ErrInvalid)
+		return Token{}, fmt.Errorf("photon: a flat model predicts nothing before its first token: append a prompt or the "+
+			"beginning-of-text token: %w", ErrInvalid)
 	}
-	return s.choose(ws, o, s.logits, s.recent, s.seq.n)
+	return s.choose(ws, r, s.logits)
 }
 
 // choose draws from logits, which stay as they are.
-func (s *Session) choose(ws *workspace, o *options, logits []float32, history []int, position int) (Token, error) {
+func (s *Session) choose(ws *workspace, r *stream, logits []float32) (Token, error) {
 	ws.logits = append(ws.logits[:0], logits...)
-	id, p := s.sampler.next(o, ws.logits, history, position)
-	if id < 0 && o.logits != nil {
-		return Token{}, fmt.Errorf("photon: token %d: the LogitsFunc leaves no token possible: keep at least one logit finite: %w", position, ErrInvalid)
-	}
+	id, p := ws.sampler.next(&r.o, ws.logits, s.ids, len(s.ids), slices.Clip(s.ids[r.from:]))
 	if id < 0 {
-		return Token{}, fmt.Errorf("photon: token %d: every logit is NaN or -Inf: check the weights with photon verify: %w", position, ErrCorrupt)
+		return Token{}, s.nothingLeft(&r.o, logits)
 	}
-	return Token{ID: id, LogProb: p, Top: s.sampler.top}, nil
+	t := Token{ID: id, LogProb: p}
+	if len(ws.sampler.top) > 0 {
+		t.Top = slices.Clone(ws.sampler.top)
+	}
+	return t, nil
 }
 
-// accept makes a drawn token part of the text. It does not look at a context: a step is short, and a session is never left in the middle of one.
-func (s *Session) accept(ws *workspace, id int) {
-	if s.rec.started {
-		s.rec.take++
-		return
-	}
-	ws.oneID[0] = id
-	s.append(context.Background(), ws, ws.oneID[:])
-}
-
-// ends tells whether a token ends the text.
-func (m *Model) ends(o *options, id int) (StopReason, bool) {
+// nothingLeft says why no token is possible.
+func (s *Session) nothingLeft(o *options, logits []float32) error {
+	where := len(s.ids)
 	switch {
-	case slices.Contains(m.cfg.EOSTokenIDs, id):
-		return StopEOS, true
-	case slices.Contains(o.stopTokens, id):
-		return StopToken, true
+	case mostLikely(logits) >= 0 && len(o.logits) > 0:
+		return fmt.Errorf("photon: token %d: the LogitsFunc leaves no token possible: keep at least one logit finite: %w",
+			where, ErrInvalid)
+	case mostLikely(logits) >= 0:
+		return fmt.Errorf("photon: token %d: LogitBias leaves no token possible: forbid fewer: %w", where, ErrInvalid)
+	case s.seq.overflowed():
+		return fmt.Errorf("photon: token %d: a key or value of this model is beyond what an f16 cache holds, ±65504: load it "+
+			"with WithCache(CacheF32): %w", where, ErrUnsupported)
 	}
-	return 0, false
-}
-
-// outlet gives tokens their text. It holds tokens back while a rune or a possible stop string is open, so that their text can
-// still be settled; each token comes out once.
-type outlet struct {
-	decoder *StreamDecoder // nil without a tokenizer
-	stop    []string
-	text    string // of the tokens held back
-	held    []Token
-}
-
-func newOutlet(t *Tokenizer, stop []string) *outlet {
-	o := &outlet{stop: stop}
-	if t != nil {
-		o.decoder = t.NewDecoder()
-		o.decoder.started = true
-	}
-	return o
-}
-
-// push takes a token and yields those whose text is settled; more is what yield said. stopped: a stop string came.
-func (o *outlet) push(t Token, yield func(Token, error) bool) (more, stopped bool) {
-	if o.decoder == nil {
-		return yield(t, nil), false
-	}
-	text := o.decoder.Next(t.ID)
-	if len(o.held) == 0 && len(o.stop) == 0 && o.decoder.held == 0 {
-		t.Text = text
-		return yield(t, nil), false
-	}
-	if t.Top != nil {
-		t.Top = slices.Clone(t.Top)
-	}
-	o.held = append(o.held, t)
-	o.text += text
-	end := len(o.text)
-	for _, stop := range o.stop {
-		if i := strings.Index(o.text, stop); i >= 0 && (i < end || !stopped) {
-			end, stopped = i, true
-		}
-	}
-	if stopped {
-		o.text = o.text[:end]
-		return o.release(yield), true
-	}
-	open := 0 // bytes at the end that may begin a stop string
-	for _, stop := range o.stop {
-		for n := min(len(stop)-1, len(o.text)); n > open; n-- {
-			if strings.HasSuffix(o.text, stop[:n]) {
-				open = n
-			}
-		}
-	}
-	if open > 0 || o.decoder.held > 0 {
-		return true, false
-	}
-	return o.release(yield), false
-}
-
-// finish yields what is held back.
-func (o *outlet) finish(yield func(Token, error) bool) {
-	if len(o.held) > 0 {
-		o.text += o.decoder.Flush()
-		o.release(yield)
-	}
-}
-
-func (o *outlet) release(yield func(Token, error) bool) bool {
-	o.held[len(o.held)-1].Text = o.text
-	for _, t := range o.held {
-		if !yield(t, nil) {
-			return false
-		}
-	}
-	o.held, o.text = o.held[:0], ""
-	return true
+	return fmt.Errorf("photon: token %d: every logit is NaN or -Inf: check the weights with photon verify: %w", where, ErrCorrupt)
 }

@@ -41,8 +41,8 @@ func TestTextIsWhole(t *testing.T) {
 		t.Errorf("%q, want %q", text.String(), want)
 	}
 	r, err := m.Complete(background, "A cat", opts...)
-	if err != nil || r.Text != text.String() || !slices.Equal(r.IDs, ids) || r.Reason != StopMaxTokens {
-		t.Errorf("Complete: %q, %v, %v", r.Text, r.Reason, err)
+	if err != nil || r.Text != text.String() || !slices.Equal(r.IDs, ids) || r.Stop != StopMaxTokens {
+		t.Errorf("Complete: %q, %v, %v", r.Text, r.Stop, err)
 	}
 }
 
@@ -59,27 +59,28 @@ func TestStops(t *testing.T) {
 				continue
 			}
 			r, err := m.Complete(background, "Once upon a time", Temperature(0), MaxTokens(40), Stop("no such string", stop))
-			if want := all.Text[:strings.Index(all.Text, stop)]; err != nil || r.Reason != StopString || r.Text != want {
-				t.Errorf("stop %q: %q, %v, %v; want %q", stop, r.Text, r.Reason, err, want)
+			if want := all.Text[:strings.Index(all.Text, stop)]; err != nil || r.Stop != StopString || r.Text != want {
+				t.Errorf("stop %q: %q, %v, %v; want %q", stop, r.Text, r.Stop, err, want)
 			}
 		}
 	}
 	r, err := m.Complete(background, "Once upon a time", Temperature(0), MaxTokens(40), StopTokens(all.IDs[7]))
-	if at := slices.Index(all.IDs, all.IDs[7]); err != nil || r.Reason != StopToken || len(r.IDs) != at {
-		t.Errorf("stop token: %d tokens, %v, %v; want %d", len(r.IDs), r.Reason, err, at)
+	if at := slices.Index(all.IDs, all.IDs[7]); err != nil || r.Stop != StopToken || len(r.IDs) != at {
+		t.Errorf("stop token: %d tokens, %v, %v; want %d", len(r.IDs), r.Stop, err, at)
 	}
-	force := LogitsFunc(func(position int, logits []float32) {
-		if position == 9 {
+	prompt := len(m.Tokenizer().Encode("Once upon a time"))
+	force := LogitsFunc(func(drawn []int, logits []float32) {
+		if prompt+len(drawn) == 9 {
 			logits[m.Config().EOSTokenIDs[0]] = 1e6
 		}
 	})
 	r, err = m.Complete(background, "Once upon a time", Temperature(0), force)
-	if n := 9 - len(m.Tokenizer().Encode("Once upon a time")); err != nil || r.Reason != StopEOS || len(r.IDs) != n {
-		t.Errorf("end of text: %d tokens, %v, %v; want %d", len(r.IDs), r.Reason, err, n)
+	if n := 9 - prompt; err != nil || r.Stop != StopEOS || len(r.IDs) != n {
+		t.Errorf("end of text: %d tokens, %v, %v; want %d", len(r.IDs), r.Stop, err, n)
 	}
 	r, err = m.Complete(background, "Once upon a time", MaxTokens(0))
-	if err != nil || r.Reason != StopMaxTokens || r.Text != "" {
-		t.Errorf("no tokens: %q, %v, %v", r.Text, r.Reason, err)
+	if err != nil || r.Stop != StopMaxTokens || r.Text != "" {
+		t.Errorf("no tokens: %q, %v, %v", r.Text, r.Stop, err)
 	}
 }
 
@@ -97,15 +98,15 @@ func TestGenerateRefuses(t *testing.T) {
 		"option":    {background, "Once", []Option{TopP(-1)}, ErrInvalid},
 		"RecGen":    {background, "Once", []Option{Mode(RecGen)}, ErrUnsupported},
 		"cancelled": {cancelled, "Once", nil, context.Canceled},
-		"masked": {background, "Once", []Option{LogitsFunc(func(_ int, logits []float32) {
+		"masked": {background, "Once", []Option{LogitsFunc(func(_ []int, logits []float32) {
 			for i := range logits {
 				logits[i] = float32(math.Inf(-1))
 			}
 		})}, ErrInvalid},
 	} {
 		r, err := m.Complete(c.ctx, c.prompt, c.opts...)
-		if !errors.Is(err, c.want) || r.Reason != StopCaller {
-			t.Errorf("%s: %v, %v; want %v", name, r.Reason, err, c.want)
+		if !errors.Is(err, c.want) || r.Stop != Going {
+			t.Errorf("%s: %v, %v; want %v", name, r.Stop, err, c.want)
 		}
 		n := 0
 		for _, err := range m.Generate(c.ctx, c.prompt, c.opts...) {
@@ -151,7 +152,7 @@ func TestRuneAcrossTokens(t *testing.T) {
 	m := stories(t)
 	ids := m.Tokenizer().Encode("x🦊y🦊")
 	next := 0
-	spell := LogitsFunc(func(_ int, logits []float32) {
+	spell := LogitsFunc(func(_ []int, logits []float32) {
 		logits[ids[next]] = 1e9
 		next++
 	})

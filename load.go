@@ -1,6 +1,7 @@
 package photon
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
@@ -36,20 +37,25 @@ type loader struct {
 	form    WeightType
 	sinks   map[string][]func(t tensorData)
 	bytes   int64 // that the matrices and tables will take
+	ctx     context.Context
 }
 
 // readWeights builds the model and reads its tensors. The checkpoint has been matched with the config.
 func (m *Model) readWeights(weights *checkpoint, o loadOptions) error {
-	l := &loader{m: m, weights: weights, form: o.weights, sinks: map[string][]func(tensorData){}}
+	l := &loader{m: m, weights: weights, form: o.weights, sinks: map[string][]func(tensorData){}, ctx: o.ctx}
 	l.model()
+	weights.ctx = o.ctx
 	if o.memoryLimit > 0 && l.bytes > o.memoryLimit {
-		return fmt.Errorf("photon: the weights take %d bytes as %v, the limit is %d: raise WithMemoryLimit or hold them smaller with WithWeights: %w", l.bytes, o.weights, o.memoryLimit, ErrMemoryLimit)
+		return fmt.Errorf("photon: the weights take %d bytes held %v, the limit is %d: raise WithMemoryLimit or hold them smaller with WithWeights: %w", l.bytes, o.weights, o.memoryLimit, ErrMemoryLimit)
 	}
 	var done int64
 	var sums []string
 	err := weights.each(func(t tensorData) error {
 		for _, sink := range l.sinks[t.name] {
 			sink(t)
+		}
+		if err := ended(o.ctx); err != nil {
+			return fmt.Errorf("photon: loading: %w", err)
 		}
 		sum := crc32.Checksum(t.data, castagnoli)
 		for _, scale := range t.scales {
@@ -195,6 +201,9 @@ func (l *loader) matrix(in int, parts ...part) *matrix {
 			w.alloc()
 			row := make([]float32, in)
 			for r := range p.rows {
+				if r%64 == 0 && ended(l.ctx) != nil {
+					return
+				}
 				t.float32s(row, r*in, in)
 				w.setRows(first+r, row)
 			}
@@ -222,12 +231,17 @@ func (l *loader) table(to *table, name string, vocab, width int) {
 	l.sink(name, func(t tensorData) {
 		if stored != dtypeBF16 {
 			to.f32 = make([]float32, vocab*width)
-			t.float32s(to.f32, 0, len(to.f32))
+			for r := 0; r < vocab && (r%64 > 0 || ended(l.ctx) == nil); r++ {
+				t.float32s(to.f32[r*width:][:width], r*width, width)
+			}
 			return
 		}
 		to.bf16 = make([]uint16, vocab*width)
 		row := make([]float32, width)
 		for r := range vocab {
+			if r%64 == 0 && ended(l.ctx) != nil {
+				return
+			}
 			t.float32s(row, r*width, width)
 			for i, v := range row {
 				to.bf16[r*width+i] = f32ToBF16(v)

@@ -16,7 +16,7 @@ const (
 )
 
 func (t WeightType) String() string {
-	return [...]string{"as stored", "f32", "bf16", "int8", "int4", "bf16 rounded"}[t]
+	return nameOf("WeightType", int(t), "as stored", "f32", "bf16", "int8", "int4", "bf16 rounded")
 }
 
 // panelWidth is the number of outputs that a kernel computes side by side.

@@ -1,5 +1,5 @@
-// Package photon runs PHOTON language models (Parallel Hierarchical Operation for TOp-down Networks, arXiv 2512.20687) inside a Go
-// program: no cgo, no server, no other process.
+// Package photon runs PHOTON language models (Parallel Hierarchical Operation for TOp-down Networks, arXiv 2512.20687)
+// inside a Go program: no cgo, no server, no other process.
 //
 //	model, err := photon.Load("models/stories")
 //	if err != nil { … }
@@ -8,23 +8,25 @@
 //		fmt.Print(token.Text)
 //	}
 //
-// A PHOTON model keeps a hierarchy of latent streams in place of one flat scan over tokens. Bottom up, the encoder of level l makes one unit of every C_l
-// units below it; top down, light decoders with bounded attention bring the tokens back. A block transformer is a PHOTON of one level, and an ordinary
-// LLaMA transformer one of none: all three run here, on the same code.
+// A PHOTON model keeps a hierarchy of latent streams in place of one flat scan over tokens. Bottom up, the encoder of
+// level l makes one unit of every C_l units below it; top down, light decoders with bounded attention bring the tokens
+// back. A block transformer is a PHOTON of one level, and an ordinary LLaMA transformer one of none: all three run
+// here, on the same code.
 //
 // # Concurrency
 //
-// A Model is immutable and safe for concurrent use. A Session is the state of one text and belongs to one goroutine at a time;
-// many sessions of one model may run at once. Helper goroutines live only as long as the call that needs them.
+// A Model is immutable and safe for concurrent use. A Session is the state of one text and belongs to one goroutine at
+// a time; many sessions of one model may run at once. Helper goroutines live only as long as the call that needs them.
 //
 // # Determinism
 //
-// On one machine the same tokens come out every time: results do not depend on the number of threads, on how a prompt was cut into
-// calls of Append, on a Fork or a snapshot in between, or on what else runs in a batch.
+// On one machine the same tokens come out every time: results do not depend on the number of threads, on how a prompt
+// was cut into calls of Append, on a Fork or a snapshot in between, or on what else runs in a batch.
 package photon
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -66,6 +68,7 @@ type loadOptions struct {
 	cache       CacheType
 	memoryLimit int64
 	progress    func(done, total int64)
+	ctx         context.Context
 }
 
 // WithThreads sets how many goroutines share the arithmetic of one call, 1 to 1024; the default is GOMAXPROCS. It does
@@ -78,8 +81,8 @@ func WithWeights(t WeightType) LoadOption { return func(o *loadOptions) { o.weig
 // WithCache sets how keys and values are held; the default is CacheF32.
 func WithCache(t CacheType) LoadOption { return func(o *loadOptions) { o.cache = t } }
 
-// WithMemoryLimit refuses, before any weight is read, a model whose weights would take more than this many bytes. The error matches
-// ErrMemoryLimit. The state of texts comes on top: see Config.StateBytes.
+// WithMemoryLimit refuses, before any weight is read, a model whose weights would take more than this many bytes. The
+// error matches ErrMemoryLimit. The state of texts comes on top: see Config.StateBytes. Default 0: no limit.
 func WithMemoryLimit(bytes int64) LoadOption { return func(o *loadOptions) { o.memoryLimit = bytes } }
 
 // WithProgress has f called while weights are read, with bytes done and in total, from the goroutine that loads.
@@ -87,9 +90,14 @@ func WithProgress(f func(done, total int64)) LoadOption {
 	return func(o *loadOptions) { o.progress = f }
 }
 
-// Load opens a model directory: config.json, model.safetensors (or shards, with model.safetensors.index.json), and tokenizer.json if
-// there is one. A missing file matches fs.ErrNotExist; ErrCorrupt, ErrUnsupported, ErrMismatch and ErrMemoryLimit tell of the rest.
-// What is no regular file, such as a named pipe or a device, is ErrCorrupt and is not waited for.
+// WithContext has loading stop within a few milliseconds of the context's end, with its error. The model does not keep
+// it.
+func WithContext(ctx context.Context) LoadOption { return func(o *loadOptions) { o.ctx = ctx } }
+
+// Load opens a model directory: config.json, model.safetensors (or shards, with model.safetensors.index.json), and
+// tokenizer.json if there is one. A missing file matches fs.ErrNotExist; ErrCorrupt, ErrUnsupported, ErrMismatch and
+// ErrMemoryLimit tell of the rest. What is no regular file, such as a named pipe or a device, is ErrCorrupt and is not
+// waited for.
 func Load(dir string, opts ...LoadOption) (*Model, error) {
 	if info, err := os.Stat(dir); err != nil {
 		return nil, fmt.Errorf("photon: model directory: %w", err)
@@ -105,13 +113,13 @@ func Load(dir string, opts ...LoadOption) (*Model, error) {
 
 // LoadFS is Load on any file system: go:embed, a zip archive, a map in a test.
 func LoadFS(fsys fs.FS, opts ...LoadOption) (*Model, error) {
-	o := loadOptions{threads: min(runtime.GOMAXPROCS(0), maxThreads)}
+	o := loadOptions{threads: min(runtime.GOMAXPROCS(0), maxThreads), ctx: context.Background()}
 	for _, set := range opts {
 		if set != nil {
 			set(&o)
 		}
 	}
-	if err := cmp.Or(errKernel, o.check()); err != nil {
+	if err := cmp.Or(errKernel, o.check(), ended(o.ctx)); err != nil {
 		return nil, err
 	}
 	info, weights, err := inspect(fsys)
@@ -126,6 +134,9 @@ func LoadFS(fsys fs.FS, opts ...LoadOption) (*Model, error) {
 	if tokenizer != nil && tokenizer.VocabSize() > cfg.VocabSize {
 		return nil, fmt.Errorf("photon: tokenizer.json has %d tokens, config.json says vocab_size %d: the files are of different models: %w",
 			tokenizer.VocabSize(), cfg.VocabSize, ErrMismatch)
+	}
+	if err := ended(o.ctx); err != nil {
+		return nil, fmt.Errorf("photon: loading: %w", err)
 	}
 	m := &Model{cfg: cfg, tokenizer: tokenizer, cacheType: o.cache, weights: o.weights, threads: o.threads}
 	if err := m.readWeights(weights, o); err != nil {
@@ -145,6 +156,8 @@ func (o *loadOptions) check() error {
 		return fmt.Errorf("photon: WithWeights(%d): no such type: %w", o.weights, ErrInvalid)
 	case o.cache < CacheF32 || o.cache > CacheInt8:
 		return fmt.Errorf("photon: WithCache(%d): no such type: %w", o.cache, ErrInvalid)
+	case o.memoryLimit < 0:
+		return fmt.Errorf("photon: WithMemoryLimit(%d): give the bytes that weights may take, or 0 for no limit: %w", o.memoryLimit, ErrInvalid)
 	}
 	return nil
 }
@@ -209,11 +222,15 @@ func (m *Model) acquire() *workspace {
 	return ws
 }
 
+// maxIdle is how many workspaces a model keeps. After many calls at once the others are left to the garbage collector.
+const maxIdle = 2
+
 func (m *Model) release(ws *workspace) {
 	ws.crew.end()
+	ws.forget()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.closed.Load() {
+	if !m.closed.Load() && len(m.idle) < maxIdle {
 		m.idle = append(m.idle, ws)
 	}
 }
@@ -221,9 +238,11 @@ func (m *Model) release(ws *workspace) {
 // What went wrong, for errors.Is. Every error of this package wraps one of these, or an error of the
 // system below it: a file that is not there matches fs.ErrNotExist, a cancelled context context.Canceled.
 var (
-	// ErrCorrupt marks bytes that are not what their format says: a truncated file, a hostile header, a config with a zero size.
+	// ErrCorrupt marks bytes that are not what their format says: a truncated file, a hostile header, a config with a
+	// zero size.
 	ErrCorrupt = errors.New("corrupt data")
-	// ErrUnsupported marks a valid thing that this library does not run: another architecture, another number format, absurd sizes.
+	// ErrUnsupported marks a valid thing that this library does not run: another architecture, another number format,
+	// absurd sizes.
 	ErrUnsupported = errors.New("not supported")
 	// ErrMismatch marks parts that do not belong together: a tensor and the config, a snapshot and the model.
 	ErrMismatch = errors.New("mismatch")

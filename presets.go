@@ -3,6 +3,7 @@ package photon
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -33,6 +34,8 @@ var presets = map[string]Config{
 
 	"photon-15m": photon15M(), // the embedded model, and a flat one of its size
 	"flat-15m":   flat15M(),
+	"rival-15m":  rival15M(),
+	"memory-15m": memory15M(),
 
 	"flat-20m":  flat(8192, presetStack(384, 1024, 6, 8)),
 	"flat-134m": flat(32000, presetStack(768, 2048, 12, 12)),
@@ -85,6 +88,25 @@ func flat15M() Config {
 	return c
 }
 
+// rival15M has windows in all layers but one in the middle, which sees everything: the flat form to compare with.
+func rival15M() Config {
+	c := flat15M()
+	c.ModelType, c.TieWordEmbeddings = modelTypeMinistral, true
+	c.Transformer.Windows = []int{64, 64, 64, 0, 64, 64, 64}
+	return c
+}
+
+// memory15M is of format 2: a thin token encoder whose states are the decoder's content, conditions that are added to
+// its rows, and a memory of every token of a finished unit, unpacked, which one late layer reads. Only that grows.
+func memory15M() Config {
+	thin, units, decoder := presetStack(384, 256, 6, 2), presetStack(384, 1024, 6, 2), presetStack(384, 1024, 6, 5)
+	thin.SlidingWindow, units.SlidingWindow, decoder.SlidingWindow = 32, 128, 32
+	decoder.Memories = []MemoryConfig{{Level: 1, Layers: []int{3}, Heads: 6, KVHeads: 1, HeadDim: 64, RopeTheta: 10000, Unpack: true}}
+	return Config{ModelType: modelTypePhoton, FormatVersion: 2, VocabSize: 4096, EmbeddingSize: 384, RMSNormEps: 1e-5,
+		TieWordEmbeddings: true, BOSTokenID: -1, EOSTokenIDs: []int{4095}, Content: contentStates, TokenEncoder: &thin,
+		Levels: []LevelConfig{{ChunkSize: 4, Chunker: chunkerLinear, Encoder: units, Decoder: decoder}}}
+}
+
 // vanilla is the paper's flat baseline, with the ids of its Llama tokenizer.
 func vanilla(s StackConfig) Config {
 	c := flat(32000, s)
@@ -113,6 +135,11 @@ func paperPhoton(s StackConfig, embedding int) Config {
 // It takes constant memory, and replaces no model: where dir has one, the error matches fs.ErrExist. A bad cfg or dtype
 // matches ErrInvalid. It may be called from several goroutines, for different directories.
 func WriteRandom(dir string, cfg Config, seed uint64, dtype string) error {
+	return WriteRandomContext(context.Background(), dir, cfg, seed, dtype)
+}
+
+// WriteRandomContext is WriteRandom until ctx ends: then it returns the context's error within a few milliseconds, and leaves no file behind.
+func WriteRandomContext(ctx context.Context, dir string, cfg Config, seed uint64, dtype string) error {
 	as := dtypeBF16
 	switch dtype {
 	case "BF16":
@@ -140,7 +167,7 @@ func WriteRandom(dir string, cfg Config, seed uint64, dtype string) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return fmt.Errorf("photon: %w", err)
 	}
-	err = writeFile(filepath.Join(dir, weightsFile), func(w io.Writer) error { return writeRandomTensors(w, cfg, seed, as) })
+	err = writeFile(filepath.Join(dir, weightsFile), func(w io.Writer) error { return writeRandomTensors(contextWriter{ctx, w}, cfg, seed, as) })
 	if err != nil {
 		return err
 	}

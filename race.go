@@ -22,6 +22,8 @@ func raceWrite[T any](s []T) {
 	}
 }
 
+const raceEnabled = true
+
 // raceReadRows and raceWriteRows are of rows of n elements that begin stride apart.
 
 func raceReadRows[T any](s []T, stride, n, rows int) {

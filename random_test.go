@@ -163,7 +163,7 @@ func TestWriteRandom2(t *testing.T) {
 	}
 	defer m.Close()
 	logits, err := m.Logits(background, []int{1, 2, 3, 4, 5})
-	if err != nil || len(logits) != 5*cfg.VocabSize || logits[0] != logits[0] {
+	if err != nil || len(logits) != 6*cfg.VocabSize || logits[0] != logits[0] {
 		t.Errorf("%v, %v", len(logits), err)
 	}
 }

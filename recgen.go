@@ -1,32 +1,25 @@
 package photon
 
-import (
-	"fmt"
-	"slices"
-)
+import "fmt"
 
-// recGen is recursive generation (paper, Definition A.3; approximate): after the prompt the encoders below the top are dropped, and X̂ stands for X in the content rows of
-// the decoders above the tokens and in the input of the top chunker. The level-1 units of a meta-context then do not depend on each other's tokens and are decoded side by side. What was drawn never reaches a
-// later meta-context: text can drift, and its quality is below that of HierGen.
+// recGen is recursive generation (paper, Definition A.3; approximate): after the prompt the encoders below the top are
+// dropped, and X̂ stands for X in the content rows of the decoders above the tokens and in the input of the top
+// chunker. The level-1 units of a meta-context then do not depend on each other's tokens and are decoded side by side.
+// What was drawn never reaches a later meta-context: text can drift, and its quality is below that of HierGen.
+//
+// Side by side the tokens can only be guessed: options may change, and a LogitsFunc may ask for any token. So each
+// token is drawn when its turn comes, from logits that hold as long as the guesses before it in its unit came true;
+// where one did not, the rest of the unit is decoded again.
 type recGen struct {
 	started bool
-	ready   []Token      // the current meta-context, drawn as a whole
-	take    int          // how many of those are part of the text
+	ahead   bool         // the meta-context of the text's end has been decoded
+	known   []int        // of each unit, for how many places there are logits: given the guesses before them
+	guess   []int        // of each place, [units·C]
+	logits  []float32    // of each place, [units·C × vocab]
 	caches  [][]*kvCache // of each level, one for each of its units in the meta-context
-	recGenScratch
-}
-
-type recGenScratch struct {
 	states  [2][]float32 // X̂ of every unit of two levels, [units × D_l]
 	chunk   []float32    // X̂ of the top unit's children
-	logits  []float32    // [units × vocab]
-	history []int
-}
-
-func (g *recGen) tokens() int { return g.take }
-
-func (g *recGen) clone() recGen {
-	return recGen{started: g.started, ready: slices.Clone(g.ready), take: g.take}
+	row     []float32    // [units × vocab]
 }
 
 // checkMode refuses a mode that the model cannot run.
@@ -49,45 +42,48 @@ func (m *Model) checkMode(mode GenMode) error {
 	return nil
 }
 
-// drawRec is draw for RecGen. A meta-context that the prompt has begun is finished by HierGen.
-func (s *Session) drawRec(ws *workspace, o *options) (Token, error) {
+// recLogits returns the logits of the next token by RecGen. A meta-context that the prompt has begun is finished by
+// HierGen before.
+func (s *Session) recLogits(ws *workspace, o *options) []float32 {
 	g := &s.rec
 	if !g.started {
-		if s.seq.n%s.m.cfg.MetaContext() != 0 {
-			return s.choose(ws, o, s.logits, s.recent, s.seq.n)
-		}
 		g.start(s)
 	}
-	if g.take == len(g.ready) {
-		if err := g.metaContext(s, ws, o); err != nil {
-			return Token{}, err
-		}
+	if len(s.ids)-s.seq.n == s.m.cfg.MetaContext() {
+		g.ready(s, ws, o)
+		g.finish(s, ws)
 	}
-	return g.ready[g.take], nil
+	g.ready(s, ws, o)
+	d, vocab := s.m.decoders[0], s.m.cfg.VocabSize
+	place := len(s.ids) - s.seq.n
+	unit, j := place/d.chunk, place%d.chunk
+	text := s.ids[len(s.ids)-j:]
+	guess := g.guess[unit*d.chunk:][:d.chunk]
+	held := 0
+	for held < min(j, g.known[unit]-1) && guess[held] == text[held] {
+		held++
+	}
+	for ; held < j; held++ {
+		guess[held] = text[held]
+		cache := g.caches[0][unit]
+		cache.next = d.prefix + held
+		ws.input = grow(ws.input, d.width())
+		s.m.decoderTable.row(ws.input, text[held])
+		ws.list = append(ws.list[:0], segment{cache: cache, rows: 1})
+		d.stack.forward(ws, ws.input, ws.list)
+		s.m.head.mul(&ws.crew, &ws.mulTask, g.logits[(unit*d.chunk+held+1)*vocab:][:vocab], ws.input, 1)
+		g.known[unit] = held + 2
+	}
+	return g.logits[place*vocab:][:vocab]
 }
 
-// start drops what RecGen does not need.
-func (g *recGen) start(s *Session) {
-	g.started = true
-	for _, c := range s.seq.enc[:len(s.seq.enc)-1] {
-		*c = *c.empty()
+// ready decodes the meta-context of the text's end: from the top down the states of its units, and its tokens side by
+// side.
+func (g *recGen) ready(s *Session, ws *workspace, o *options) {
+	if g.ahead {
+		return
 	}
-	for _, d := range s.seq.dec {
-		*d.cache = *d.cache.empty()
-	}
-	s.logits = s.logits[:0]
-}
-
-// metaContext draws the next meta-context: from the top down the states of its units, its tokens side by side, and at last the top encoder's step over X̂.
-func (g *recGen) metaContext(s *Session, ws *workspace, o *options) error {
 	m := s.m
-	s.seq.n += g.take
-	s.seq.synced = s.seq.n
-	for _, t := range g.ready {
-		ws.oneID[0] = t.ID
-		s.remember(ws.oneID[:])
-	}
-	g.take, g.ready = 0, g.ready[:0]
 	if g.caches == nil {
 		g.caches = make([][]*kvCache, len(m.decoders))
 	}
@@ -99,14 +95,32 @@ func (g *recGen) metaContext(s *Session, ws *workspace, o *options) error {
 			g.chunk = append(g.chunk[:0], conds...)
 		}
 	}
-	if err := g.decodeTokens(s, ws, o, conds); err != nil {
-		return err
-	}
-	e := m.encoders[top]
+	g.guessTokens(s, ws, o, conds)
+	g.ahead = true
+}
+
+// finish goes on to the next meta-context: the top encoder takes X̂.
+func (g *recGen) finish(s *Session, ws *workspace) {
+	s.seq.n = len(s.ids)
+	s.seq.synced = s.seq.n
+	top := len(s.m.encoders) - 1
+	e := s.m.encoders[top]
 	e.units(ws, s.seq.top, g.chunk, 1)
 	ws.list = append(ws.list[:0], segment{cache: s.seq.enc[top], rows: 1})
 	e.stack.forward(ws, s.seq.top, ws.list)
-	return nil
+	g.ahead = false
+}
+
+// start drops what RecGen does not need.
+func (g *recGen) start(s *Session) {
+	g.started, g.ahead = true, false
+	for _, c := range s.seq.enc[:len(s.seq.enc)-1] {
+		*c = *c.empty()
+	}
+	for _, d := range s.seq.dec {
+		*d.cache = *d.cache.empty()
+	}
+	s.logits, s.current = s.logits[:0], false
 }
 
 // prefix runs the prefix rows of every unit of level l and returns the last ones [units × W]: X̂ of each first child.
@@ -149,35 +163,32 @@ func (g *recGen) decodeStates(ws *workspace, m *Model, l int, conds []float32) [
 	return out
 }
 
-// decodeTokens draws the tokens of every level-1 unit, one place of all units at a time.
-func (g *recGen) decodeTokens(s *Session, ws *workspace, o *options, conds []float32) error {
+// guessTokens decodes the tokens of every level-1 unit, one place of all units at a time, as o would draw them but for
+// its LogitsFunc.
+func (g *recGen) guessTokens(s *Session, ws *workspace, o *options, conds []float32) {
 	m, d := s.m, s.m.decoders[0]
 	width, vocab := d.width(), m.cfg.VocabSize
 	rows := g.prefix(ws, m, 0, conds)
 	units := len(rows) / width
-	g.ready = grow(g.ready, units*d.chunk)
-	g.logits = grow(g.logits, units*vocab)
+	g.guess, g.known = grow(g.guess, units*d.chunk), grow(g.known, units)
+	g.logits, g.row = grow(g.logits, units*d.chunk*vocab), grow(g.row, units*vocab)
+	guess := *o
+	guess.logits, guess.logProbs = nil, -1
 	for j := range d.chunk {
-		m.head.mul(&ws.crew, &ws.mulTask, g.logits, rows, units)
+		m.head.mul(&ws.crew, &ws.mulTask, g.row, rows, units)
 		for u := range units {
-			g.history = append(g.history[:0], s.recent[max(0, len(s.recent)-recentTokens):]...)
-			for _, t := range g.ready[u*d.chunk:][:j] {
-				g.history = append(g.history, t.ID)
-			}
-			t, err := s.choose(ws, o, g.logits[u*vocab:][:vocab], g.history, s.seq.n+u*d.chunk+j)
-			if err != nil {
-				g.ready = g.ready[:0]
-				return err
-			}
-			if len(t.Top) > 0 {
-				t.Top = slices.Clone(t.Top)
-			}
-			g.ready[u*d.chunk+j] = t
-			m.decoderTable.row(rows[u*width:], t.ID)
+			place := u*d.chunk + j
+			logits := g.row[u*vocab:][:vocab]
+			copy(g.logits[place*vocab:], logits)
+			id, _ := ws.sampler.next(&guess, logits, s.ids, s.seq.n+place, nil)
+			g.guess[place] = max(id, 0)
+			m.decoderTable.row(rows[u*width:], g.guess[place])
 		}
 		if j+1 < d.chunk {
 			d.stack.forward(ws, rows, ws.list)
 		}
 	}
-	return nil
+	for u := range units {
+		g.known[u] = d.chunk
+	}
 }

@@ -1,7 +1,6 @@
 package photon
 
 import (
-	"fmt"
 	"math"
 	"slices"
 )
@@ -12,21 +11,23 @@ type TokenProb struct {
 	LogProb float32
 }
 
-// sampler chooses the next token from a row of logits. It owns the scratch memory, so that a warm sampler does not allocate; one sampler serves one
-// text at a time.
+// sampler chooses the next token from a row of logits. It owns the scratch memory, so that a warm sampler does not
+// allocate; one sampler serves one text at a time.
 //
-// The steps and their order are llama.cpp's (common/sampling.cpp): repeat penalty, top-k, top-p, min-p, temperature, draw.
+// The steps and their order are llama.cpp's (common/sampling.cpp): bias, penalties, top-k, top-p, min-p, temperature,
+// draw.
 //   - repeat penalty: Keskar et al. 2019, "CTRL", arXiv 1909.05858
 //   - top-k: Fan et al. 2018, "Hierarchical Neural Story Generation", arXiv 1805.04833
 //   - top-p (nucleus): Holtzman et al. 2019, "The Curious Case of Neural Text Degeneration", arXiv 1904.09751
 //   - min-p: Nguyen et al. 2024, "Turning Up the Heat", arXiv 2407.01082
 //
-// Probabilities are float64, summed in a fixed order with an exponential whose bits are the same on every machine: the same logits give the same token
-// everywhere.
+// Probabilities are float64, summed in a fixed order with an exponential whose bits are the same on every machine: the
+// same logits give the same token everywhere.
 type sampler struct {
 	candidates []candidate
 	raw        []float32   // the logits as the model gave them, kept for log-probabilities
 	top        []TokenProb // the most likely tokens of the last call, best first; valid until the next
+	counts     []int32     // [vocab], how often a token is among the last ones; all 0 between calls
 }
 
 // candidate is a token that may still be drawn.
@@ -40,19 +41,24 @@ func (a candidate) before(b candidate) bool {
 	return a.logit > b.logit || a.logit == b.logit && a.id < b.id
 }
 
-// next chooses a token from logits [vocab], which it overwrites. history is the text so far, position the index in the text of the token to be chosen.
+// next chooses a token from logits [vocab], which it overwrites. text is what the penalties look at,
+// position the index in the text of the token to be chosen, drawn the tokens of this call.
 //
-// logProb is the token's log-probability under the model itself, before any option had its way; it is NaN unless LogProbs asked for it, and then s.top
-// holds the most likely tokens. A NaN among the logits counts as -Inf. If no token is possible, because every logit is NaN or -Inf, id is -1.
-func (s *sampler) next(o *options, logits []float32, history []int, position int) (id int, logProb float32) {
+// logProb is the token's log-probability under the model itself, before any option had its way; it is NaN unless
+// LogProbs asked for it, and then s.top holds the most likely tokens. A NaN among the logits counts as -Inf. If no
+// token is possible, because every logit is NaN or -Inf, id is -1.
+func (s *sampler) next(o *options, logits []float32, text []int, position int, drawn []int) (id int, logProb float32) {
 	s.top = s.top[:0]
 	if o.logProbs >= 0 {
 		s.raw = append(s.raw[:0], logits...)
 	}
-	if o.logits != nil {
-		o.logits(position, logits)
+	for id, bias := range o.bias {
+		logits[id] += bias
 	}
-	penalise(logits, history[max(0, len(history)-o.repeatLast):], o.repeatPenalty)
+	for _, f := range o.logits {
+		f(drawn, logits)
+	}
+	s.penalise(o, logits, text)
 
 	best := mostLikely(logits)
 	if best < 0 {
@@ -71,19 +77,42 @@ func (s *sampler) next(o *options, logits []float32, history []int, position int
 // greedyBelow is the temperature under which the most likely token is taken without a draw.
 const greedyBelow = 1e-6
 
-// penalise makes the tokens of recent less likely, each of them once: a positive logit is divided by the penalty, a negative one multiplied.
-func penalise(logits []float32, recent []int, penalty float64) {
-	if penalty == 1 {
+// penalise makes the tokens among the last ones of the text less likely: a positive logit is divided by the repeat
+// penalty, a negative one multiplied; then the presence penalty is taken from it, and the frequency penalty as often as
+// the token occurs.
+func (s *sampler) penalise(o *options, logits []float32, text []int) {
+	if o.repeatPenalty == 1 && o.frequency == 0 && o.presence == 0 {
 		return
 	}
-	for i, id := range recent {
-		switch {
-		case id < 0 || id >= len(logits) || slices.Contains(recent[:i], id):
-		case logits[id] > 0:
-			logits[id] = float32(float64(logits[id]) / penalty)
-		default:
-			logits[id] = float32(float64(logits[id]) * penalty)
+	if o.repeatLast >= 0 {
+		text = text[max(0, len(text)-o.repeatLast):]
+	}
+	if len(s.counts) < len(logits) {
+		s.counts = make([]int32, len(logits))
+	}
+	known := func(id int) bool { return id >= 0 && id < len(logits) }
+	for _, id := range text {
+		if known(id) {
+			s.counts[id]++
 		}
+	}
+	for _, id := range text {
+		if !known(id) {
+			continue
+		}
+		n := s.counts[id]
+		if n == 0 {
+			continue // done
+		}
+		s.counts[id] = 0
+		v := float64(logits[id])
+		if v > 0 {
+			v /= o.repeatPenalty
+		} else {
+			v *= o.repeatPenalty
+		}
+		v = float64(float32(v)) // the conversions keep the products from being fused into the sums
+		logits[id] = float32(v - float64(float64(n)*o.frequency) - o.presence)
 	}
 }
 
@@ -157,7 +186,8 @@ func (s *sampler) filter(o *options, logits []float32, best float32) []candidate
 	}
 }
 
-// nucleus returns how many of the ranked candidates it takes to reach the share p of total: one at least, all of them if they do not reach it.
+// nucleus returns how many of the ranked candidates it takes to reach the share p of total: one at least, all of them
+// if they do not reach it.
 func nucleus(c []candidate, best float32, p, total float64) int {
 	if p >= 1 {
 		return len(c)
@@ -183,8 +213,8 @@ func (s *sampler) all(logits []float32) []candidate {
 	return c
 }
 
-// rank returns the n best tokens, best first; fewer if fewer have a probability. It reads the vocabulary once, with a heap of the n best so far whose
-// root is the worst of them: most tokens cost one comparison.
+// rank returns the n best tokens, best first; fewer if fewer have a probability. It reads the vocabulary once, with a
+// heap of the n best so far whose root is the worst of them: most tokens cost one comparison.
 func (s *sampler) rank(logits []float32, n int) []candidate {
 	c := s.candidates[:0]
 	threshold := negInf
@@ -266,7 +296,8 @@ func (s *sampler) report(id, n int) float32 {
 
 var negInf = float32(math.Inf(-1))
 
-// odds is a token's probability relative to the most likely token's: exp((logit-best)/temperature). It is 1 for the best, be it +Inf.
+// odds is a token's probability relative to the most likely token's: exp((logit-best)/temperature). It is 1 for the
+// best, be it +Inf.
 func odds(logit, best float32, temperature float64) float64 {
 	if logit == best {
 		return 1
@@ -274,8 +305,9 @@ func odds(logit, best float32, temperature float64) float64 {
 	return expNegative((float64(logit) - float64(best)) / temperature)
 }
 
-// expNegative is exp(x) for x <= 0, within 1e-14 of it, 0 below -700. math.Exp is not used because its last bits differ between architectures; the
-// conversions keep the compiler from fusing a product into a sum, which would have the same effect.
+// expNegative is exp(x) for x <= 0, within 1e-14 of it, 0 below -700. math.Exp is not used because its last bits differ
+// between architectures; the conversions keep the compiler from fusing a product into a sum, which would have the same
+// effect.
 func expNegative(x float64) float64 {
 	if x < -700 {
 		return 0
@@ -300,8 +332,9 @@ func expNegative(x float64) float64 {
 	return p * math.Float64frombits(uint64(e+1023)<<52)
 }
 
-// hashUniform returns the random number in [0, 1) that belongs to a position: a hash of the three numbers and not the next of a stream, so that no other work
-// can shift it. The mixer is that of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators"; constants by D. Stafford).
+// hashUniform returns the random number in [0, 1) that belongs to a position: a hash of the three numbers and not the
+// next of a stream, so that no other work can shift it. The mixer is that of SplitMix64 (Steele, Lea, Flood 2014, "Fast
+// splittable pseudorandom number generators"; constants by D. Stafford).
 func hashUniform(seed, sample uint64, position int) float64 {
 	h := mix64(seed + 0x9e3779b97f4a7c15)
 	h = mix64(h ^ (sample + 0xbf58476d1ce4e5b9))
@@ -313,157 +346,4 @@ func mix64(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
-}
-
-// An Option says how to generate: how much, how to choose each token, when to stop. Options are given to a session or to one call; later ones override earlier
-// ones. Bad values are reported by the call that generates, with an error that matches ErrInvalid.
-//
-// Without options a token is drawn as llama.cpp draws it by default: top-k 40, then top-p 0.95, then min-p 0.05, then temperature 0.8; no repeat penalty;
-// seed 0; at most 256 tokens.
-type Option func(*options)
-
-// options are what Options set. The zero value is not the default: see defaultOptions.
-type options struct {
-	maxTokens     int // negative: no bound
-	temperature   float64
-	topK          int // 0: off
-	topP, minP    float64
-	repeatPenalty float64
-	repeatLast    int // how many tokens back the penalty looks
-	seed, sample  uint64
-	stop          []string
-	stopTokens    []int
-	logProbs      int // negative: not asked for
-	mode          GenMode
-	logits        func(position int, logits []float32)
-}
-
-func defaultOptions() options {
-	return options{
-		maxTokens:     256,
-		temperature:   0.8,
-		topK:          40,
-		topP:          0.95,
-		minP:          0.05,
-		repeatPenalty: 1,
-		repeatLast:    64,
-		logProbs:      -1,
-	}
-}
-
-// resolve applies opts to base, and checks the outcome: an error matches ErrInvalid.
-func resolve(base options, opts []Option) (options, error) {
-	o := base
-	for _, set := range opts {
-		if set != nil {
-			set(&o)
-		}
-	}
-	return o, o.check()
-}
-
-// check reports the first value that is out of its range. The comparisons are written so that a NaN fails them.
-func (o *options) check() error {
-	invalid := func(name string, value any, want string) error {
-		return fmt.Errorf("photon: option %s: %v is out of range: give %s: %w", name, value, want, ErrInvalid)
-	}
-	switch {
-	case !(o.temperature >= 0 && o.temperature <= math.MaxFloat32):
-		return invalid("Temperature", o.temperature, "0 (always the most likely token) or more")
-	case o.topK < 0:
-		return invalid("TopK", o.topK, "0 (off) or more")
-	case !(o.topP >= 0 && o.topP <= 1):
-		return invalid("TopP", o.topP, "0 to 1 (off)")
-	case !(o.minP >= 0 && o.minP <= 1):
-		return invalid("MinP", o.minP, "0 (off) to 1")
-	case !(o.repeatPenalty > 0 && o.repeatPenalty <= math.MaxFloat32):
-		return invalid("RepeatPenalty", o.repeatPenalty, "1 (off) or a little more")
-	case o.mode != HierGen && o.mode != RecGen:
-		return invalid("Mode", int(o.mode), "HierGen or RecGen")
-	case slices.Contains(o.stop, ""):
-		return invalid("Stop", `""`, "strings that are not empty")
-	}
-	for _, id := range o.stopTokens {
-		if id < 0 {
-			return invalid("StopTokens", id, "token ids of the model")
-		}
-	}
-	return nil
-}
-
-// MaxTokens bounds how many tokens are generated. Default 256; negative: no bound.
-func MaxTokens(n int) Option { return func(o *options) { o.maxTokens = n } }
-
-// Temperature divides the logits of the tokens that the filters left, so that values below 1 make likely tokens likelier. Default 0.8. At 0 the most
-// likely token is always taken, and of equals the one with the lowest id.
-func Temperature(t float64) Option { return func(o *options) { o.temperature = t } }
-
-// TopK keeps the k most likely tokens; of equals the lower id goes first. Default 40; 0: all.
-func TopK(k int) Option { return func(o *options) { o.topK = k } }
-
-// TopP keeps the smallest number of most likely tokens whose probabilities, among those that TopK left, reach p; one at least. Default 0.95; 1: all.
-func TopP(p float64) Option { return func(o *options) { o.topP = p } }
-
-// MinP keeps the tokens that are at least p times as likely as the most likely one. Default 0.05; 0: all.
-func MinP(p float64) Option { return func(o *options) { o.minP = p } }
-
-// RepeatPenalty makes each token that is among the last 64 of the text, prompt included, less likely, before anything else is done: its logit is divided
-// by p if positive and multiplied by p if negative. Default 1: off.
-func RepeatPenalty(p float64) Option { return func(o *options) { o.repeatPenalty = p } }
-
-// Seed chooses the random numbers of a text. Default 0. The draw of a token depends on its logits, the seed, Sample and the token's position in the text,
-// and on nothing else: the same seed gives the same text again.
-func Seed(s uint64) Option { return func(o *options) { o.seed = s } }
-
-// Sample tells several texts of one seed apart: Sample(0), Sample(1), … of the same prompt are independent draws. Default 0.
-func Sample(n uint64) Option { return func(o *options) { o.sample = n } }
-
-// Stop ends the text before the first occurrence of any of these strings, which is not part of the text. Default: none. It replaces earlier ones.
-func Stop(strings ...string) Option {
-	strings = slices.Clone(strings)
-	return func(o *options) { o.stop = strings }
-}
-
-// StopTokens ends the text before any of these tokens, besides the model's own end-of-text tokens. Default: none. It replaces earlier ones.
-func StopTokens(ids ...int) Option {
-	ids = slices.Clone(ids)
-	return func(o *options) { o.stopTokens = ids }
-}
-
-// LogProbs asks for the log-probability of each token chosen, and for the n most likely tokens beside it. They are natural logarithms of the probabilities that
-// the model gives, before penalties, filters, temperature and LogitsFunc. LogProbs(0) asks for the chosen token's alone. Default -1: not computed (NaN), since
-// it costs an exponential for each token of the vocabulary.
-func LogProbs(n int) Option { return func(o *options) { o.logProbs = n } }
-
-// LogitsFunc has f edit the logits of the next token, [vocab], in place, before anything else looks at them: a mask (-Inf forbids a token), a bias, a
-// grammar. position is the index in the text of the token to be chosen. f must not keep the slice. It is called from the goroutine that generates.
-// Default: none.
-func LogitsFunc(f func(position int, logits []float32)) Option {
-	return func(o *options) { o.logits = f }
-}
-
-// GenMode is how a hierarchical model generates.
-type GenMode int
-
-const (
-	// HierGen generates exactly: each token is drawn from its probability given the whole text so far.
-	HierGen GenMode = iota
-	// RecGen is the paper's approximation (Definition A.3): the units of a meta-context are decoded side by side from what the level above predicts,
-	// and what was chosen never reaches a later meta-context. It is fast for the same weights, and its text can drift: compare the quality before
-	// you rely on it. It needs two levels or more and chunk-local decoders; other models are refused with an error that matches ErrUnsupported.
-	RecGen
-)
-
-// Mode chooses how a hierarchical model generates: HierGen (default) or RecGen. A flat model knows HierGen only.
-func Mode(m GenMode) Option { return func(o *options) { o.mode = m } }
-
-// String returns "HierGen" or "RecGen".
-func (m GenMode) String() string {
-	switch m {
-	case HierGen:
-		return "HierGen"
-	case RecGen:
-		return "RecGen"
-	}
-	return fmt.Sprintf("GenMode(%d)", int(m))
 }

@@ -25,25 +25,29 @@ func mustResolve(t testing.TB, opts ...Option) options {
 // vocabulary, with a full sort and math.Exp.
 func slowProbabilities(o options, model []float32, history []int, position int) []float64 {
 	logits := slices.Clone(model)
-	if o.logits != nil {
-		o.logits(position, logits)
+	for id, bias := range o.bias {
+		logits[id] += bias
 	}
-	if len(history) > o.repeatLast {
+	for _, f := range o.logits {
+		f(nil, logits)
+	}
+	if o.repeatLast >= 0 && len(history) > o.repeatLast {
 		history = history[len(history)-o.repeatLast:]
 	}
-	seen := map[int]bool{}
+	seen := map[int]int{}
 	for _, id := range history {
-		seen[id] = true
+		seen[id]++
 	}
 	l := make([]float64, len(logits))
 	for id, v := range logits {
 		l[id] = float64(v)
-		if seen[id] && o.repeatPenalty != 1 {
+		if n := seen[id]; n > 0 {
 			if v > 0 {
 				l[id] /= o.repeatPenalty
 			} else {
 				l[id] *= o.repeatPenalty
 			}
+			l[id] = float64(float32(l[id])) - float64(float64(n)*o.frequency) - o.presence
 			l[id] = float64(float32(l[id]))
 		}
 		if math.IsNaN(l[id]) {
@@ -126,12 +130,14 @@ func randomOptions(r *rand.Rand, vocab int) []Option {
 		TopK(int(pick(0, 1, 2, 40, float64(vocab-1), float64(vocab), float64(3*vocab)))),
 		TopP(pick(0, 0.3, 0.95, 0.999, 1)),
 		MinP(pick(0, 0.01, 0.05, 0.5, 1)),
-		RepeatPenalty(pick(1, 1, 1.1, 0.7, 3)),
+		RepeatPenalty(pick(1, 1, 1.1, 0.7, 3)), RepeatLast(int(pick(64, 64, 0, 1, 3, -1))),
+		FrequencyPenalty(pick(0, 0, 0.3, -0.5)), PresencePenalty(pick(0, 0, 1, -0.5)),
+		LogitBias(map[int]float32{r.IntN(vocab): float32(pick(0, 3, -3, math.Inf(-1)))}),
 		Seed(r.Uint64()), Sample(r.Uint64N(4)),
 	}
 	if r.IntN(4) == 0 {
-		opts = append(opts, LogitsFunc(func(position int, logits []float32) {
-			for i := position % 3; i < len(logits); i += 3 {
+		opts = append(opts, LogitsFunc(func(drawn []int, logits []float32) {
+			for i := len(drawn) % 3; i < len(logits); i += 3 {
 				logits[i] -= 2
 			}
 		}))
@@ -153,7 +159,7 @@ func TestSamplerAgainstDefinition(t *testing.T) {
 		}
 		position := len(history)
 		want := slowProbabilities(o, logits, history, position)
-		id, _ := s.next(&o, slices.Clone(logits), history, position)
+		id, _ := s.next(&o, slices.Clone(logits), history, position, nil)
 		if slices.Max(want) == 0 {
 			if id != -1 {
 				t.Fatalf("no token is possible, got %d", id)
@@ -202,7 +208,7 @@ func TestSamplerDistribution(t *testing.T) {
 			count := make([]float64, len(logits))
 			var s sampler
 			for position := range draws {
-				id, _ := s.next(&o, slices.Clone(logits), history, position)
+				id, _ := s.next(&o, slices.Clone(logits), history, position, nil)
 				count[id]++
 			}
 			chi2, degrees := 0.0, -1
@@ -311,7 +317,7 @@ func TestLogProbs(t *testing.T) {
 		}
 		n := r.IntN(vocab + 5)
 		o := mustResolve(t, append(randomOptions(r, vocab), LogProbs(n))...)
-		id, logProb := s.next(&o, slices.Clone(logits), []int{0, 1}, 2)
+		id, logProb := s.next(&o, slices.Clone(logits), []int{0, 1}, 2, nil)
 
 		best := float64(slices.Max(logits))
 		sum := new(big.Float)
@@ -339,7 +345,7 @@ func TestLogProbs(t *testing.T) {
 		}
 	}
 	o := mustResolve(t)
-	if _, logProb := s.next(&o, []float32{1, 2}, nil, 0); logProb == logProb || len(s.top) != 0 {
+	if _, logProb := s.next(&o, []float32{1, 2}, nil, 0, nil); logProb == logProb || len(s.top) != 0 {
 		t.Errorf("without LogProbs: %g and %d tokens, want NaN and none", logProb, len(s.top))
 	}
 }
@@ -365,7 +371,7 @@ func TestSamplerEdges(t *testing.T) {
 		{"top-k 1", []Option{TopK(1), Temperature(100)}, []float32{0, 1, 1}, 1},
 		{"top-p 0", []Option{TopP(0), TopK(0), Temperature(100)}, []float32{0, 1, 1}, 1},
 		{"min-p 1", []Option{MinP(1), Temperature(100)}, []float32{0, 1.1, 1}, 1},
-		{"a mask decides", append(pure, LogitsFunc(func(_ int, l []float32) { l[0], l[1] = -inf, -inf })), []float32{9, 9, -9}, 2},
+		{"a mask decides", append(pure, LogitsFunc(func(_ []int, l []float32) { l[0], l[1] = -inf, -inf })), []float32{9, 9, -9}, 2},
 		{"a penalty decides", []Option{Temperature(0), RepeatPenalty(2)}, []float32{1, 2, 1.5}, 2},
 		{"a penalty makes negative logits more so", []Option{Temperature(0), RepeatPenalty(2)}, []float32{-3, -1, -1.5}, 2},
 	} {
@@ -373,7 +379,7 @@ func TestSamplerEdges(t *testing.T) {
 			o := mustResolve(t, c.opts...)
 			var s sampler
 			for position := range 50 {
-				if got, _ := s.next(&o, slices.Clone(c.logits), []int{1, -7, 99, 1}, position); got != c.want {
+				if got, _ := s.next(&o, slices.Clone(c.logits), []int{1, -7, 99, 1}, position, nil); got != c.want {
 					t.Fatalf("position %d: got %d, want %d", position, got, c.want)
 				}
 			}
@@ -384,11 +390,11 @@ func TestSamplerEdges(t *testing.T) {
 		history := make([]int, 65)
 		history[0] = 1
 		var s sampler
-		if got, _ := s.next(&o, []float32{0, 2, 1.5}, history, 65); got != 1 {
+		if got, _ := s.next(&o, []float32{0, 2, 1.5}, history, 65, nil); got != 1 {
 			t.Errorf("got %d, want 1: it lies 65 tokens back", got)
 		}
 		history[1] = 1
-		if got, _ := s.next(&o, []float32{0, 2, 1.5}, history, 65); got != 2 {
+		if got, _ := s.next(&o, []float32{0, 2, 1.5}, history, 65, nil); got != 2 {
 			t.Errorf("got %d, want 2: token 1 lies 64 tokens back", got)
 		}
 	})
@@ -412,7 +418,7 @@ func TestSamplerDoesNotAllocate(t *testing.T) {
 		position := 0
 		if n := testing.AllocsPerRun(50, func() {
 			copy(scratch, logits)
-			s.next(&o, scratch, history, position)
+			s.next(&o, scratch, history, position, nil)
 			position++
 		}); n != 0 {
 			t.Errorf("%s: %g allocations a token", name, n)
@@ -436,6 +442,7 @@ func TestOptions(t *testing.T) {
 	for i, opt := range []Option{
 		Temperature(nan), Temperature(-1), Temperature(inf), TopK(-1), TopP(nan), TopP(-0.1), TopP(1.1), MinP(nan), MinP(-1), MinP(2),
 		RepeatPenalty(nan), RepeatPenalty(0), RepeatPenalty(-1), RepeatPenalty(inf), Mode(7), Mode(-1), Stop("x", ""), StopTokens(3, -1),
+		Stop("\xff"), FrequencyPenalty(nan), PresencePenalty(inf), LogProbs(-2), LogitBias(map[int]float32{-1: 1}), LogitBias(map[int]float32{1: float32(nan)}),
 	} {
 		if _, err := resolve(defaultOptions(), []Option{opt}); !errors.Is(err, ErrInvalid) {
 			t.Errorf("bad option %d: error %v, want ErrInvalid", i, err)
@@ -460,8 +467,8 @@ func FuzzSampler(f *testing.F) {
 		}
 		history := []int{0, 1, len(logits)}
 		var s sampler
-		id, logProb := s.next(&o, slices.Clone(logits), history, 1)
-		penalise(logits, history, penalty)
+		id, logProb := s.next(&o, slices.Clone(logits), history, 1, nil)
+		s.penalise(&o, logits, history)
 		best := float32(math.Inf(-1))
 		for _, v := range logits {
 			if v > best {

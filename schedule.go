@@ -4,6 +4,7 @@ package photon
 type sequence struct {
 	n      int        // tokens that the encoders have taken
 	synced int        // tokens up to which the decoders have followed; -1 before the first prediction
+	target int        // and up to which they follow next; 0: all
 	ids    idRun      // tokens that are not yet in a whole chunk, or that decoders still need
 	token  stateRun   // the same of the token encoder's states
 	states []stateRun // [L]: and of each level's
@@ -54,6 +55,7 @@ func (s *stateRun) row(u, width int) []float32 { return s.rows[(u-s.first)*width
 type plan struct {
 	start, end int
 	lo, hi     int
+	need       int // the first child whose prediction will be read
 	unit       int
 }
 
@@ -77,6 +79,35 @@ func (m *Model) newSequence() *sequence {
 }
 
 func (s *sequence) clone() *sequence {
+	return s.copy(nil, func(c *kvCache, _ bool) *kvCache { return c.clone() })
+}
+
+// save returns a copy of s to go back to, after it has gone on. Caches that only grow need no copy of their rows.
+func (m *Model) save(s *sequence) *sequence {
+	return s.copy(m.decoders, (*kvCache).save)
+}
+
+// copy copies caches with f; grows: nothing is ever dropped from the cache but what its windows let go.
+func (s *sequence) copy(decoders []*decoder, f func(c *kvCache, grows bool) *kvCache) *sequence {
+	c := s.cloneRows()
+	if s.tokens != nil {
+		c.tokens = f(s.tokens, true)
+	}
+	for i := range c.enc {
+		c.enc[i] = f(s.enc[i], true)
+	}
+	for i := range c.dec {
+		d := &c.dec[i]
+		d.cache = f(d.cache, decoders != nil && decoders[i].seesAll())
+		for e := range d.memories {
+			d.memories[e] = f(d.memories[e], false)
+		}
+	}
+	return c
+}
+
+// cloneRows is clone but for the caches, which the copy shares.
+func (s *sequence) cloneRows() *sequence {
 	c := *s
 	c.ids.ids = append([]int(nil), s.ids.ids...)
 	c.states = append([]stateRun(nil), s.states...)
@@ -84,22 +115,11 @@ func (s *sequence) clone() *sequence {
 		c.states[i].rows = append([]float32(nil), s.states[i].rows...)
 	}
 	c.token.rows = append([]float32(nil), s.token.rows...)
-	if s.tokens != nil {
-		c.tokens = s.tokens.clone()
-	}
 	c.enc = append([]*kvCache(nil), s.enc...)
-	for i := range c.enc {
-		c.enc[i] = s.enc[i].clone()
-	}
 	c.dec = append([]decoderState(nil), s.dec...)
 	for i := range c.dec {
-		d := &c.dec[i]
-		d.cache = d.cache.clone()
-		d.slices = append([]float32(nil), d.slices...)
-		d.memories = append([]*kvCache(nil), d.memories...)
-		for e := range d.memories {
-			d.memories[e] = d.memories[e].clone()
-		}
+		c.dec[i].slices = append([]float32(nil), c.dec[i].slices...)
+		c.dec[i].memories = append([]*kvCache(nil), c.dec[i].memories...)
 	}
 	c.out = append([]float32(nil), s.out...)
 	c.top = append([]float32(nil), s.top...)
@@ -137,6 +157,8 @@ func (s *sequence) traffic() (read, written int64) {
 
 // schedule is the scratch of encode and follow.
 type schedule struct {
+	seqs     []*sequence
+	tokens   [][]int
 	list     []segment
 	kept     []segment    // of a memory
 	unpacked []float32    // [rows × D], units as their children
@@ -269,7 +291,7 @@ func (m *Model) makePlan(s *sequence, all bool) {
 		if d.lead() == 0 {
 			lo = max(lo, 1) // nothing predicts the first token of a flat model
 		}
-		*p = plan{lo: lo, hi: hi, end: d.row(hi) + 1}
+		*p = plan{lo: lo, hi: hi, need: lo, end: d.row(hi) + 1}
 		p.start = max(d.firstRow(lo), s.dec[l].next)
 		p.unit = p.start / d.unit()
 		if p.start%d.unit() >= d.lead() {
@@ -277,6 +299,24 @@ func (m *Model) makePlan(s *sequence, all bool) {
 		}
 		lo, hi = p.unit, hi/d.chunk
 	}
+}
+
+// planTo is makePlan for a part of the rows that the prediction of token n depends on: those up to the prediction of token target.
+func (m *Model) planTo(s *sequence, target int) {
+	m.makePlan(s, false)
+	lo, hi := target, target
+	for l, d := range m.decoders {
+		p := &s.plan[l]
+		p.lo, p.hi, p.end = lo, hi, d.row(hi)+1
+		lo, hi = p.unit, hi/d.chunk
+	}
+}
+
+// behind is how many tokens the decoders have to follow.
+func (m *Model) behind(s *sequence) int {
+	m.makePlan(s, false)
+	d := m.decoders[0]
+	return max(0, s.n-s.plan[0].start/d.unit()*d.chunk)
 }
 
 // trim forgets the tokens and states that neither a chunker nor, by the plan, a decoder will need.
@@ -326,7 +366,11 @@ func (m *Model) trim(s *sequence) {
 // X̂^(0) of every token since the last time, the sequences one after another; without, of the last.
 func (m *Model) follow(ws *workspace, seqs []*sequence, all bool) []float32 {
 	for _, s := range seqs {
-		m.makePlan(s, all)
+		if s.target > 0 {
+			m.planTo(s, s.target)
+		} else {
+			m.makePlan(s, all)
+		}
 	}
 	var conds []float32
 	for l := len(m.decoders) - 1; l >= 0; l-- {
@@ -342,9 +386,12 @@ func (m *Model) follow(ws *workspace, seqs []*sequence, all bool) []float32 {
 		if s.plan[0].end > 0 {
 			s.out = append(s.out, conds[(at-1)*width:][:width]...)
 		}
-		s.synced = s.n
-		for l := range m.decoders {
-			s.plan[l] = plan{}
+		if s.target > 0 {
+			s.synced, s.target = s.target, 0
+			m.makePlan(s, false)
+		} else {
+			s.synced = s.n
+			clear(s.plan)
 		}
 		m.trim(s)
 	}
@@ -465,7 +512,7 @@ func (s *decoderState) segments(list []segment, d *decoder, p *plan) []segment {
 			if p.start > s.cache.next {
 				s.cache.reset(p.start)
 			}
-			need := d.row(p.lo) - p.start
+			need := d.row(p.need) - p.start
 			list = append(list, segment{cache: s.cache, rows: p.end - p.start, memories: s.memories, need: need})
 		}
 		return list
@@ -478,7 +525,7 @@ func (s *decoderState) segments(list []segment, d *decoder, p *plan) []segment {
 			rows--
 		}
 		// The first row that predicts something is the first child's, or that of the first child to be predicted.
-		need := d.row(max(p.lo, begin/d.unit()*d.chunk)) - from
+		need := d.row(max(p.need, begin/d.unit()*d.chunk)) - from
 		seg := segment{cache: s.cache, rows: rows, memories: s.memories, need: need}
 		switch {
 		case rows == 0:

@@ -2,23 +2,49 @@ package photon
 
 import (
 	"context"
+	"fmt"
 	"math"
 )
 
-// Logits computes all rows in one pass (teacher-forced): row-major [len(ids) × vocab]. Row i predicts token i for a hierarchical model and
-// token i+1 for a flat one (Config.Flat reports which). ids out of range match ErrInvalid.
+// Logits computes the scores of every next token in one pass: row-major [(len(ids)+1) × vocab], of which row i scores
+// the token after ids[:i]. Nothing precedes the first token of a flat model but its beginning-of-text token: row 0 is
+// what follows that, or NaN where there is none. ids out of range match ErrInvalid. The context's end is obeyed within
+// a few milliseconds. It may be called from several goroutines.
 func (m *Model) Logits(ctx context.Context, ids []int) ([]float32, error) {
-	out := make([]float32, 0, len(ids)*m.cfg.VocabSize)
-	err := m.eachRow(ctx, ids, func(logits []float32) { out = append(out, logits...) })
+	ws, err := m.pass(ids)
 	if err != nil {
 		return nil, err
 	}
-	return out[:len(ids)*m.cfg.VocabSize], nil
+	defer m.release(ws)
+	out := make([]float32, 0, (len(ids)+1)*m.cfg.VocabSize)
+	keep := func(logits []float32) { out = append(out, logits...) }
+	if m.cfg.Flat() && m.cfg.BOSTokenID < 0 {
+		for range m.cfg.VocabSize {
+			out = append(out, nan32)
+		}
+	} else if m.cfg.Flat() {
+		err = m.eachRow(ctx, ws, m.newSequence(), []int{m.cfg.BOSTokenID}, keep)
+	}
+	if err == nil {
+		err = m.eachRow(ctx, ws, m.newSequence(), ids, keep)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
-// Score returns the natural-log probability of each token given those before it, len(ids) values. A flat model has none for its first token: there it is
-// NaN, unless the model has a beginning-of-text token to put before a text that does not begin with it.
+var nan32 = float32(math.NaN())
+
+// Score returns the natural-log probability of each token given those before it, len(ids) values. A flat model has none
+// for its first token: there it is NaN, unless the model has a beginning-of-text token to put before a text that does
+// not begin with it. Errors are those of Logits. It may be called from several goroutines.
 func (m *Model) Score(ctx context.Context, ids []int) ([]float32, error) {
+	ws, err := m.pass(ids)
+	if err != nil {
+		return nil, err
+	}
+	defer m.release(ws)
 	text := ids
 	scores := make([]float32, 0, len(ids)+1)
 	if m.cfg.Flat() && len(ids) > 0 {
@@ -26,55 +52,94 @@ func (m *Model) Score(ctx context.Context, ids []int) ([]float32, error) {
 			text = append([]int{bos}, ids...)
 			ids = text[1:]
 		} else {
-			scores = append(scores, float32(math.NaN()))
+			scores = append(scores, nan32)
 			ids = ids[1:]
 		}
 	}
-	next := 0
-	err := m.eachRow(ctx, text, func(logits []float32) {
-		for vocab := m.cfg.VocabSize; len(logits) > 0 && next < len(ids); logits = logits[vocab:] {
-			scores = append(scores, logProb(logits[:vocab], ids[next]))
-			next++
-		}
-	})
-	if err != nil {
+	if err := m.eachRow(ctx, ws, m.newSequence(), text, m.scorer(&scores, ids)); err != nil {
 		return nil, err
 	}
 	return scores, nil
 }
 
-// eachRow runs the model over a whole text and hands out its logits in order, some rows at a time. There may be a row behind the last token.
-func (m *Model) eachRow(ctx context.Context, ids []int, f func(logits []float32)) error {
+// Score returns the natural-log probability of each token of a continuation, which is not appended: several
+// continuations cost one prompt. Nothing predicts the first token of a flat model: where the session is empty, that is
+// NaN. Errors are those of Model.Score, and ErrUnsupported after RecGen.
+func (s *Session) Score(ctx context.Context, ids ...int) ([]float32, error) {
+	if err := s.ready(); err != nil {
+		return nil, err
+	}
+	if s.rec.started {
+		return nil, fmt.Errorf("photon: RecGen has dropped the lower encoders, so nothing can be scored: begin a new session: %w", ErrUnsupported)
+	}
+	ws, err := s.m.pass(ids)
+	if err != nil {
+		return nil, err
+	}
+	defer s.m.release(ws)
+	if err := s.catchUp(ctx, ws); err != nil || len(ids) == 0 {
+		return nil, err
+	}
+	scores := make([]float32, 0, len(ids))
+	if len(s.logits) > 0 {
+		scores = append(scores, logProb(s.logits, ids[0]))
+	} else {
+		scores = append(scores, nan32)
+	}
+	before := s.m.save(s.seq)
+	defer func() { *s.seq = *before }()
+	if err := s.m.eachRow(ctx, ws, s.seq, ids[:len(ids)-1], s.m.scorer(&scores, ids[1:])); err != nil {
+		return nil, err
+	}
+	return scores, nil
+}
+
+// scorer takes rows of logits and appends the log-probabilities of ids, as far as they go.
+func (m *Model) scorer(scores *[]float32, ids []int) func(logits []float32) {
+	return func(logits []float32) {
+		for vocab := m.cfg.VocabSize; len(logits) > 0 && len(ids) > 0; logits, ids = logits[vocab:], ids[1:] {
+			*scores = append(*scores, logProb(logits[:vocab], ids[0]))
+		}
+	}
+}
+
+// pass checks ids and acquires a workspace.
+func (m *Model) pass(ids []int) (*workspace, error) {
 	if err := m.check(); err != nil {
-		return err
+		return nil, err
 	}
 	if err := m.checkIDs(ids); err != nil {
-		return err
+		return nil, err
 	}
-	ws := m.acquire()
-	defer m.release(ws)
-	s := m.newSequence()
+	return m.acquire(), nil
+}
+
+// eachRow runs q over ids and hands out, in order and some rows at a time, the logits of every token that has not been
+// predicted, up to the one after ids. When ctx ends, q is of no use any more.
+func (m *Model) eachRow(ctx context.Context, ws *workspace, q *sequence, ids []int, f func(logits []float32)) error {
 	width, vocab := m.decoders[0].width(), m.cfg.VocabSize
-	for len(ids) > 0 {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+	ws.crew.until = ctx
+	defer func() {
+		ws.crew.until = nil
+		ws.crew.aborted.Store(false)
+	}()
+	for len(ids) > 0 || q.synced < 0 && !m.cfg.Flat() {
 		n := min(len(ids), m.pieceTokens())
 		ws.oneText[0] = ids[:n]
-		m.encode(ws, ws.only(s), ws.oneText[:])
-		rows := m.follow(ws, ws.only(s), true)
+		m.encode(ws, ws.only(q), ws.oneText[:])
+		rows := m.follow(ws, ws.only(q), true)
 		for ids = ids[n:]; len(rows) > 0; {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
 			some := min(len(rows)/width, stepRows)
 			ws.logits = grow(ws.logits, some*vocab)
 			m.head.mul(&ws.crew, &ws.mulTask, ws.logits, rows, some)
+			if ws.crew.over() {
+				return ended(ctx)
+			}
 			f(ws.logits)
 			rows = rows[some*width:]
 		}
 	}
-	return nil
+	return ended(ctx)
 }
 
 // logProb is the log-softmax of logits at id.

@@ -9,52 +9,62 @@ import (
 
 // Session is the state of one text. It is not safe for concurrent use; many sessions of one Model are.
 //
-// What it holds is bounded by Config.StateBytes: with windows on the lower levels only the caches of the top level grow with the text,
-// by one row in MetaContext tokens, and memories without a window, by one in each unit that they keep.
+// What it holds is bounded by Config.StateBytes: with windows on the lower levels only the caches of the top level grow
+// with the text, by one row in MetaContext tokens, and memories without a window, by one in each unit that they keep.
 type Session struct {
 	m       *Model
 	options options
 	err     error // of the session's own options: every call reports it
+	ids     []int // the text. The model has read the first seq.n, and the rest when it is asked for what comes next
 	seq     *sequence
-	logits  []float32
-	recent  []int // the last tokens, for the repeat penalty
-	sampler sampler
+	logits  []float32 // of the token after seq.n
+	current bool      // and that is the next
+	since   int       // where the text begins that stop strings are looked for in
+	held    int       // bytes at the end of the text that Generate has not given out
+	running bool      // inside a loop over Generate, or part of a batch
 	rec     recGen
 	stats   Stats
 }
 
-// Stats is what a text has cost so far. Key and value traffic is counted where it happens.
+// Stats is what a text has cost so far. Key and value traffic is counted where it happens. Texts that run together
+// share out the time of a step by their tokens.
 type Stats struct {
-	PromptTokens  int     // appended
-	Tokens        int     // generated
-	PromptSeconds float64 // spent on those
-	Seconds       float64 // spent on these
-	StateBytes    int64   // keys and values held now, all caches
-	KVReadBytes   int64   // keys and values that attention read
-	KVWriteBytes  int64   // keys and values that were stored
+	PromptTokens int           // appended
+	Tokens       int           // generated
+	PromptTime   time.Duration // spent on those
+	Time         time.Duration // spent on these, without what the caller's loop did
+	StateBytes   int64         // keys and values held now, all caches
+	KVReadBytes  int64         // keys and values that attention read
+	KVWriteBytes int64         // keys and values that were stored
 }
 
-// recentTokens is how far back the repeat penalty may look.
-const recentTokens = 64
-
-// NewSession begins an empty text. Options are defaults for the session's Generate; a bad one is reported by every later call.
+// NewSession begins an empty text. Options are defaults for the session's Generate; a bad one is reported by every
+// later call.
 func (m *Model) NewSession(opts ...Option) *Session {
 	s := &Session{m: m}
-	s.options, s.err = resolve(defaultOptions(), opts)
-	if s.err == nil {
-		s.err = m.checkMode(s.options.mode)
-	}
+	s.options, s.err = m.resolve(defaultOptions(), opts)
 	s.seq = m.empty.clone()
-	s.setLogits(nil)
 	return s
 }
 
 // Len returns the number of tokens in the text.
-func (s *Session) Len() int { return s.seq.n + s.rec.tokens() }
+func (s *Session) Len() int { return len(s.ids) }
 
-// Logits returns the scores of every token to come next [vocab]; nil where nothing predicts it, which is before the first token of a flat model. It is valid until
-// the session's next call, and must not be changed. After RecGen it is nil.
+// Logits returns the scores of every token to come next [vocab]; nil where nothing predicts it, which is before the
+// first token of a flat model. It is valid until the session's next call, and must not be changed. After RecGen, and of
+// a closed model, it is nil.
 func (s *Session) Logits() []float32 {
+	if s.rec.started {
+		return nil
+	}
+	if !s.current {
+		if s.ready() != nil {
+			return nil
+		}
+		ws := s.m.acquire()
+		defer s.m.release(ws)
+		s.catchUp(context.Background(), ws)
+	}
 	if len(s.logits) == 0 {
 		return nil
 	}
@@ -65,10 +75,10 @@ func (s *Session) Logits() []float32 {
 func (s *Session) Fork() *Session {
 	f := *s
 	f.seq = s.seq.clone()
+	f.ids = slices.Clip(s.ids) // shared: neither text changes what is there, and the fork appends to a copy
 	f.logits = slices.Clone(s.logits)
-	f.recent = slices.Clone(s.recent)
-	f.sampler = sampler{}
-	f.rec = s.rec.clone()
+	f.rec = recGen{started: s.rec.started}
+	f.running = false
 	return &f
 }
 
@@ -85,79 +95,102 @@ func (s *Session) Stats() Stats {
 	return t
 }
 
-// Append adds tokens to the text: encoders run over them in large steps, decoders only over what their windows can still see. How a
-// text is cut into calls does not change what follows. When ctx ends the tokens taken so far stay (see Len) and its error is returned; an id out
-// of range matches ErrInvalid and adds nothing.
+// Append adds tokens to the text: encoders run over them in large steps, decoders only over what their windows can
+// still see. How a text is cut into calls does not change what follows. When ctx ends, its error is returned within a
+// few milliseconds; the tokens read so far stay (see Len), and the text goes on from there as if nothing had happened.
+// An id out of range matches ErrInvalid and adds nothing.
 func (s *Session) Append(ctx context.Context, ids ...int) error {
-	if err := s.ready(); err != nil {
-		return err
-	}
-	if s.rec.started {
-		return fmt.Errorf("photon: RecGen has dropped the lower encoders, so no text can be appended: begin a new session: %w", ErrUnsupported)
-	}
-	if err := s.m.checkIDs(ids); err != nil {
+	if err := s.appendable(ids); err != nil {
 		return err
 	}
 	if len(ids) == 0 {
-		return ctx.Err()
+		return ended(ctx)
 	}
 	ws := s.m.acquire()
 	defer s.m.release(ws)
 	begin := time.Now()
-	before := s.seq.n
-	err := s.append(ctx, ws, ids)
-	s.stats.PromptTokens += s.seq.n - before
-	s.stats.PromptSeconds += time.Since(begin).Seconds()
+	before := len(s.ids)
+	s.add(ids)
+	err := s.catchUp(ctx, ws)
+	s.cut(max(before, s.seq.n))
+	s.stats.PromptTokens += len(s.ids) - before
+	s.stats.PromptTime += time.Since(begin)
 	return err
 }
 
-func (s *Session) append(ctx context.Context, ws *workspace, ids []int) error {
-	err := ctx.Err()
-	for err == nil && len(ids) > 0 {
-		n := min(len(ids), s.m.pieceTokens())
-		s.take(ws, ids[:n])
-		ids = ids[n:]
-		if s.m.seesAll() && len(ids) > 0 {
-			s.m.follow(ws, ws.only(s.seq), false)
+// AppendText adds text: as Tokenizer.EncodeText gives it, so that no special token comes of it; where it begins the
+// session's text, after the tokens that the tokenizer's template begins with, such as a beginning-of-text token.
+// Special tokens are appended by id (Tokenizer.TokenID). Errors are those of Append, and ErrInvalid for text that is
+// not UTF-8, ErrUnsupported for a model without a tokenizer.
+func (s *Session) AppendText(ctx context.Context, text string) error {
+	if err := s.ready(); err != nil {
+		return err
+	}
+	if err := s.m.checkText(text); err != nil {
+		return err
+	}
+	t := s.m.tokenizer
+	ids := t.EncodeText(text)
+	if s.Len() == 0 {
+		ids = append(slices.Clip(t.prefix), ids...)
+	}
+	return s.Append(ctx, ids...)
+}
+
+// appendable reports what keeps ids from being appended.
+func (s *Session) appendable(ids []int) error {
+	if err := s.still("Append"); err != nil {
+		return err
+	}
+	if s.rec.started {
+		return fmt.Errorf("photon: RecGen has dropped the lower encoders, so no text can be appended: begin a new session: %w",
+			ErrUnsupported)
+	}
+	if len(ids) > maxText-len(s.ids) {
+		return fmt.Errorf("photon: a text of more than %d tokens: %w", maxText, ErrUnsupported)
+	}
+	return s.m.checkIDs(ids)
+}
+
+// add puts ids behind the text.
+func (s *Session) add(ids []int) {
+	s.ids = append(s.ids, ids...)
+	s.since, s.held, s.current = len(s.ids), 0, false
+}
+
+// cut drops the tokens from n on, which the model has not read.
+func (s *Session) cut(n int) {
+	s.ids = s.ids[:n]
+	s.since = min(s.since, n)
+}
+
+// catchUp has the model read what it has not, and sets the logits of the next token. When ctx ends, what has been read
+// so far stays read.
+func (s *Session) catchUp(ctx context.Context, ws *workspace) error {
+	if s.current || s.rec.started {
+		return ended(ctx)
+	}
+	for !s.current {
+		n := min(len(s.ids)-s.seq.n, s.m.pieceTokens())
+		ws.oneIntake[0] = intake{s, s.ids[s.seq.n:][:n], s.seq.n+n == len(s.ids), s.m.pieceTokens()}
+		var err error
+		if len(s.ids)-s.seq.n+s.m.behind(s.seq) <= shortStep {
+			if err = ended(ctx); err == nil {
+				s.m.advance(ws, ws.oneIntake[:])
+			}
+		} else {
+			err = s.m.whole(ctx, ws, s.seq, func() { s.m.advance(ws, ws.oneIntake[:]) })
 		}
-		err = ctx.Err()
+		if err != nil {
+			s.current = false
+			return err
+		}
 	}
-	if s.seq.n > s.seq.synced {
-		s.m.follow(ws, ws.only(s.seq), false)
-		s.setLogits(ws)
-	}
-	return err
+	return nil
 }
 
-// take has the encoders take tokens, and keeps of them what decoders will need.
-func (s *Session) take(ws *workspace, ids []int) {
-	ws.oneText[0] = ids
-	s.m.encode(ws, ws.only(s.seq), ws.oneText[:])
-	s.m.makePlan(s.seq, false)
-	s.m.trim(s.seq)
-	s.remember(ids)
-}
-
-func (s *Session) remember(ids []int) {
-	if len(s.recent)+len(ids) > 4*recentTokens {
-		s.recent = s.recent[:copy(s.recent, s.recent[max(0, len(s.recent)-recentTokens):])]
-	}
-	s.recent = append(s.recent, ids[max(0, len(ids)-recentTokens):]...)
-}
-
-// setLogits reads the logits off the last prediction; without a workspace it takes one.
-func (s *Session) setLogits(ws *workspace) {
-	if len(s.seq.out) == 0 {
-		s.logits = s.logits[:0]
-		return
-	}
-	if ws == nil {
-		ws = s.m.acquire()
-		defer s.m.release(ws)
-	}
-	s.logits = grow(s.logits, s.m.cfg.VocabSize)
-	s.m.head.mul(&ws.crew, &ws.mulTask, s.logits, s.seq.out, 1)
-}
+// shortStep is how many tokens a step may take that is not stopped on its way.
+const shortStep = 16
 
 // pieceTokens is how many tokens go through the encoders at once.
 func (m *Model) pieceTokens() int { return stepRows * m.decoders[0].chunk }
@@ -167,6 +200,15 @@ func (s *Session) ready() error {
 		return s.err
 	}
 	return s.m.check()
+}
+
+// still is ready for what would disturb a loop over the session.
+func (s *Session) still(call string) error {
+	if s.running {
+		return fmt.Errorf("photon: %s of a session inside its own loop, or while it is part of a batch: do it after the loop, or "+
+			"with a Fork: %w", call, ErrInvalid)
+	}
+	return s.ready()
 }
 
 // only is a list of one sequence.

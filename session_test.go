@@ -85,9 +85,6 @@ func TestLongPrompt(t *testing.T) {
 			t.Fatal(err)
 		}
 		last := pass[len(pass)-vocab:]
-		if !m.Config().Flat() {
-			ids = ids[:len(ids)-1]
-		}
 		for _, cut := range []int{0, 1, 50, m.pieceTokens() + 3} {
 			s := m.NewSession()
 			if err := s.Append(background, ids[:cut]...); err != nil {
@@ -188,7 +185,9 @@ func greedy(t *testing.T, m *Model, prompt []int, n int, opts ...Option) []int {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ids = append(ids, token.ID)
+		if token.Stop != StopEOS {
+			ids = append(ids, token.ID)
+		}
 	}
 	return ids
 }
@@ -216,7 +215,9 @@ func TestBatch(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got[token.Request] = append(got[token.Request], token.ID)
+			if token.Stop != StopEOS {
+				got[token.Request] = append(got[token.Request], token.ID)
+			}
 		}
 		for i := range reqs {
 			if !slices.Equal(got[i], want[i]) {
@@ -284,6 +285,9 @@ func TestGenerateThenAppend(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				if token.Stop == StopEOS {
+					break
+				}
 				if text = append(text, token.ID); len(text) == 10+leave {
 					break
 				}
@@ -320,7 +324,9 @@ func TestRecGenSession(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				ids = append(ids, token.ID)
+				if token.Stop != StopEOS {
+					ids = append(ids, token.ID)
+				}
 			}
 			return ids
 		}
@@ -474,7 +480,9 @@ func TestConcurrent(t *testing.T) {
 			s.Append(background, g.ids[:9]...)
 			var got []int
 			for token := range s.Generate(background) {
-				got = append(got, token.ID)
+				if token.Stop != StopEOS {
+					got = append(got, token.ID)
+				}
 			}
 			if !slices.Equal(got, want) {
 				t.Errorf("%v, want %v", got, want)
@@ -509,14 +517,21 @@ func TestAllocations(t *testing.T) {
 			for _, d := range s.seq.dec {
 				d.cache.reserve(100 * span)
 			}
+			s.ids = slices.Grow(s.ids, 100*span)
 			ws := m.acquire()
 			defer m.release(ws)
+			r, err := s.stream(nil, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.begin()
+			ends := m.cfg.EOSTokenIDs
+			m.cfg.EOSTokenIDs = nil
+			defer func() { m.cfg.EOSTokenIDs = ends }()
 			token := func() {
-				token, err := s.draw(ws, &s.options)
-				if err != nil {
+				if _, err := r.next(background, ws); err != nil {
 					t.Fatal(err)
 				}
-				s.accept(ws, token.ID)
 			}
 			for range 8 * span { // the encoders' logs grow for the last time
 				token()
@@ -526,4 +541,42 @@ func TestAllocations(t *testing.T) {
 			}
 		}
 	}, WithThreads(2))
+}
+
+// TestSessionScore: a continuation scores what the whole text does, at any cut, and leaves the session as it was.
+func TestSessionScore(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		whole, err := m.Score(background, g.ids)
+		if err != nil {
+			t.Fatal(err)
+		}
+		withoutBOS := !m.Config().Flat() || m.Config().BOSTokenID < 0
+		for _, cut := range []int{0, 1, 7, 16, 33} {
+			s := m.NewSession()
+			if err := s.Append(background, g.ids[:cut]...); err != nil {
+				t.Fatal(err)
+			}
+			before := slices.Clone(s.Logits())
+			for range 2 {
+				got, err := s.Score(background, g.ids[cut:]...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if withoutBOS && !slices.EqualFunc(got, whole[cut:], func(a, b float32) bool { return a == b || a != a && b != b }) {
+					t.Fatalf("behind %d: %v, want %v", cut, got, whole[cut:])
+				}
+			}
+			if !slices.Equal(s.Logits(), before) || s.Len() != cut {
+				t.Error("the session has changed")
+			}
+			rest := m.NewSession()
+			if err := rest.Append(background, g.ids...); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Append(background, g.ids[cut:]...); err != nil {
+				t.Fatal(err)
+			}
+			near(t, "logits", s.Logits(), rest.Logits(), 0)
+		}
+	})
 }

@@ -11,7 +11,7 @@ import (
 
 // A snapshot is, little-endian: magic, the model's fingerprint, the cache type, the length of the body, the body, and a CRC-32C of all
 // that. The body is what snapshotBody and its helpers write: the text's counters, the rows that wait, and every cache oldest row first.
-const snapshotMagic = "PHOTON-SESSION-1"
+const snapshotMagic = "PHOTON-SESSION-2"
 
 const snapshotHeader = len(snapshotMagic) + 32 + 1 + 8
 
@@ -20,6 +20,7 @@ func (s *Session) WriteTo(w io.Writer) (int64, error) {
 	if err := s.ready(); err != nil {
 		return 0, err
 	}
+	s.Logits() // has the model read all of the text
 	var body coder
 	body.session(s)
 	out := append([]byte(snapshotMagic), s.m.fingerprint[:]...)
@@ -33,8 +34,9 @@ func (s *Session) WriteTo(w io.Writer) (int64, error) {
 
 // ReadSession reads a snapshot that a session of the same model wrote; the text goes on as if it had never been put aside. It reads no further than the snapshot's end. A
 // snapshot of another model, or of the same with weights or caches held differently, matches ErrMismatch; a damaged one ErrCorrupt.
-func (m *Model) ReadSession(r io.Reader) (*Session, error) {
-	if err := m.check(); err != nil {
+func (m *Model) ReadSession(r io.Reader, opts ...Option) (*Session, error) {
+	s := m.NewSession(opts...)
+	if err := s.ready(); err != nil {
 		return nil, err
 	}
 	header := make([]byte, snapshotHeader)
@@ -63,7 +65,6 @@ func (m *Model) ReadSession(r io.Reader) (*Session, error) {
 	if got := crc32.Update(crc32.Checksum(header, castagnoli), castagnoli, body); got != sum {
 		return nil, fmt.Errorf("photon: snapshot: checksum %08x, want %08x: the bytes were changed: %w", got, sum, ErrCorrupt)
 	}
-	s := m.NewSession()
 	c := coder{data: body, reading: true}
 	c.session(s)
 	if c.err == nil && len(c.data) > 0 {
@@ -71,10 +72,6 @@ func (m *Model) ReadSession(r io.Reader) (*Session, error) {
 	}
 	if c.err != nil {
 		return nil, fmt.Errorf("photon: snapshot: %w", c.err)
-	}
-	s.setLogits(nil)
-	if s.rec.started {
-		s.logits = s.logits[:0]
 	}
 	return s, nil
 }
@@ -196,9 +193,9 @@ func (c *coder) session(s *Session) {
 	}
 	c.count("prompt tokens", &s.stats.PromptTokens, most)
 	c.count("generated tokens", &s.stats.Tokens, most)
-	recent := s.recent[max(0, len(s.recent)-recentTokens):]
-	c.ids("recent tokens", &recent, recentTokens, m.cfg.VocabSize)
-	s.recent = recent
+	c.ids("text", &s.ids, most, m.cfg.VocabSize)
+	c.count("text for stop strings", &s.since, len(s.ids))
+	c.count("text not given out", &s.held, most)
 
 	started := 0
 	if s.rec.started {
@@ -210,7 +207,6 @@ func (c *coder) session(s *Session) {
 			c.fail("a RecGen snapshot of a model that cannot run it")
 			return
 		}
-		c.recGen(s)
 	}
 	out, top := len(q.out), len(q.top)
 	c.count("prediction", &out, m.decoders[0].width())
@@ -285,25 +281,6 @@ func (c *coder) waiting(m *Model, q *sequence) {
 	}
 	if c.reading && len(m.encoders) == 0 {
 		q.ids = idRun{first: q.n}
-	}
-}
-
-func (c *coder) recGen(s *Session) {
-	g := &s.rec
-	meta := s.m.cfg.MetaContext()
-	var ids []int
-	for _, t := range g.ready {
-		ids = append(ids, t.ID)
-	}
-	c.ids("drawn tokens", &ids, meta, s.m.cfg.VocabSize)
-	c.count("taken tokens", &g.take, len(ids))
-	if c.reading {
-		for _, id := range ids {
-			g.ready = append(g.ready, Token{ID: id, LogProb: float32(math.NaN())})
-		}
-		if len(ids)%meta != 0 || s.seq.n%meta != 0 {
-			c.fail("RecGen stands at token %d with %d drawn", s.seq.n, len(ids))
-		}
 	}
 }
 
@@ -397,6 +374,12 @@ func eachCoded[T any](c *coder, panel int, rows []T, at, n, dim int, code func([
 // checkPlaces holds every cache against the number of tokens.
 func (c *coder) checkPlaces(m *Model, s *Session) {
 	q, span := s.seq, 1
+	if ahead := len(s.ids) - q.n; ahead != 0 && !s.rec.started || ahead < 0 || ahead > m.cfg.MetaContext() {
+		c.fail("the text has %d tokens, the model has read %d", len(s.ids), q.n)
+	}
+	if s.rec.started && q.n%m.cfg.MetaContext() != 0 {
+		c.fail("RecGen stands at token %d", q.n)
+	}
 	if e := m.tokenEncoder; e != nil && (q.tokens.next != q.n || e.cfg.unbounded() && q.tokens.begin != 0) {
 		c.fail("the cache of the token encoder ends at row %d, want %d", q.tokens.next, q.n)
 	}
@@ -427,7 +410,7 @@ func (c *coder) checkPlaces(m *Model, s *Session) {
 		if s.rec.started {
 			want = 0
 			if l == len(m.encoders)-1 {
-				want = (q.n + len(s.rec.ready)) / span
+				want = q.n / span
 			}
 		}
 		if cache.next != want || m.encoders[l].stack.cfg.unbounded() && cache.begin != 0 {

@@ -65,7 +65,7 @@ const farReach = math.MaxInt / 4 // beyond every text
 // sees.
 func (s *stack) forward(ws *workspace, x []float32, segs []segment) {
 	seen := ws.seen
-	for i, taken := 0, 0; i < len(segs); {
+	for i, taken := 0, 0; i < len(segs) && !ws.crew.aborted.Load(); {
 		ws.segments = ws.segments[:0]
 		rows := 0
 		for i < len(segs) {
@@ -413,10 +413,11 @@ type workspace struct {
 	toCommit      bool    // some of them belong in caches
 
 	schedule
+	sampler     sampler
 	logits      []float32
 	oneSequence [1]*sequence
 	oneText     [1][]int
-	oneID       [1]int
+	oneIntake   [1]intake
 }
 
 // rowPlace is where a row of a step stands.

@@ -1,6 +1,8 @@
 package photon
 
 import (
+	"context"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +34,10 @@ type crew struct {
 	alone   time.Time     // until then the caller does without helpers
 	penalty time.Duration // for how long it did the last time
 	missed  time.Duration // for how long the caller has worked without a helper claiming a part
+
+	until   context.Context // when it ends, what is left of the work is left out; nil: never
+	aborted atomic.Bool     // that has happened
+	gave    time.Time       // when the caller last gave way
 
 	quit     atomic.Bool
 	sleeping atomic.Int32
@@ -89,6 +95,25 @@ func (c *crew) end() {
 	}
 }
 
+// over says whether the work is to end early. The caller asks before each part of its own.
+func (c *crew) over() bool {
+	c.giveWay()
+	if c.until != nil && !c.aborted.Load() && ended(c.until) != nil {
+		c.aborted.Store(true)
+	}
+	return c.aborted.Load()
+}
+
+// giveWay lets the event loop of a web page run now and then: its timers and clicks wait for as long as a goroutine works.
+func (c *crew) giveWay() {
+	if runtime.GOARCH == "wasm" && time.Since(c.gave) > wayTime {
+		time.Sleep(1)
+		c.gave = time.Now()
+	}
+}
+
+const wayTime = 20 * time.Millisecond
+
 // run does parts 0 … parts-1 of t and returns when all are done.
 func (c *crew) run(t task, parts int) {
 	var start time.Time
@@ -97,6 +122,9 @@ func (c *crew) run(t task, parts int) {
 	}
 	if !start.After(c.alone) {
 		for i := range parts {
+			if c.over() {
+				return
+			}
 			t.part(i)
 		}
 		return
@@ -170,7 +198,9 @@ func (c *crew) work(caller bool) bool {
 			i, rest = int(t>>16&maxParts)-1, t-1<<16
 		}
 		if c.ticket.CompareAndSwap(t, rest) {
-			c.task.part(i)
+			if caller && !c.over() || !caller && !c.aborted.Load() {
+				c.task.part(i)
+			}
 			if c.left.Add(-1) == 0 && c.waiting.CompareAndSwap(true, false) {
 				c.last <- struct{}{}
 			}

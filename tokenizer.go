@@ -3,10 +3,12 @@ package photon
 import (
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
-// Tokenizer turns text into token ids and back, by a model's tokenizer.json. It is immutable and safe for concurrent use.
+// Tokenizer turns text into token ids and back, by a model's tokenizer.json. It is immutable and safe for concurrent
+// use.
 //
 // It gives the ids that Hugging Face's tokenizers gives for the same file. What it runs of the format: byte pair
 // encodings, over bytes (GPT-2, GPT-4o, Llama 3, Qwen 2 to 3.5, Mistral Nemo, DeepSeek V3: pre-tokenizers ByteLevel,
@@ -26,35 +28,88 @@ type Tokenizer struct {
 	verbatim   *addedTokens // looked for in the text as it is
 	normalizer []func(string) string
 	normalized *addedTokens // looked for in the normalized text
-	splitters  []splitter
-	bpe        bpe
-	prefix     []int // ids that the post-processor puts around the text
-	suffix     []int
+	// The same without the special tokens, for plain text.
+	plainVerbatim, plainNormalized *addedTokens
+
+	splitters []splitter
+	bpe       bpe
+	prefix    []int // ids that the post-processor puts around the text
+	suffix    []int
 
 	stripSpace bool // the decoder drops one leading space of a text
+
+	spell   sync.Once // makes, by id, spelled and known
+	spelled []string
+	known   []bool
 }
 
 // VocabSize returns one more than the highest token id, added tokens included.
 func (t *Tokenizer) VocabSize() int { return len(t.pieces) }
 
-// TokenID returns the id of a token spelled as in the file: "<|endoftext|>", or "Ġthe" for " the" in a byte-level vocabulary.
+// TokenID returns the id of a token spelled as in the file: "<|endoftext|>", or "Ġthe" for " the" in a byte-level
+// vocabulary.
 func (t *Tokenizer) TokenID(token string) (int, bool) {
 	id, ok := t.ids[token]
 	return id, ok
 }
 
-// Encode returns the ids of text, those that the post-processor adds included (usually a beginning-of-text token, or none). An added token that the text
-// spells out, such as "<|endoftext|>", becomes that token: take such strings out of text that is not trusted.
+// Token returns the spelling of a token in the file, as TokenID takes it.
+func (t *Tokenizer) Token(id int) (string, bool) {
+	if id < 0 || id >= len(t.pieces) {
+		return "", false
+	}
+	t.spell.Do(func() {
+		t.spelled = make([]string, len(t.pieces))
+		t.known = make([]bool, len(t.pieces))
+		for token, id := range t.ids {
+			t.spelled[id], t.known[id] = token, true
+		}
+	})
+	return t.spelled[id], t.known[id]
+}
+
+// Bytes returns the bytes that a token stands for in a text, possibly part of a rune; the spelling of a special token;
+// nil for an id outside the vocabulary.
+func (t *Tokenizer) Bytes(id int) []byte {
+	if id < 0 || id >= len(t.pieces) {
+		return nil
+	}
+	return []byte(t.pieces[id])
+}
+
+// EncodeText returns the ids of plain text: without those that the post-processor adds, and with no special token,
+// whose spelling is text like any other. It is for text that is not trusted, and for the later parts of a text.
+// Otherwise it does as Encode.
+func (t *Tokenizer) EncodeText(text string) []int {
+	if !t.bpe.allBytes {
+		text = wellFormed(text)
+	}
+	e := bpeEncoder{bpe: &t.bpe}
+	t.encode(&e, text, t.plainVerbatim, t.plainNormalized)
+	return e.ids
+}
+
+// Encode returns the ids of text, those that the post-processor adds included (usually a beginning-of-text token, or
+// none). An added token that the text spells out, such as "<|endoftext|>", becomes that token: take such strings out of
+// text that is not trusted.
 //
-// Text that is not UTF-8 is encoded byte by byte where the vocabulary has a token for each of the 256 bytes; otherwise each ill-formed sequence counts as
-// U+FFFD. What the vocabulary has no token for becomes the unknown token, or nothing if there is none.
+// Text that is not UTF-8 is encoded byte by byte where the vocabulary has a token for each of the 256 bytes; otherwise
+// each ill-formed sequence counts as U+FFFD. What the vocabulary has no token for becomes the unknown token, or nothing
+// if there is none.
 func (t *Tokenizer) Encode(text string) []int {
 	if !t.bpe.allBytes {
 		text = wellFormed(text)
 	}
 	e := bpeEncoder{bpe: &t.bpe, ids: slices.Clone(t.prefix)}
+	t.encode(&e, text, t.verbatim, t.normalized)
+	return append(e.ids, t.suffix...)
+}
+
+// encode appends the ids of text, in which it looks for these added tokens: in the text as it is, and in the normalized
+// text.
+func (t *Tokenizer) encode(e *bpeEncoder, text string, verbatim, normalized *addedTokens) {
 	first := true
-	for piece, id := range t.verbatim.split(text) {
+	for piece, id := range verbatim.split(text) {
 		if id >= 0 {
 			e.ids, first = append(e.ids, id), false
 			continue
@@ -62,7 +117,7 @@ func (t *Tokenizer) Encode(text string) []int {
 		for _, normalize := range t.normalizer {
 			piece = normalize(piece)
 		}
-		for piece, id := range t.normalized.split(piece) {
+		for piece, id := range normalized.split(piece) {
 			if id >= 0 {
 				e.ids = append(e.ids, id)
 			} else {
@@ -71,11 +126,11 @@ func (t *Tokenizer) Encode(text string) []int {
 			first = false
 		}
 	}
-	return append(e.ids, t.suffix...)
 }
 
-// Decode returns the text of ids, special tokens spelled out. Ids outside the vocabulary stand for nothing. The text is always valid UTF-8: each byte
-// sequence that is not becomes one U+FFFD (per maximal subpart, as the Unicode standard recommends).
+// Decode returns the text of ids, special tokens spelled out. Ids outside the vocabulary stand for nothing. The text is
+// always valid UTF-8: each byte sequence that is not becomes one U+FFFD (per maximal subpart, as the Unicode standard
+// recommends).
 func (t *Tokenizer) Decode(ids []int) string {
 	var text []byte
 	for _, id := range ids {
@@ -87,6 +142,17 @@ func (t *Tokenizer) Decode(ids []int) string {
 	return wellFormed(string(text))
 }
 
+// DecodeText is Decode without the special tokens: what a StreamDecoder makes of the same ids.
+func (t *Tokenizer) DecodeText(ids []int) string {
+	d := t.NewDecoder()
+	var text strings.Builder
+	for _, id := range ids {
+		text.WriteString(d.Next(id))
+	}
+	text.WriteString(d.Flush())
+	return text.String()
+}
+
 func (t *Tokenizer) piece(id int) string {
 	if id < 0 || id >= len(t.pieces) {
 		return ""
@@ -94,14 +160,25 @@ func (t *Tokenizer) piece(id int) string {
 	return t.pieces[id]
 }
 
+func (t *Tokenizer) isSpecial(id int) bool { return id >= 0 && id < len(t.special) && t.special[id] }
+
+// text is piece without the special tokens.
+func (t *Tokenizer) text(id int) string {
+	if t.isSpecial(id) {
+		return ""
+	}
+	return t.piece(id)
+}
+
 // NewDecoder returns a decoder that turns ids into text one at a time.
 func (t *Tokenizer) NewDecoder() *StreamDecoder { return &StreamDecoder{tokenizer: t} }
 
-// StreamDecoder decodes a text as its tokens arrive and never yields part of a rune. Joined, the results of Next and the final Flush are Decode of the
-// same ids without the special tokens, which it passes over. It is not safe for concurrent use.
+// StreamDecoder decodes a text as its tokens arrive and never yields part of a rune. Joined, the results of Next and
+// the final Flush are Decode of the same ids without the special tokens, which it passes over. It is not safe for
+// concurrent use.
 //
-// A Llama 2 vocabulary drops one space at the start of a text. A text that goes on from a prompt has its start there: pass the prompt's ids to Next first
-// and ignore what it returns.
+// A Llama 2 vocabulary drops one space at the start of a text. A text that goes on from a prompt has its start there:
+// pass the prompt's ids to Next first and ignore what it returns.
 type StreamDecoder struct {
 	tokenizer *Tokenizer
 	held      int    // the length of the incomplete rune at the start of bytes
@@ -110,8 +187,9 @@ type StreamDecoder struct {
 	started   bool
 }
 
-// Next returns the text that this token completes, possibly none. Bytes that may still become a rune are held back until they do or cannot any more.
-// Nothing is allocated beyond the string returned, and not even that for a token that is text of its own.
+// Next returns the text that this token completes, possibly none. Bytes that may still become a rune are held back
+// until they do or cannot any more. Nothing is allocated beyond the string returned, and not even that for a token that
+// is text of its own.
 func (d *StreamDecoder) Next(id int) string {
 	t := d.tokenizer
 	piece := t.piece(id)
@@ -159,7 +237,8 @@ func wellFormed(text string) string {
 	return string(valid)
 }
 
-// appendWellFormed appends src to dst with U+FFFD for each maximal subpart of an ill-formed sequence, up to an incomplete rune at the end, which it returns.
+// appendWellFormed appends src to dst with U+FFFD for each maximal subpart of an ill-formed sequence, up to an
+// incomplete rune at the end, which it returns.
 func appendWellFormed(dst, src []byte) (text, rest []byte) {
 	for len(src) > 0 {
 		r, n := utf8.DecodeRune(src)

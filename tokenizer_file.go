@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 )
 
@@ -415,6 +416,13 @@ func (t *Tokenizer) setTokens(f *tokenizerFile, decode func(token string, added 
 	var err error
 	if t.verbatim, err = newAddedTokens(verbatim); err == nil {
 		t.normalized, err = newAddedTokens(normalized)
+	}
+	if err != nil {
+		return err
+	}
+	special := func(token addedToken) bool { return token.special }
+	if t.plainVerbatim, err = newAddedTokens(slices.DeleteFunc(verbatim, special)); err == nil {
+		t.plainNormalized, err = newAddedTokens(slices.DeleteFunc(normalized, special))
 	}
 	return err
 }

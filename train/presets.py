@@ -7,6 +7,7 @@
 import json
 import sys
 
+import shapes
 import tensors
 from model import Config, LevelConfig, StackConfig
 
@@ -63,6 +64,8 @@ def _photon_15m():
 
 PRESETS["photon-15m"] = _photon_15m()
 PRESETS["flat-15m"] = _flat(4096, 384, 7, 6, 1024, eos_token_id=4095)
+PRESETS["rival-15m"] = shapes.config("rival")
+PRESETS["memory-15m"] = shapes.config("thin2-window32")
 PRESETS["flat-20m"] = _flat(8192, 384, 8, 6, 1024)
 PRESETS["flat-134m"] = _flat(32000, 768, 12, 12, 2048)
 PRESETS["flat-597m"] = _flat(32000, 1280, 26, 20, 3456)

@@ -26,7 +26,7 @@ type bench struct {
 	prompt      int   // tokens of a prefill
 	tokens      int   // tokens to decode
 	depths      []int // tokens before those
-	texts       int   // decoded together
+	texts       []int // decoded together
 	repetitions int
 }
 
@@ -56,8 +56,8 @@ func setupBench(f *flag.FlagSet) func(c *console, args []string) error {
 	f.StringVar(&b.preset, "preset", "", "measure random weights of an architecture that init knows, by `name`")
 	f.IntVar(&b.prompt, "p", 512, "prefill this many tokens; 0: none")
 	f.IntVar(&b.tokens, "n", 128, "decode this many tokens; 0: none")
-	f.Func("d", "measure behind texts of so many `tokens`, as in 0,2048,8192 (default 0)", b.parseDepths)
-	f.IntVar(&b.texts, "b", 1, "decode so many texts together too")
+	f.Func("d", "measure behind texts of so many `tokens`, as in 0,2048,8192 (default 0)", numbers(&b.depths))
+	f.Func("b", "decode so many `texts` together too, as in 8,32,128 (default 1)", numbers(&b.texts))
 	f.IntVar(&b.repetitions, "r", 3, "repetitions after a warm-up, 3 or more: their median, minimum and maximum are told")
 	formats := []struct {
 		chosen *bool
@@ -96,19 +96,21 @@ func setupBench(f *flag.FlagSet) func(c *console, args []string) error {
 	}
 }
 
-// parseDepths reads numbers with commas between them. They are measured in ascending order, each once.
-func (b *bench) parseDepths(list string) error {
-	b.depths = nil
-	for _, text := range strings.Split(list, ",") {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 0 {
-			return fmt.Errorf("want numbers of tokens with commas between them, as in 0,2048")
+// numbers reads numbers with commas between them. They are measured in ascending order, each once.
+func numbers(to *[]int) func(list string) error {
+	return func(list string) error {
+		*to = nil
+		for _, text := range strings.Split(list, ",") {
+			n, err := strconv.Atoi(text)
+			if err != nil || n < 0 {
+				return fmt.Errorf("want numbers with commas between them, as in 0,2048")
+			}
+			*to = append(*to, n)
 		}
-		b.depths = append(b.depths, n)
+		slices.Sort(*to)
+		*to = slices.Compact(*to)
+		return nil
 	}
-	slices.Sort(b.depths)
-	b.depths = slices.Compact(b.depths)
-	return nil
 }
 
 func (b *bench) check() error {
@@ -119,10 +121,10 @@ func (b *bench) check() error {
 		return fmt.Errorf("-n %d: want 0 or more", b.tokens)
 	case b.prompt == 0 && b.tokens == 0:
 		return fmt.Errorf("-p 0 -n 0 leaves nothing to measure")
-	case b.texts < 1:
-		return fmt.Errorf("-b %d: want 1 or more", b.texts)
-	case b.texts > 1 && b.tokens == 0:
-		return fmt.Errorf("-b %d decodes nothing with -n 0", b.texts)
+	case slices.Contains(b.texts, 0):
+		return fmt.Errorf("-b 0: want 1 or more")
+	case b.tokens == 0 && len(b.texts) > 0 && slices.Max(b.texts) > 1:
+		return fmt.Errorf("-b %d decodes nothing with -n 0", slices.Max(b.texts))
 	case b.repetitions < 3:
 		return fmt.Errorf("-r %d: want 3 or more, for a median", b.repetitions)
 	}
@@ -169,8 +171,10 @@ func (b *bench) tests(m *photon.Model) (list []speedTest) {
 	}
 	if warm := min(b.tokens, 16); warm > 0 {
 		list = append(list, speedTest{fmt.Sprintf("tg%d", b.tokens), b.tokens, warm, 1, after, decode})
-		if b.texts > 1 {
-			list = append(list, speedTest{fmt.Sprintf("tb%dx%d", b.tokens, b.texts), b.tokens, warm, b.texts, after, decodeTogether(m)})
+		for _, texts := range b.texts {
+			if texts > 1 {
+				list = append(list, speedTest{fmt.Sprintf("tb%dx%d", b.tokens, texts), b.tokens, warm, texts, after, decodeTogether(m)})
+			}
 		}
 	}
 	return list
@@ -274,9 +278,12 @@ func prefill(m *photon.Model) func(ctx context.Context, texts []*photon.Session,
 func decode(ctx context.Context, texts []*photon.Session, n int) error {
 	s := texts[0]
 	for n > 0 {
-		for _, err := range s.Generate(ctx, photon.MaxTokens(n)) {
+		for token, err := range s.Generate(ctx, photon.MaxTokens(n)) {
 			if err != nil {
 				return err
+			}
+			if token.Stop == photon.StopEOS {
+				break
 			}
 			n--
 		}
@@ -287,6 +294,7 @@ func decode(ctx context.Context, texts []*photon.Session, n int) error {
 			n--
 		}
 	}
+	s.Logits() // has the model read the last token too
 	return nil
 }
 
@@ -300,11 +308,11 @@ func mostLikely(logits []float32) int {
 	return best
 }
 
-// decodeTogether makes n tokens of each text with GenerateBatch. The tokens that end a text are forbidden, or else the batch would shrink.
+// decodeTogether makes n tokens of each text with GenerateBatch, and has the model read the last ones too. The tokens that end a text are forbidden, or else the batch would shrink.
 func decodeTogether(m *photon.Model) func(ctx context.Context, texts []*photon.Session, n int) error {
 	var opts []photon.Option
 	if ends := m.Config().EOSTokenIDs; len(ends) > 0 {
-		opts = append(opts, photon.LogitsFunc(func(_ int, logits []float32) {
+		opts = append(opts, photon.LogitsFunc(func(_ []int, logits []float32) {
 			for _, id := range ends {
 				logits[id] = float32(math.Inf(-1))
 			}
@@ -315,9 +323,11 @@ func decodeTogether(m *photon.Model) func(ctx context.Context, texts []*photon.S
 		for i, s := range texts {
 			requests[i] = photon.Request{Session: s}
 		}
-		for _, err := range m.GenerateBatch(ctx, requests, append(opts, photon.MaxTokens(n))...) {
-			if err != nil {
-				return err
+		for _, n := range []int{n, 0} {
+			for _, err := range m.GenerateBatch(ctx, requests, append(opts, photon.MaxTokens(n))...) {
+				if err != nil {
+					return err
+				}
 			}
 		}
 		return nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -115,10 +116,7 @@ func (g *generation) write(ctx context.Context) (err error) {
 		return err
 	}
 	for token, err := range g.session.Generate(ctx) {
-		if err != nil {
-			return err
-		}
-		if err := put(token.Text); err != nil {
+		if err := cmp.Or(put(token.Text), err); err != nil {
 			return err
 		}
 	}
@@ -132,7 +130,7 @@ func (g *generation) report(model modelFlags, s samplingFlags) {
 	}
 	line("model", "%s, %s parameters, kernel %s", model.name(), count(g.model.Config().Parameters()), g.model.Kernel())
 	line("draws", "seed %d, temperature %g, top-k %d, top-p %g, min-p %g, repeat penalty %g, %v", s.seed, s.temperature, s.topK, s.topP, s.minP, s.repeatPenalty, s.mode)
-	line("prompt", "%s tokens in %.3f s, %s tokens/s", count(stats.PromptTokens), stats.PromptSeconds, rate(stats.PromptTokens, stats.PromptSeconds))
-	line("text", "%s tokens in %.3f s, %s tokens/s", count(stats.Tokens), stats.Seconds, rate(stats.Tokens, stats.Seconds))
+	line("prompt", "%s tokens in %.3f s, %s tokens/s", count(stats.PromptTokens), stats.PromptTime.Seconds(), rate(stats.PromptTokens, stats.PromptTime.Seconds()))
+	line("text", "%s tokens in %.3f s, %s tokens/s", count(stats.Tokens), stats.Time.Seconds(), rate(stats.Tokens, stats.Time.Seconds()))
 	line("state", "%s; attention read %s of keys and values, and wrote %s", size(stats.StateBytes), size(stats.KVReadBytes), size(stats.KVWriteBytes))
 }

@@ -37,7 +37,7 @@ func tokenNats(t *testing.T, m *photon.Model, ids []int) (nats []float64) {
 	}
 	vocab := m.Config().VocabSize
 	if m.Config().Flat() {
-		nats, ids = append(nats, math.NaN()), ids[1:]
+		nats, ids, logits = append(nats, math.NaN()), ids[1:], logits[vocab:]
 	}
 	for i, id := range ids {
 		row := logits[i*vocab:][:vocab]

@@ -98,7 +98,11 @@ func (d *description) print(w io.Writer) error {
 	if d.Flat {
 		fmt.Fprintln(w, "architecture  flat transformer")
 	} else {
-		fmt.Fprintf(w, "architecture  PHOTON of %d levels, %d tokens in a unit of the top\n", len(cfg.Levels), d.MetaContext)
+		levels := "levels"
+		if len(cfg.Levels) == 1 {
+			levels = "level"
+		}
+		fmt.Fprintf(w, "architecture  PHOTON of %d %s, %d tokens in a unit of the top\n", len(cfg.Levels), levels, d.MetaContext)
 	}
 	fmt.Fprintf(w, "vocabulary    %s", count(cfg.VocabSize))
 	if cfg.TieWordEmbeddings {

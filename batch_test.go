@@ -1,0 +1,541 @@
+package photon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+	"weak"
+)
+
+// script is a request of a random schedule, and what it gives alone.
+type script struct {
+	prompt []int
+	given  int // of the prompt, in the session before
+	opts   []Option
+	leave  int // the reader leaves after so many values; 0: never
+	want   []Token
+}
+
+// randomScript draws a request that uses every option.
+func randomScript(t testing.TB, r *rand.Rand, m *Model, text []int) script {
+	var s script
+	start := r.IntN(len(text) / 2)
+	s.prompt = text[start : start+1+r.IntN(len(text)/2)]
+	s.given = r.IntN(len(s.prompt) + 1)
+	if m.Config().Flat() {
+		s.given = max(1, s.given)
+	}
+	s.opts = append(randomOptions(r, m.Config().VocabSize), MaxTokens(r.IntN(20)), LogProbs(r.IntN(4)-1), TopP(1), TopK(0), MinP(0))
+	if m.tokenizer != nil && r.IntN(2) == 0 {
+		s.opts = append(s.opts, Stop("e", "the ", "\n\nUser:", ". The"))
+	}
+	if r.IntN(2) == 0 {
+		s.opts = append(s.opts, StopTokens(r.IntN(m.Config().VocabSize)))
+	}
+	if m.checkMode(RecGen) == nil && r.IntN(3) == 0 {
+		s.opts = append(s.opts, Mode(RecGen))
+	}
+	if r.IntN(4) == 0 {
+		s.leave = 1 + r.IntN(5)
+	}
+	alone := m.NewSession(s.opts...)
+	if err := alone.Append(background, s.prompt...); err != nil {
+		t.Fatal(err)
+	}
+	for token, err := range alone.Generate(background) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.want = append(s.want, token); len(s.want) == s.leave {
+			break
+		}
+	}
+	return s
+}
+
+// session holds the part of the prompt that is given before.
+func (s *script) session(t testing.TB, m *Model) *Session {
+	q := m.NewSession()
+	if err := q.Append(background, s.prompt[:s.given]...); err != nil {
+		t.Error(err)
+	}
+	return q
+}
+
+// check compares what came, and then the session's next logits.
+func (s *script) check(t testing.TB, name string, m *Model, q *Session, got []Token) {
+	t.Helper()
+	if g, w := fmt.Sprint(got), fmt.Sprint(s.want); g != w {
+		t.Errorf("%s: %s, alone %s", name, g, w)
+		return
+	}
+	ids := slices.Clone(s.prompt)
+	for _, token := range s.want {
+		if token.Stop != StopEOS && token.Stop != StopToken {
+			ids = append(ids, token.ID)
+		}
+	}
+	if !slices.Equal(q.ids, ids) {
+		t.Errorf("%s: the session holds %v, want %v", name, q.ids, ids)
+		return
+	}
+	if q.rec.started {
+		return
+	}
+	whole := m.NewSession()
+	if err := whole.Append(background, ids...); err != nil {
+		t.Error(err)
+	} else if !slices.Equal(q.Logits(), whole.Logits()) {
+		t.Errorf("%s: the session's logits are not those of its text", name)
+	}
+}
+
+// TestRandomSchedules: whatever joins, leaves, is cancelled, comes slowly or is forked, every text is what it is alone,
+// in ids, text and log-probabilities, under every option.
+func TestRandomSchedules(t *testing.T) {
+	run := func(t *testing.T, m *Model, text []int, seed uint64) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		scripts := make([]script, 6+r.IntN(10))
+		for i := range scripts {
+			scripts[i] = randomScript(t, r, m, text)
+		}
+		var requests []Request
+		for i := range scripts {
+			requests = append(requests, Request{IDs: scripts[i].prompt[scripts[i].given:], Session: scripts[i].session(t, m), Options: scripts[i].opts})
+		}
+		got := make([][]Token, len(scripts))
+		for token, err := range m.GenerateBatch(background, requests) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got[token.Request] = append(got[token.Request], token.Token)
+		}
+		for i := range scripts {
+			if s := &scripts[i]; s.leave == 0 {
+				s.check(t, fmt.Sprintf("batch, seed %d, request %d", seed, i), m, requests[i].Session, got[i])
+			}
+		}
+
+		b := m.NewBatcher(MaxTexts(1+r.IntN(8)), PrefillSlice(r.IntN(9)))
+		defer b.Close()
+		var all sync.WaitGroup
+		for i := range scripts {
+			s := &scripts[i]
+			visible, slow, cancelled := r.IntN(3) > 0, r.IntN(4) == 0, r.IntN(5) == 0
+			all.Go(func() {
+				name := fmt.Sprintf("batcher, seed %d, request %d", seed, i)
+				q := s.session(t, m)
+				request := Request{IDs: s.prompt[s.given:], Session: q, Options: s.opts}
+				if !visible {
+					request.IDs, request.Session = s.prompt, nil
+				}
+				ctx, cancel := context.WithCancel(background)
+				defer cancel()
+				var got []Token
+				for token, err := range b.Generate(ctx, request) {
+					if cancelled && errors.Is(err, context.Canceled) {
+						break
+					}
+					if err != nil {
+						t.Errorf("%s: %v", name, err)
+						return
+					}
+					got = append(got, token)
+					if slow {
+						time.Sleep(time.Millisecond)
+					}
+					if visible && len(got) == 2 && token.Stop == Going {
+						f := q.Fork()
+						if err := f.Append(background, 1); err != nil && !f.rec.started {
+							t.Errorf("%s: fork: %v", name, err)
+						}
+					}
+					if len(got) == s.leave {
+						break
+					}
+					if cancelled && len(got) == 3 {
+						cancel()
+					}
+				}
+				if cancelled {
+					if len(got) > len(s.want) || fmt.Sprint(got) != fmt.Sprint(s.want[:len(got)]) {
+						t.Errorf("%s: cancelled after %v, alone %v", name, got, s.want)
+					}
+					return
+				}
+				if visible {
+					s.check(t, name, m, q, got)
+				} else if whole := fmt.Sprint(got); s.leave == 0 && m.tokenizer == nil && whole != fmt.Sprint(s.want) {
+					t.Errorf("%s: %s, alone %s", name, whole, fmt.Sprint(s.want))
+				}
+			})
+		}
+		all.Wait()
+	}
+	seeds := 6
+	if testing.Short() {
+		seeds = 2
+	}
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		for seed := range seeds {
+			run(t, m, g.ids, uint64(seed))
+		}
+	})
+	t.Run("stories", func(t *testing.T) {
+		m := stories(t)
+		text := m.Tokenizer().Encode("Once upon a time there was a little girl. The girl had a cat, and the cat had a hat.\n\nUser: tell me more.")
+		for seed := range seeds {
+			run(t, m, text, uint64(seed))
+		}
+	})
+}
+
+// TestForkUnderPenalty: parent and fork go on side by side, and neither hears of the other's tokens.
+func TestForkUnderPenalty(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		m.cfg.EOSTokenIDs = nil
+		opts := []Option{Temperature(0), RepeatPenalty(1.7), FrequencyPenalty(0.2), RepeatLast(-1), MaxTokens(1)}
+		texts := [3]*Session{m.NewSession(opts...)}
+		for _, id := range g.ids[:20] { // one by one, so that the text's array has room to spare
+			if err := texts[0].Append(background, id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		texts[1] = texts[0].Fork()
+		texts[2] = texts[1].Fork()
+		for range 30 {
+			for i, s := range texts {
+				for _, err := range s.Generate(background, Temperature(float64(i)), Seed(uint64(i))) {
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+		for i, s := range texts {
+			alone := m.NewSession(opts...)
+			if err := alone.Append(background, g.ids[:20]...); err != nil {
+				t.Fatal(err)
+			}
+			h := listen(t, alone, 0, alone.Generate(background, Temperature(float64(i)), Seed(uint64(i)), MaxTokens(30)))
+			if !slices.Equal(s.ids[20:], h.ids) {
+				t.Errorf("text %d: %v, alone %v", i, s.ids[20:], h.ids)
+			}
+		}
+	})
+}
+
+// noGoroutines fails unless there are again as many goroutines as before.
+func noGoroutines(t *testing.T, before int) {
+	t.Helper()
+	if runtime.GOOS == "js" {
+		before++ // the runtime's own, for events
+	}
+	for range 200 { // one that has said it is done may still be on its way out
+		if runtime.NumGoroutine() <= before {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	stacks := make([]byte, 1<<16)
+	t.Errorf("%d goroutines, %d before\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+}
+
+// A reader that sleeps holds up nobody, and one that is gone leaves nothing behind.
+func TestBatcherSlowReaders(t *testing.T) {
+	m := stories(t)
+	before := runtime.NumGoroutine()
+	b := m.NewBatcher(MaxTexts(2)) // the room of those who sleep
+	asleep, wake := make(chan bool), make(chan bool)
+	var all sync.WaitGroup
+	for _, s := range []*Session{nil, m.NewSession()} {
+		all.Go(func() {
+			n := 0
+			for token, err := range b.Generate(background, Request{Session: s, Prompt: "A cat", Options: []Option{MaxTokens(40), spell(letters(t, m, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"))}}) {
+				if err != nil || token.Text != "a" {
+					t.Error(token, err)
+				}
+				if n++; n == 2 {
+					asleep <- true
+					<-wake
+				}
+			}
+			if n != 40 {
+				t.Errorf("%d tokens", n)
+			}
+		})
+	}
+	<-asleep
+	<-asleep
+	for range 3 {
+		n := 0
+		for _, err := range b.Generate(background, Request{Prompt: "The king", Options: []Option{MaxTokens(60), LogitBias(map[int]float32{m.cfg.EOSTokenIDs[0]: -1e9})}}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+		if n != 60 {
+			t.Errorf("%d tokens while others sleep", n)
+		}
+	}
+	close(wake)
+	all.Wait()
+	noGoroutines(t, before) // without Close: there are no requests
+	for range b.Generate(background, Request{Prompt: "The king", Options: []Option{MaxTokens(-1)}}) {
+		break
+	}
+	noGoroutines(t, before)
+	b.Close()
+	b.Close()
+	for _, err := range b.Generate(background, Request{Prompt: "x"}) {
+		if !errors.Is(err, ErrClosed) {
+			t.Errorf("after Close: %v", err)
+		}
+	}
+}
+
+// Close ends what runs, from inside a loop too.
+func TestBatcherClose(t *testing.T) {
+	m := stories(t)
+	before := runtime.NumGoroutine()
+	b := m.NewBatcher(MaxTexts(2))
+	var all sync.WaitGroup
+	started := make(chan bool, 5)
+	for range 5 {
+		all.Go(func() {
+			var last error
+			for _, err := range b.Generate(background, Request{Prompt: "Once", Options: []Option{MaxTokens(-1), LogitBias(map[int]float32{m.cfg.EOSTokenIDs[0]: -1e9})}}) {
+				if last = err; err == nil {
+					select {
+					case started <- true:
+					default:
+					}
+				}
+			}
+			if !errors.Is(last, ErrClosed) {
+				t.Errorf("ended with %v", last)
+			}
+		})
+	}
+	<-started
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	all.Wait()
+	noGoroutines(t, before)
+}
+
+// Requests wait for room, in their order, and a text that would outgrow all room ends.
+func TestBatcherRoom(t *testing.T) {
+	m := stories(t)
+	bytes := func(n int) int64 { return m.Config().StateBytes(n, CacheF32) }
+	prompt := m.Tokenizer().Encode("Once upon a time")
+	endless := []Option{MaxTokens(-1), LogitBias(map[int]float32{m.cfg.EOSTokenIDs[0]: -1e9})}
+	b := m.NewBatcher(MaxStateBytes(bytes(len(prompt) + 40)))
+	defer b.Close()
+	s := m.NewSession(endless...)
+	if err := s.Append(background, prompt...); err != nil {
+		t.Fatal(err)
+	}
+	h := listen(t, s, 0, b.Generate(background, Request{Session: s}))
+	if h.err != nil || h.stop != StopFull || s.Len() < len(prompt)+40 || bytes(s.Len()) > bytes(len(prompt)+40) {
+		t.Errorf("%v, %v after %d tokens", h.stop, h.err, s.Len())
+	}
+	for _, err := range b.Generate(background, Request{IDs: slices.Repeat(prompt, 100)}) {
+		if !errors.Is(err, ErrMemoryLimit) {
+			t.Errorf("a prompt beyond all room: %v", err)
+		}
+	}
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	running, most := 0, 0
+	for range 6 {
+		all.Go(func() {
+			n := 0
+			for token, err := range b.Generate(background, Request{IDs: prompt, Options: []Option{MaxTokens(40)}}) {
+				if err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				if n++; n == 1 {
+					running++
+				}
+				most = max(most, running)
+				if token.Stop != Going {
+					running--
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	if most > 2 { // one runs; another's last tokens may not have been read
+		t.Errorf("%d texts at a time in the room of one", most)
+	}
+}
+
+func TestBatcherRefuses(t *testing.T) {
+	m := stories(t)
+	first := func(b *Batcher, r Request) error {
+		for _, err := range b.Generate(background, r) {
+			return err
+		}
+		return nil
+	}
+	for i, opt := range []BatcherOption{MaxTexts(0), MaxStateBytes(-1), PrefillSlice(-1)} {
+		if err := first(m.NewBatcher(opt), Request{Prompt: "x"}); !errors.Is(err, ErrInvalid) {
+			t.Errorf("option %d: %v", i, err)
+		}
+	}
+	other := stories(t)
+	for i, c := range []struct {
+		r    Request
+		want error
+	}{
+		{Request{Prompt: "x", IDs: []int{1}}, ErrInvalid},
+		{Request{Prompt: "\xff"}, ErrInvalid},
+		{Request{IDs: []int{-1}}, ErrInvalid},
+		{Request{Session: other.NewSession()}, ErrMismatch},
+		{Request{Prompt: "x", Options: []Option{StopTokens(99999)}}, ErrInvalid},
+		{Request{Prompt: "x", Options: []Option{LogitBias(map[int]float32{99999: 1})}}, ErrInvalid},
+		{Request{Prompt: "x", Options: []Option{Mode(RecGen)}}, ErrUnsupported},
+	} {
+		if err := first(m.NewBatcher(), c.r); !errors.Is(err, c.want) {
+			t.Errorf("request %d: %v, want %v", i, err, c.want)
+		}
+		for token, err := range m.GenerateBatch(background, []Request{c.r}) {
+			if !errors.Is(err, c.want) || token.Request != 0 {
+				t.Errorf("request %d in a batch: %v, want %v", i, err, c.want)
+			}
+		}
+	}
+}
+
+// 64 calls at once leave no more scratch behind than a few.
+func TestIdleScratch(t *testing.T) {
+	m := stories(t)
+	var all, together sync.WaitGroup
+	together.Add(64)
+	for range 64 {
+		all.Go(func() {
+			for range m.Generate(background, "Once upon a time", MaxTokens(2)) {
+				together.Done()
+				together.Wait()
+				break
+			}
+		})
+	}
+	all.Wait()
+	if len(m.idle) > maxIdle {
+		t.Errorf("%d workspaces are kept", len(m.idle))
+	}
+}
+
+// A long prompt comes in slices: no text waits for all of it, and everyone gets a fair share.
+func TestFairness(t *testing.T) {
+	m := stories(t)
+	b := m.NewBatcher()
+	defer b.Close()
+	forever := []Option{MaxTokens(-1), Temperature(1), LogitBias(map[int]float32{m.cfg.EOSTokenIDs[0]: -1e9})}
+	ctx, cancel := context.WithCancel(background)
+	defer cancel()
+	const texts = 8
+	counts := make([]int, texts)
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for i := range texts {
+		all.Go(func() {
+			for _, err := range b.Generate(ctx, Request{Prompt: "Once", Options: append(slices.Clone(forever), Seed(uint64(i)))}) {
+				if err == nil {
+					mu.Lock()
+					counts[i]++
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	ids := make([]int, 1500)
+	long := m.NewSession()
+	for range b.Generate(background, Request{IDs: ids, Session: long, Options: []Option{MaxTokens(1)}}) {
+	}
+	time.Sleep(50 * time.Millisecond)
+	cancel()
+	all.Wait()
+	least, most := slices.Min(counts), slices.Max(counts)
+	if least == 0 || most-least > most/5+3 {
+		t.Errorf("tokens of each text: %v", counts)
+	}
+}
+
+// TestPenaltiesSeeTheText: alone and in a batch, the penalties look at the whole text, prompt and drawn tokens, as far
+// back as they are told to, by a definition of their own.
+func TestPenaltiesSeeTheText(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		m.cfg.EOSTokenIDs = nil
+		for _, last := range []int{-1, 1, 5, 64} {
+			opts := []Option{Temperature(0), RepeatPenalty(1.9), FrequencyPenalty(0.4), PresencePenalty(0.1), RepeatLast(last), MaxTokens(80)}
+			o := mustResolve(t, opts...)
+			prompt := g.ids[:11]
+			by := m.NewSession()
+			if err := by.Append(background, prompt...); err != nil {
+				t.Fatal(err)
+			}
+			text := slices.Clone(prompt)
+			for range 80 {
+				p := slowProbabilities(o, by.Logits(), text, len(text))
+				id := slices.Index(p, 1)
+				if err := by.Append(background, id); err != nil {
+					t.Fatal(err)
+				}
+				text = append(text, id)
+			}
+			alone := m.NewSession(opts...)
+			if err := alone.Append(background, prompt...); err != nil {
+				t.Fatal(err)
+			}
+			if h := listen(t, alone, 0, alone.Generate(background)); !slices.Equal(h.ids, text[11:]) {
+				t.Errorf("alone, RepeatLast(%d): %v, want %v", last, h.ids, text[11:])
+			}
+			var ids []int
+			for token, err := range m.GenerateBatch(background, []Request{{IDs: prompt, Options: opts}}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				ids = append(ids, token.ID)
+			}
+			if !slices.Equal(ids, text[11:]) {
+				t.Errorf("batch, RepeatLast(%d): %v, want %v", last, ids, text[11:])
+			}
+		}
+	})
+}
+
+// An idle workspace keeps no text alive.
+func TestTextsAreForgotten(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		use := func() weak.Pointer[sequence] {
+			s := m.NewSession(MaxTokens(3))
+			if err := s.Append(background, g.ids[:20]...); err != nil {
+				t.Fatal(err)
+			}
+			for range s.Generate(background) {
+			}
+			for range m.GenerateBatch(background, []Request{{Session: s}, {IDs: g.ids}}) {
+			}
+			return weak.Make(s.seq)
+		}
+		text := use()
+		runtime.GC()
+		runtime.GC()
+		if text.Value() != nil && len(m.idle) > 0 {
+			t.Error("the text is still there")
+		}
+	})
+}

@@ -1,0 +1,610 @@
+package photon
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// spell has a model draw exactly these tokens.
+func spell(ids []int) Option {
+	return LogitsFunc(func(drawn []int, logits []float32) {
+		if len(drawn) < len(ids) {
+			logits[ids[len(drawn)]] = 1e9
+		}
+	})
+}
+
+// letters are the tokens of single bytes.
+func letters(t testing.TB, m *Model, text string) (ids []int) {
+	t.Helper()
+	for i := range len(text) {
+		for id := 0; ; id++ {
+			if id == m.Tokenizer().VocabSize() {
+				t.Fatalf("no token is byte %q", text[i])
+			}
+			if b := m.Tokenizer().Bytes(id); len(b) == 1 && b[0] == text[i] {
+				ids = append(ids, id)
+				break
+			}
+		}
+	}
+	return ids
+}
+
+// heard is what came of a stream.
+type heard struct {
+	ids   []int // of the text
+	texts []string
+	stop  StopReason
+	err   error
+}
+
+func (h *heard) text() string { return strings.Join(h.texts, "") }
+
+// listen collects a stream, of whose values it takes at most most, and checks what holds of every stream.
+func listen(t testing.TB, s *Session, most int, seq func(func(Token, error) bool)) (h heard) {
+	t.Helper()
+	before, ended := s.Len(), false
+	for token, err := range seq {
+		if ended {
+			t.Fatal("a value after the last")
+		}
+		h.texts = append(h.texts, token.Text)
+		if h.err = err; err != nil {
+			ended = true
+			continue
+		}
+		if h.stop = token.Stop; h.stop == StopEOS || h.stop == StopToken {
+			ended = true
+		} else {
+			h.ids = append(h.ids, token.ID)
+			ended = h.stop != Going
+		}
+		if got := s.ids[before:]; s.Len() != before+len(h.ids) || !slices.Equal(got, h.ids) {
+			t.Fatalf("the session holds %v, yielded were %v", got, h.ids)
+		}
+		if len(h.texts) == most {
+			break
+		}
+	}
+	if got := s.ids[before:]; !slices.Equal(got, h.ids) {
+		t.Fatalf("the session holds %v, yielded were %v", got, h.ids)
+	}
+	return h
+}
+
+func TestStream(t *testing.T) {
+	m := stories(t)
+	eos := m.Config().EOSTokenIDs[0]
+	special, _ := m.Tokenizer().Token(eos)
+	for _, c := range []struct {
+		name  string
+		text  string // one token a byte
+		eos   int    // end the model's text after so many; 0: never
+		opts  []Option
+		texts []string
+		stop  StopReason
+	}{
+		{"all", "abc", 0, []Option{MaxTokens(3)}, []string{"a", "b", "c"}, StopMaxTokens},
+		{"end of text", "abc", 2, nil, []string{"a", "b", ""}, StopEOS},
+		{"a stop token", "abc", 0, []Option{StopTokens(letters(t, m, "c")...)}, []string{"a", "b", ""}, StopToken},
+		{"held, then not", "abcde", 0, []Option{MaxTokens(5), Stop("abcX")}, []string{"", "", "", "abcd", "e"}, StopMaxTokens},
+		{"held to the last", "xab", 0, []Option{MaxTokens(3), Stop("abc")}, []string{"x", "", "ab"}, StopMaxTokens},
+		{"held to the end of text", "xab", 3, []Option{Stop("abc")}, []string{"x", "", "", "ab"}, StopEOS},
+		{"stopped", "xxabcde", 0, []Option{Stop("q", "abc")}, []string{"x", "x", "", "", ""}, StopString},
+		{"the first to be complete", "abcd", 0, []Option{Stop("bc", "abcd")}, []string{"", "", "a"}, StopString},
+		{"the longest at one byte", "abcd", 0, []Option{Stop("c", "abc")}, []string{"", "", ""}, StopString},
+		{"no more held than may stop", "aaaaab", 0, []Option{MaxTokens(6), Stop("aaaX")}, []string{"", "", "", "a", "a", "aaab"}, StopMaxTokens},
+		{"overlapping", "ababac", 0, []Option{Stop("abac")}, []string{"", "", "", "ab", "", ""}, StopString},
+		{"a rune", "a🦊b", 0, []Option{MaxTokens(6)}, []string{"a", "", "", "", "🦊", "b"}, StopMaxTokens},
+		{"an open rune waits", "a🦊"[:3], 0, []Option{MaxTokens(3)}, []string{"a", "", ""}, StopMaxTokens},
+		{"runes in a stop string", "a🦊b", 0, []Option{Stop("🦊b")}, []string{"a", "", "", "", "", ""}, StopString},
+		{"what is no rune", "a\x9fb", 0, []Option{MaxTokens(3)}, []string{"a", "\uFFFD", "b"}, StopMaxTokens},
+		{"a special token's text", "ab", 0, []Option{Stop(special)}, []string{"a", "b", ""}, StopEOS},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ids := letters(t, m, c.text)
+			if c.eos > 0 || strings.HasPrefix(c.name, "a special") {
+				ids = append(ids[:cmpOr(c.eos, len(ids))], eos)
+			}
+			for _, way := range []string{"alone", "batch", "batcher"} {
+				s := m.NewSession(append(c.opts, Temperature(0))...)
+				if err := s.AppendText(background, "Once"); err != nil {
+					t.Fatal(err)
+				}
+				var h heard
+				switch way {
+				case "alone":
+					h = listen(t, s, 0, s.Generate(background, spell(ids)))
+				case "batch":
+					h = listen(t, s, 0, func(yield func(Token, error) bool) {
+						for token, err := range m.GenerateBatch(background, []Request{{Session: s, Options: []Option{spell(ids)}}}) {
+							if !yield(token.Token, err) {
+								return
+							}
+						}
+					})
+				case "batcher":
+					b := m.NewBatcher()
+					h = listen(t, s, 0, b.Generate(background, Request{Session: s, Options: []Option{spell(ids)}}))
+					b.Close()
+				}
+				if h.err != nil || h.stop != c.stop || !slices.Equal(h.texts, c.texts) {
+					t.Errorf("%s: %q, %v, %v; want %q, %v", way, h.texts, h.stop, h.err, c.texts, c.stop)
+				}
+			}
+		})
+	}
+}
+
+func cmpOr(a, b int) int {
+	if a != 0 {
+		return a
+	}
+	return b
+}
+
+// A special token that does not end the text is no text; a stop string may cross it, or spell it out.
+func TestStopsAndSpecialTokens(t *testing.T) {
+	m := stories(t)
+	special := m.Config().EOSTokenIDs[0]
+	name, _ := m.Tokenizer().Token(special)
+	m.cfg.EOSTokenIDs = nil
+	text := letters(t, m, "xabc")
+	ids := []int{text[0], text[1], special, text[2], text[3]}
+	for _, c := range []struct {
+		stop string
+		text string
+		n    int
+	}{{name, "xa", 3}, {"a" + name, "x", 3}, {"a" + name + "b", "x", 4}, {"ab", "x", 4}, {"abd", "xabc", 5}, {name + "c", "xabc", 5}} {
+		s := m.NewSession(Temperature(0), MaxTokens(5), Stop(c.stop))
+		if err := s.AppendText(background, "Once"); err != nil {
+			t.Fatal(err)
+		}
+		h := listen(t, s, 0, s.Generate(background, spell(ids)))
+		if h.text() != c.text || len(h.ids) != c.n || (h.stop == StopString) != (c.text != "xabc") {
+			t.Errorf("stop %q: %q after %d tokens, %v; want %q after %d", c.stop, h.text(), len(h.ids), h.stop, c.text, c.n)
+		}
+	}
+}
+
+// Two calls give the text of one, whatever is open between them: a rune, begun by the prompt too, or a stop string.
+func TestStreamOverCalls(t *testing.T) {
+	m := stories(t)
+	text := "a🦊bcstop"
+	ids := letters(t, m, text)
+	for cut := range len(ids) {
+		for _, fork := range []bool{false, true} {
+			s := m.NewSession(Temperature(0), Stop("stop"))
+			if err := s.AppendText(background, "Once"); err != nil {
+				t.Fatal(err)
+			}
+			h := listen(t, s, 0, s.Generate(background, spell(ids), MaxTokens(cut)))
+			if fork {
+				var file bytes.Buffer
+				if _, err := s.Fork().WriteTo(&file); err != nil {
+					t.Fatal(err)
+				}
+				var err error
+				if s, err = m.ReadSession(&file, Temperature(0), Stop("stop")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			rest := listen(t, s, 0, s.Generate(background, spell(ids[cut:])))
+			want := "a🦊bc"
+			if given := text[:cut]; cut > len(want) { // what has been given out stays so
+				want = given
+			}
+			if got := h.text() + rest.text(); got != want || rest.stop != StopString || len(h.ids)+len(rest.ids) != len(ids) {
+				t.Errorf("cut at %d: %q, %v; want %q", cut, got, rest.stop, want)
+			}
+			// Left early, the text that was held comes with the next call.
+			s = m.NewSession(Temperature(0), Stop("🦊bcX"))
+			if err := s.AppendText(background, "Once"); err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			if cut > 0 {
+				first := listen(t, s, cut, s.Generate(background, spell(ids)))
+				got = first.text()
+			}
+			rest = listen(t, s, 0, s.Generate(background, spell(ids[cut:]), MaxTokens(len(ids)-cut)))
+			if got += rest.text(); got != text {
+				t.Errorf("left at %d: %q, want %q", cut, got, text)
+			}
+		}
+	}
+	s := m.NewSession(Temperature(0), MaxTokens(3))
+	if err := s.Append(background, letters(t, m, "x🦊"[:3])...); err != nil {
+		t.Fatal(err)
+	}
+	if h := listen(t, s, 0, s.Generate(background, spell(letters(t, m, "x🦊y"[3:])))); h.text() != "🦊y" {
+		t.Errorf("a rune begun by the prompt: %q", h.texts)
+	}
+}
+
+// A newline that may begin "\n\nUser:" is held no longer than one token.
+func TestNoMoreIsHeldThanMayStop(t *testing.T) {
+	m := stories(t)
+	stop := "\n\nUser:"
+	ids := letters(t, m, strings.Repeat("\n", 300))
+	s := m.NewSession(Temperature(0), MaxTokens(300), Stop(stop))
+	if err := s.AppendText(background, "Once"); err != nil {
+		t.Fatal(err)
+	}
+	given := 0
+	for token, err := range s.Generate(background, spell(ids)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		given += len(token.Text)
+		if open := s.Len() - given; token.Stop == Going && open > len(stop)-1+1 {
+			t.Fatalf("%d bytes are held", open)
+		}
+	}
+	if given != 300 {
+		t.Errorf("%d newlines", given)
+	}
+}
+
+// An error comes once, after everything that was yielded, with the text that was held; nothing comes after a break.
+func TestStreamErrors(t *testing.T) {
+	m := stories(t)
+	ids := letters(t, m, "hiabcdefgh")
+	failing := map[string]func() (context.Context, []Option, error){
+		"cancelled": func() (context.Context, []Option, error) {
+			ctx, cancel := context.WithCancel(background)
+			return ctx, []Option{LogitsFunc(func(drawn []int, _ []float32) {
+				if len(drawn) == 4 {
+					cancel()
+				}
+			})}, context.Canceled
+		},
+		"nothing left": func() (context.Context, []Option, error) {
+			return background, []Option{LogitsFunc(func(drawn []int, logits []float32) {
+				for i := range logits {
+					if len(drawn) == 5 {
+						logits[i] = float32(math.Inf(-1))
+					}
+				}
+			})}, ErrInvalid
+		},
+	}
+	for name, fail := range failing {
+		for _, way := range []string{"alone", "batch", "batcher"} {
+			ctx, opts, want := fail()
+			s := m.NewSession(Temperature(0), Stop("abcX"))
+			if err := s.AppendText(background, "Once"); err != nil {
+				t.Fatal(err)
+			}
+			opts = append([]Option{spell(ids)}, opts...)
+			stream := s.Generate(ctx, opts...)
+			b := m.NewBatcher()
+			switch way {
+			case "batch":
+				stream = func(yield func(Token, error) bool) {
+					for token, err := range m.GenerateBatch(ctx, []Request{{Session: s, Options: opts}}) {
+						if !yield(token.Token, err) || err != nil {
+							return
+						}
+					}
+				}
+			case "batcher":
+				stream = b.Generate(ctx, Request{Session: s, Options: opts})
+			}
+			h := listen(t, s, 0, stream)
+			if !errors.Is(h.err, want) || h.text() != "hiabc" || len(h.ids) != 5 {
+				t.Errorf("%s, %s: %q, %v", name, way, h.texts, h.err)
+			}
+			b.Close()
+			if rest := listen(t, s, 0, s.Generate(background, spell(ids[5:]), MaxTokens(2))); rest.text() != "de" || rest.err != nil {
+				t.Errorf("%s, %s, afterwards: %q, %v", name, way, rest.texts, rest.err)
+			}
+		}
+	}
+	s := m.NewSession(Temperature(0), Stop("abcX"))
+	if err := s.AppendText(background, "Once"); err != nil {
+		t.Fatal(err)
+	}
+	if h := listen(t, s, 1, s.Generate(background, spell(ids[2:]))); len(h.ids) != 1 || s.Len() != 1+len(m.Tokenizer().Encode("Once")) {
+		t.Errorf("left at the first token: %v", h.ids)
+	}
+}
+
+// Inside its own loop a session answers with the token just yielded, and refuses what would disturb the loop.
+func TestInsideTheLoop(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		prompt := g.ids[:13]
+		want := greedy(t, m, prompt, 12)
+		s := m.NewSession(Temperature(0), MaxTokens(12))
+		if err := s.Append(background, prompt...); err != nil {
+			t.Fatal(err)
+		}
+		var got []int
+		for token, err := range s.Generate(background) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if token.Stop == StopEOS {
+				break
+			}
+			got = append(got, token.ID)
+			if s.Len() != len(prompt)+len(got) {
+				t.Fatalf("%d tokens, want %d", s.Len(), len(prompt)+len(got))
+			}
+			if err := s.Append(background, 1); !errors.Is(err, ErrInvalid) {
+				t.Errorf("Append: %v", err)
+			}
+			for _, err := range s.Generate(background) {
+				if !errors.Is(err, ErrInvalid) {
+					t.Errorf("Generate: %v", err)
+				}
+			}
+			rest := len(want) - len(got)
+			forked := s.Fork()
+			if len(got)%3 == 0 {
+				whole := m.NewSession()
+				if err := whole.Append(background, append(slices.Clone(prompt), got...)...); err != nil {
+					t.Fatal(err)
+				}
+				near(t, "logits inside the loop", s.Logits(), whole.Logits(), 0)
+			}
+			var file bytes.Buffer
+			if _, err := s.WriteTo(&file); err != nil {
+				t.Fatal(err)
+			}
+			again, err := m.ReadSession(&file, Temperature(0))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, f := range map[string]*Session{"fork": forked, "snapshot": again} {
+				if h := listen(t, f, 0, f.Generate(background, MaxTokens(rest))); !slices.Equal(h.ids, want[len(got):]) {
+					t.Fatalf("%s: %v, want %v", name, h.ids, want[len(got):])
+				}
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+	})
+}
+
+// A function of the caller that panics leaves nothing behind.
+func TestPanics(t *testing.T) {
+	m := stories(t)
+	b := m.NewBatcher()
+	bad := LogitsFunc(func(drawn []int, _ []float32) {
+		if len(drawn) == 3 {
+			panic("mine")
+		}
+	})
+	s := m.NewSession(Temperature(0), MaxTokens(8))
+	want := greedy(t, m, nil, 8)
+	for name, run := range map[string]func(){
+		"LogitsFunc": func() {
+			for range s.Generate(background, bad) {
+			}
+		},
+		"yield": func() {
+			for range s.Fork().Generate(background) {
+				panic("mine")
+			}
+		},
+		"batch": func() {
+			for range m.GenerateBatch(background, []Request{{Session: s.Fork()}, {Session: s.Fork(), Options: []Option{bad}}}) {
+			}
+		},
+		"batcher": func() {
+			for range b.Generate(background, Request{Options: []Option{bad, MaxTokens(8)}}) {
+			}
+		},
+		"batcher's yield": func() {
+			for range b.Generate(background, Request{Session: s.Fork()}) {
+				panic("mine")
+			}
+		},
+	} {
+		func() {
+			defer func() {
+				if got := recover(); got != "mine" {
+					t.Errorf("%s: recovered %v", name, got)
+				}
+			}()
+			run()
+		}()
+	}
+	s = s.Fork()
+	if got := append(slices.Clone(s.ids), listen(t, s, 0, s.Generate(background, MaxTokens(8-s.Len()))).ids...); !slices.Equal(got, want) {
+		t.Errorf("afterwards: %v, want %v", got, want)
+	}
+	r := m.NewSession(Temperature(0), MaxTokens(8))
+	if h := listen(t, r, 0, b.Generate(background, Request{Session: r})); h.err != nil || len(h.ids) != 8 || !slices.Equal(h.ids, want) {
+		t.Errorf("afterwards, in the batcher: %v, %v", h.ids, h.err)
+	}
+	b.Close()
+}
+
+// A grammar that follows drawn forces a text through a Stop, and several functions compose in order.
+func TestLogitsFuncs(t *testing.T) {
+	m := stories(t)
+	ids := letters(t, m, `{"a":""}`)
+	var seen [][]int
+	order := ""
+	r, err := m.Complete(background, "x", Temperature(0), MaxTokens(len(ids)), Stop(`"""`),
+		LogitsFunc(func(drawn []int, logits []float32) {
+			seen, order = append(seen, slices.Clone(drawn)), order+"1"
+			logits[0] = 7
+		}), spell(ids),
+		LogitsFunc(func(_ []int, logits []float32) {
+			if order += "2"; logits[0] != 7 {
+				t.Error("the functions do not compose")
+			}
+		}))
+	if err != nil || r.Text != `{"a":""}` || !strings.HasPrefix(order, "1212") {
+		t.Errorf("%q, %v, order %s", r.Text, err, order)
+	}
+	for i, drawn := range seen {
+		if !slices.Equal(drawn, ids[:i]) {
+			t.Errorf("token %d: drawn are %v", i, drawn)
+		}
+	}
+	r, err = m.Complete(background, "x", Temperature(0), MaxTokens(3), LogitBias(map[int]float32{ids[0]: 1e9}))
+	if err != nil || !slices.Equal(r.IDs, []int{ids[0], ids[0], ids[0]}) {
+		t.Errorf("a bias gives %v, %v", r.IDs, err)
+	}
+}
+
+// Top is the caller's own, and the end has a probability too.
+func TestTopIsKept(t *testing.T) {
+	m := stories(t)
+	eos := m.Config().EOSTokenIDs[0]
+	r, err := m.Complete(background, "The sun", LogProbs(4), Temperature(0), spell(append(letters(t, m, "abc"), eos)))
+	if err != nil || len(r.IDs) != 3 || len(r.Tokens) != 4 || r.Stop != StopEOS || r.Tokens[3].Stop != StopEOS || r.Tokens[3].ID != eos {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	for i, token := range r.Tokens {
+		if len(token.Top) != 4 || !(token.LogProb < 0) || i > 0 && &token.Top[0] == &r.Tokens[i-1].Top[0] {
+			t.Errorf("token %d: %+v", i, token)
+		}
+	}
+	want, err := m.Score(background, append(append(m.Tokenizer().Encode("The sun"), r.IDs...), eos))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []float32
+	for _, token := range r.Tokens {
+		got = append(got, token.LogProb)
+	}
+	near(t, "log-probabilities", got, want[len(want)-4:], 1e-5)
+}
+
+// RecGen obeys options that change inside a meta-context.
+func TestRecGenOptions(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		if m.checkMode(RecGen) != nil {
+			return
+		}
+		m.cfg.EOSTokenIDs = nil
+		prompt := g.ids[:2*m.Config().MetaContext()]
+		meta := m.Config().MetaContext()
+		force := g.ids[:3*meta]
+		s := m.NewSession(Mode(RecGen), Temperature(1), LogProbs(0))
+		if err := s.Append(background, prompt...); err != nil {
+			t.Fatal(err)
+		}
+		first := listen(t, s, 0, s.Generate(background, MaxTokens(3)))
+		forced := listen(t, s, 0, s.Generate(background, MaxTokens(len(force)), spell(force), Temperature(0)))
+		if !slices.Equal(forced.ids, force) || len(first.ids) != 3 {
+			t.Errorf("forced %v, got %v", force, forced.ids)
+		}
+		// What is forced token by token is what is forced at once: the logits follow the tokens that are there.
+		texts := [2][]float32{}
+		for i, piece := range []int{1, 1 << 20} {
+			s := m.NewSession(Mode(RecGen), Temperature(0), LogProbs(0))
+			if err := s.Append(background, prompt...); err != nil {
+				t.Fatal(err)
+			}
+			for at := 0; at < len(force); {
+				for token, err := range s.Fork().Generate(background, spell(force[at:]), MaxTokens(min(piece, len(force)-at))) {
+					if err != nil || token.ID != force[at] {
+						t.Fatal(token.ID, err)
+					}
+					texts[i] = append(texts[i], token.LogProb)
+					at++
+					for range s.Generate(background, spell([]int{token.ID}), MaxTokens(1)) {
+					}
+				}
+			}
+		}
+		if !slices.Equal(texts[0], texts[1]) {
+			t.Errorf("%v, want %v", texts[0], texts[1])
+		}
+	})
+}
+
+func TestJSON(t *testing.T) {
+	m := stories(t)
+	r, err := m.Complete(background, "The sun", LogProbs(2), MaxTokens(4))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := m.Complete(background, "The sun", MaxTokens(4))
+	if err != nil {
+		t.Fatal(err)
+	}
+	masked := Token{ID: 3, Text: "x", Stop: StopEOS, LogProb: float32(math.Inf(-1)), Top: []TokenProb{{1, -0.5}, {2, float32(math.Inf(-1))}}}
+	for _, value := range []any{r, plain, r.Tokens[1], r.Stats, masked, BatchToken{5, r.Tokens[0]}, m.Config(), noToken("rest")} {
+		data, err := json.Marshal(value)
+		if err != nil {
+			t.Errorf("%T: %v", value, err)
+			continue
+		}
+		back := reflect.New(reflect.TypeOf(value))
+		if err := json.Unmarshal(data, back.Interface()); err != nil {
+			t.Errorf("%T: %v", value, err)
+			continue
+		}
+		if got, want := fmt.Sprintf("%+v", back.Elem().Interface()), fmt.Sprintf("%+v", value); got != want {
+			t.Errorf("%s comes back as\n%s, by way of %s", want, got, data)
+		}
+	}
+	for _, g := range goldens(t) {
+		m, err := Load(g.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := json.Marshal(m.Config())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var c Config
+		if err := json.Unmarshal(data, &c); err != nil || !reflect.DeepEqual(c, m.Config()) {
+			t.Errorf("%s: %+v, %v", g.dir, c, err)
+		}
+	}
+	var c Config
+	if err := json.Unmarshal([]byte(`{"model_type":"photon"}`), &c); err == nil {
+		t.Error("half a config is taken")
+	}
+}
+
+func TestEnums(t *testing.T) {
+	for _, v := range []fmt.Stringer{StopReason(-1), StopReason(99), CacheType(-1), CacheType(7), WeightType(-3), WeightType(50), GenMode(9)} {
+		if got := v.String(); !strings.Contains(got, "(") {
+			t.Errorf("%d prints as %q", v, got)
+		}
+	}
+	if got := fmt.Sprint(Going, StopMaxTokens, StopEOS, StopToken, StopString, StopFull); got != "going max tokens end of text stop token stop string full" {
+		t.Error(got)
+	}
+}
+
+// Time counts the library's work and not what the caller's loop does.
+func TestStatsTime(t *testing.T) {
+	m := stories(t)
+	s := m.NewSession(MaxTokens(5), Temperature(0))
+	if err := s.AppendText(background, "Once upon a time"); err != nil {
+		t.Fatal(err)
+	}
+	var cost Stats
+	for range s.Generate(background) {
+		time.Sleep(30 * time.Millisecond)
+	}
+	for range m.GenerateBatch(background, []Request{{Prompt: "Once upon a time", Stats: &cost, Options: []Option{MaxTokens(5), Temperature(0)}}}) {
+		time.Sleep(30 * time.Millisecond)
+	}
+	for _, st := range []Stats{s.Stats(), cost} {
+		if st.Time <= 0 || st.Time > 100*time.Millisecond || st.PromptTime <= 0 || st.Tokens != 5 || st.PromptTokens == 0 {
+			t.Errorf("%+v", st)
+		}
+	}
+}
