@@ -64,7 +64,8 @@ class Cost(unittest.TestCase):
     def test_one_level_by_hand(self):
         read = memory(1, [1], heads=3, kv=1, dim=2, unpack=True)
         cfg = photon.Config(vocab_size=100, embedding_size=8, content="states", token_encoder=stack(8, 12, 2, 2, 4, window=6),
-                            levels=[level(4, 0, "linear", stack(12, 16, 2, 1, 4, window=9), decoder(8, 20, 2, 1, 4, layers=2, window=5, memories=[read]))])
+                            levels=[level(4, 0, "linear", stack(12, 16, 2, 1, 4, window=9),
+                                          decoder(8, 20, 2, 1, 4, layers=2, window=5, memories=[read]))])
         tokens = 4 * 64 + 3 * 96
         unit = 32 * 12 + (2 * 96 + 2 * 48 + 3 * 192)  # chunker, encoder
         rows = 8 * 4  # of M, a token: its share of the map of its unit is 8 outputs of 12 inputs; key and value
@@ -108,7 +109,8 @@ class Cost(unittest.TestCase):
         self.assertLess(none["prefill"], upper["prefill"])
         self.assertLess(upper["prefill"], lower["prefill"])
         self.assertEqual(lower["prefill"], lower["decode"] - head)
-        self.assertEqual([none["growth"], upper["growth"], lower["growth"]], [48 / 4 + 40 / 16, 48 / 4 + 40 / 16 + 48 / 4, 48 / 4 + 40 / 16 + 5 * 32 / 4])
+        encoders = 48 / 4 + 40 / 16
+        self.assertEqual([none["growth"], upper["growth"], lower["growth"]], [encoders, encoders + 48 / 4, encoders + 5 * 32 / 4])
 
 
 class Shapes(unittest.TestCase):

@@ -126,7 +126,8 @@ class Specs(Case):
         tiny = self.at("tiny.json")
         for more, why in ((["flatt:79"], "no shape is called"), (["flat"], "is not SHAPE:MILLIONS"), (["flat:many"], "is not SHAPE:MILLIONS"),
                           (["flat:79:seed"], "is not SHAPE:MILLIONS"), (["flat:0.0001"], "less than one step of 256"),
-                          (["--tokens", "100", "flat:79"], "no multiple of --tokens"), (["--piece", "250", "published:79"], "its meta-context, 16"), (["--mix", "poems=1", "flat:79"], "'poems' is no text"),
+                          (["--tokens", "100", "flat:79"], "no multiple of --tokens"),
+                          (["--piece", "250", "published:79"], "its meta-context, 16"), (["--mix", "poems=1", "flat:79"], "'poems' is no text"),
                           (["--mix", "held-books=1", "flat:79"], "no text to train on"), ([self.at("none.json") + ":1"], "none.json")):
             code, out = self.sweep(*more)
             with self.subTest(arguments=more):
@@ -167,8 +168,8 @@ class Jobs(Case):
         self.assertFalse(os.path.exists(self.at("probe.json")))
 
     def test_a_job_is_stopped_with_all_that_it_started(self):
-        child = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); print(p.pid, flush=True); p.wait()"
-        job = self.job(child)
+        job = self.job("import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
+                       "print(p.pid, flush=True); p.wait()")
         until = time.time() + 60
         while not job.last_words().endswith("\n") and time.time() < until:
             time.sleep(0.02)
@@ -189,7 +190,8 @@ class Jobs(Case):
         job = self.job("import time; time.sleep(60)")
         options = mock.Mock(seconds=0.5, cards=None, side_by_side=1)
         runs = [mock.Mock(), mock.Mock()]
-        with mock.patch.object(sweep, "Job", return_value=job) as made, mock.patch.object(sweep, "pack_all"), contextlib.redirect_stdout(io.StringIO()):
+        with (mock.patch.object(sweep, "Job", return_value=job) as made, mock.patch.object(sweep, "pack_all"),
+              contextlib.redirect_stdout(io.StringIO())):
             self.assertEqual(sweep.sweep(options, runs, []), 0)
         self.assertEqual((made.call_count, len(runs)), (1, 1))
         self.assertLess(job.process.returncode, 0)
