@@ -3,8 +3,9 @@
     python3 cost.py CONFIG.json...
 
 A decoded token runs every stack at its rate. A prefilled token runs what the rest of the text will read: encoders, token encoder,
-the keys and values of memories. Decoders that see only windows run a fixed number of rows at the end of a prompt, so a prefilled
-token costs them nothing; one with an unbounded layer runs whole, and so do those above it, whose outputs are its conditions.
+the keys and values of memories. Of a decoder, or a flat model, only the last rows are read by what follows: its last unbounded layer
+needs the keys and values of every row, the layers below that everything, those above a fixed number of rows at the end of the prompt.
+So a decoder of windows costs a prefilled token nothing; those above one with an unbounded layer run whole, for their outputs are its conditions.
 
 Attention is counted over the rows that `depth` tokens have left (chunk-local decoders: over half a unit). Norms, rotations, softmax,
 biases and the look-up of embeddings are not counted.
@@ -32,6 +33,15 @@ def stack_cost(s, rows, depth):
     return work, grow
 
 
+def last_rows_cost(s, rows, depth):
+    """Multiply-adds a token of a prompt of which only the last rows' outputs are read."""
+    last = max((n for n, window in enumerate(s.windows) if not window), default=-1)
+    if last < 0:
+        return 0.0
+    below = sum(layer_work(s, min(window or float("inf"), depth * rows)) for window in s.windows[:last])
+    return rows * (below + s.hidden_size * 2 * s.num_key_value_heads * s.head_dim)
+
+
 def decoder_cost(level, units, depth):
     """stack_cost of a level's decoder, the converter left out; `units` of the level begin with a token."""
     if level.stream:
@@ -45,21 +55,21 @@ def count(cfg, depth=0):
     out = {"parameters": tensors.count(cfg)}
     if cfg.flat:
         work, grow = stack_cost(cfg.stack, 1, depth)
-        return dict(out, decode=round(work + cfg.vocab_size * cfg.stack.hidden_size), prefill=round(work), growth=grow)
+        return dict(out, decode=round(work + cfg.vocab_size * cfg.stack.hidden_size), prefill=round(last_rows_cost(cfg.stack, 1, depth)), growth=grow)
     spans, widths = [1], [cfg.embedding_size]  # tokens in a unit of each level, and the width of its state
     for level in cfg.levels:
         spans.append(spans[-1] * level.chunk_size)
         widths.append(level.encoder.hidden_size)
     up, grow = stack_cost(cfg.token_encoder, 1, depth) if cfg.token_encoder else (0.0, 0.0)
-    down, unbounded = 0.0, 0.0  # of all decoders; of those that a prompt runs whole
+    down, whole = 0.0, 0.0  # of all decoders; of what a prompt runs of them
     for l, level in enumerate(cfg.levels, 1):
         units, d = 1 / spans[l], level.decoder
         work, more = stack_cost(level.encoder, units, depth)
         up, grow = up + work, grow + more
         if level.chunker == "linear":
             up += units * level.chunk_size * widths[l - 1] * widths[l]
-        decode, more = decoder_cost(level, units, depth)
-        decode += units * (level.prefix_length or level.chunk_size) * d.hidden_size * widths[l]
+        work, more = decoder_cost(level, units, depth)
+        decode = work + units * (level.prefix_length or level.chunk_size) * d.hidden_size * widths[l]
         grow += more
         rows = units * (level.rows - (not level.stream and level.prefix_length > 0))
         for m in d.memories:
@@ -67,10 +77,12 @@ def count(cfg, depth=0):
             up, decode = up + made, decode + read
             grow += 0 if m.sliding_window else 2 * m.num_key_value_heads * m.head_dim / spans[m.level - m.unpack]
         down += decode
-        if more or unbounded:
-            unbounded += decode
+        if whole:
+            whole += decode
+        elif more:
+            whole = decode - work + last_rows_cost(d, units * level.rows, depth)
     head = cfg.vocab_size * cfg.levels[0].decoder.hidden_size
-    return dict(out, decode=round(up + down + head), prefill=round(up + unbounded), growth=grow)
+    return dict(out, decode=round(up + down + head), prefill=round(up + whole), growth=grow)
 
 
 def memory_cost(m, rows, decoder_width, spans, widths, depth):
