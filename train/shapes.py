@@ -108,6 +108,12 @@ SHAPES = {
     "thin2-last": lambda: new(unpack=True, tokens=2, token_ffn=256, reads=[4]),
     "thin2-window32": lambda: new(unpack=True, tokens=2, token_ffn=256, reads=[3], window=32, token_window=32),
     "thin2-chunk8": lambda: new(unpack=True, tokens=2, token_ffn=256, reads=[3], chunk=8, units=4),
+    "thin2-window16": lambda: new(unpack=True, tokens=2, token_ffn=256, reads=[3], window=16, token_window=16),
+    "slim2-window32": lambda: new(unpack=True, tokens=2, token_ffn=128, reads=[3], window=32, token_window=32),
+    # The same at 60M parameters.
+    "flat-60m": lambda: flat(640, 12),
+    "rival-60m": lambda: hybrid(640, 12),
+    "thin2-60m": lambda: new(unpack=True, width=640, tokens=2, token_ffn=512, unit=640, units=4, layers=10, reads=[7], window=32, token_window=32),
 }
 
 
