@@ -1,12 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -44,36 +44,53 @@ func TestChatInterrupt(t *testing.T) {
 	keys, tty := terminal(t)
 	cmd := program(t, "", "chat", "-model", chatModel(t, cfg), "-n", "-1")
 	cmd.Stdin = tty
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var errs bytes.Buffer
-	cmd.Stderr = &errs
+	var out, errs sharedBuffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	watchdog := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
 	defer watchdog.Stop()
-	out := bufio.NewReader(stdout)
-	for range 2 {
-		fmt.Fprintln(keys, "Hello")
-		if _, err := out.Discard(200); err != nil {
-			t.Fatal(err, errs.String())
-		}
-		cmd.Process.Signal(os.Interrupt)
-		for quiet := false; !quiet; { // until the text has ended
-			time.Sleep(300 * time.Millisecond)
-			quiet = out.Buffered() == 0
-			out.Discard(max(out.Buffered(), 1))
+	wait := func(what string, reached func() bool) {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); !reached(); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				cmd.Process.Kill()
+				t.Fatalf("%s never came:\n%s", what, errs.String())
+			}
 		}
 	}
-	keys.Write([]byte{4})
-	rest := new(strings.Builder)
-	out.WriteTo(rest)
+	prompts := func(n int) func() bool { return func() bool { return strings.Count(errs.String(), "> ") == n } }
+	wait("the prompt", prompts(1))
+	for i := range 2 {
+		before := len(out.String())
+		fmt.Fprintln(keys, "Hello")
+		wait("text", func() bool { return len(out.String()) > before+200 })
+		cmd.Process.Signal(os.Interrupt)
+		wait("the next prompt", prompts(i+2))
+	}
+	keys.Write([]byte{4}) // Ctrl-D
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err, errs.String())
 	}
+}
+
+// sharedBuffer may be read while it is written.
+type sharedBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *sharedBuffer) Write(data []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(data)
+}
+
+func (b *sharedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
 }
 
 // Killed at any moment, the file holds the conversation that was there, or the new one.
