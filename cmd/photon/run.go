@@ -104,7 +104,10 @@ func (g *generation) write(ctx context.Context) (err error) {
 			fmt.Fprintln(g.stdout)
 		}
 	}()
-	ids := g.model.Tokenizer().Encode(g.prompt)
+	ids, err := encode(ctx, g.model, g.prompt)
+	if err != nil {
+		return err
+	}
 	if cfg := g.model.Config(); len(ids) == 0 && cfg.Flat() && cfg.BOSTokenID >= 0 {
 		ids = []int{cfg.BOSTokenID} // a flat model predicts nothing before its first token
 	}
@@ -137,6 +140,18 @@ func (g *generation) report(model modelFlags, s samplingFlags) {
 	line("prompt", "%s tokens in %.3f s, %s tokens/s", count(stats.PromptTokens), stats.PromptTime.Seconds(), rate(stats.PromptTokens, stats.PromptTime.Seconds()))
 	line("text", "%s tokens in %.3f s, %s tokens/s", count(stats.Tokens), stats.Time.Seconds(), rate(stats.Tokens, stats.Time.Seconds()))
 	line("state", "%s; attention read %s of keys and values, and wrote %s", size(stats.StateBytes), size(stats.KVReadBytes), size(stats.KVWriteBytes))
+}
+
+// encode gives the tokens of a text that may be long: ctx ends the waiting.
+func encode(ctx context.Context, m *photon.Model, text string) ([]int, error) {
+	done := make(chan []int, 1)
+	go func() { done <- m.Tokenizer().Encode(text) }()
+	select {
+	case ids := <-done:
+		return ids, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // appendIDs appends tokens to a text, in pieces where somebody looks on: the pieces change nothing of what follows.
