@@ -736,6 +736,9 @@ func TestRecGenRefusesFormat2(t *testing.T) {
 
 // A memory of several blocks of positions, whose rows threads share: near the reference, and the same bits in every way.
 func TestDeepMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("2,600 tokens, row by row")
+	}
 	decoder := testStack(12, 2, 2, 1, 4, 8, 8, 100)
 	decoder.Memories = []MemoryConfig{
 		{Level: 0, Layers: []int{0, 1}, Heads: 13, KVHeads: 1, HeadDim: 4, RopeTheta: 1000},

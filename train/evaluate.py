@@ -33,9 +33,17 @@ def predicted(model, ids):
     A flat model sees the beginning- or end-of-text token first, so that it too predicts the first token.
     """
     if model.cfg.flat:
-        eos = model.cfg.bos_token_id if model.cfg.bos_token_id is not None else model.cfg.eos_token_id
-        ids = torch.cat((ids.new_tensor([eos]), ids[:-1]))
+        ids = torch.cat((ids.new_tensor([opening(model.cfg)]), ids[:-1]))
     return model(ids[None])[0].float()
+
+
+def opening(cfg):
+    """The token that stands before the text of a flat model."""
+    token = cfg.bos_token_id if cfg.bos_token_id is not None else cfg.eos_token_id
+    token = token[0] if isinstance(token, list) else token
+    if token is None:
+        raise ValueError("config: a flat model is judged behind its bos_token_id or eos_token_id: give it one")
+    return token
 
 
 def total(model, documents):

@@ -12,7 +12,7 @@ import model as reference
 
 _tables = {}
 _plain_rotate, _plain_attention, _plain_memory = reference.rotate, reference.attention, reference.memory_attention
-_folds = {}  # (rows, rows of M) of a memory attention: rows that follow one another and see the same
+_folds = {}  # (rows, rows of M) of a memory attention: how many rows that follow one another see the same; None: see `seen`
 
 
 def rotate(x, theta):
@@ -89,6 +89,9 @@ def install(model, tokens, device="cuda"):
             _tables[n, stack.rope_theta] = reference.rope_table(n, stack.head_dim, stack.rope_theta, torch.float32, device)
     for l, level in enumerate(cfg.levels):
         for m in level.decoder.memories:
-            if level.prefix_length == 0 and not m.unpack:
-                _folds[units[l], 1 + units[m.level]] = units[l] // units[m.level]
+            local = not level.stream and level.prefix_length > 0
+            key = units[l + 1] * (level.rows - local), 1 + units[m.level - m.unpack]
+            fold = units[l] // units[m.level] if level.prefix_length == 0 and not m.unpack else None
+            # Memories of one size that differ in what is seen, as one of tokens and an unpacked one, are told apart by `seen` alone.
+            _folds[key] = fold if _folds.get(key, fold) == fold else None
     reference.rotate, reference.attention, reference.memory_attention = rotate, attention, memory_attention

@@ -2,11 +2,13 @@
 
     python3 probe.py --checkpoint RUN/checkpoint.pt --tokenizer tokenizer.json --books books.bin --documents NAME=FILE.bin... --long long.bin
 
-prints one JSON object. books are cut into pieces of 4,096 tokens, the first eight of each; documents are scored whole, each on its own.
+prints one JSON object. books are cut into pieces of --piece tokens, the first eight of each, and long into pieces of --long-piece, the
+first two of each; documents are scored whole, each on its own.
 
-gain N: nats a token lost in the second half of a piece when a token is given only the N … 2N tokens before it, not all.
-worth: nats a token lost when a layer adds nothing, when a memory is not read, or when the condition of a level is replaced by its
-mean over the texts. Both are differences of means over the same tokens.
+gain N: nats a token lost in the second half of a piece when a token is given only the N … 2N-1 tokens before it, not all.
+worth: nats a token of the first 24 pieces lost when a layer adds nothing; when a memory is not read, by any layer or by one; when the
+condition of a level, or what an unpacked memory's units say of their children, is replaced by what its mean over eight pieces gives.
+Both are differences of means over the same tokens.
 """
 
 import argparse
@@ -24,8 +26,9 @@ import cost
 import data
 import evaluate
 
-PIECE = 4096
-EDGES = (0, 64, 256, 1024, 2048, 4096, 8192, 16384, 32768)
+NEAR = (64, 256, 1024, 4096)  # tokens that gains leave
+EDGES = (0, 64, 256, 1024, 2048, 4096, 8192, 16384, 32768)  # of ranges of positions
+AT_ONCE = 32768  # tokens in a pass, so that the logits fit
 
 
 class Prober:
@@ -36,16 +39,14 @@ class Prober:
     @torch.no_grad()
     def nats(self, ids):
         """Minus the log-probability [B, T] of each token of ids [B, T] given those before it in its row."""
-        row, cfg = ids, self.model.cfg
+        rows, cfg = ids, self.model.cfg
         if cfg.flat:
-            first = cfg.bos_token_id if cfg.bos_token_id is not None else cfg.eos_token_id
-            row = torch.cat((torch.full_like(ids[:, :1], first), ids[:, :-1]), 1)
-        out = []
+            rows = torch.cat((torch.full_like(ids[:, :1], evaluate.opening(cfg)), ids[:, :-1]), 1)
+        out, some = [], max(1, AT_ONCE // ids.shape[1])
         with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
-            # A few rows at a time, so that the logits fit.
-            for part, targets in zip(row.split(max(1, 32768 // ids.shape[1])), ids.split(max(1, 32768 // ids.shape[1]))):
+            for part, targets in zip(rows.split(some), ids.split(some)):
                 x = self.model.hidden(part)["Xhat0"]
-                for hidden, labels in zip(x.reshape(-1, x.shape[-1]).split(32768), targets.reshape(-1).split(32768)):
+                for hidden, labels in zip(x.reshape(-1, x.shape[-1]).split(AT_ONCE), targets.reshape(-1).split(AT_ONCE)):
                     out.append(F.cross_entropy(self.model.project(hidden).float(), labels, reduction="none"))
         return torch.cat(out).view(ids.shape)
 
@@ -54,7 +55,8 @@ class Prober:
 
     def documents(self, packed):
         """Bits per byte of whole documents; those of like length run together, padded on the right."""
-        texts = sorted((np.asarray(packed.document(i)[:-1], np.int64) for i in range(len(packed.offsets) - 1)), key=len)
+        texts = [np.asarray(packed.document(i)[:-1], np.int64) for i in range(len(packed.offsets) - 1)]
+        texts = sorted((text for text in texts if len(text)), key=len)
         nats = size = 0.0
         while texts:
             some, texts = texts[:16], texts[16:]
@@ -70,10 +72,11 @@ class Prober:
     def gains(self, pieces, full):
         """{N: nats lost} in the second half of pieces [n, T], whose tokens cost full [n, T]."""
         half, out = pieces.shape[1] // 2, {}
-        for n in (64, 256, 1024, 4096):
-            if 2 * n <= half + n and n < half:
-                cuts = pieces[:, half - n :].unfold(1, 2 * n, n).reshape(-1, 2 * n)
-                out[n] = (self.nats(cuts)[:, n:].mean() - full[:, half:].mean()).item()
+        for n in NEAR:
+            if n < half:
+                end = half + (pieces.shape[1] - half) // n * n
+                cuts = pieces[:, half - n : end].unfold(1, 2 * n, n).reshape(-1, 2 * n)
+                out[n] = (self.nats(cuts)[:, n:].mean() - full[:, half:end].mean()).item()
         return out
 
     def worth(self, pieces):
@@ -82,18 +85,18 @@ class Prober:
         lost = lambda change: self._without(change, pieces) - before
         out, model = {}, self.model
         stacks = {"": model.model} if model.cfg.flat else {}
-        if getattr(model.cfg, "token_encoder", None):
+        if model.cfg.token_encoder:
             stacks["token encoder "] = model.token_encoder
         for l, level in enumerate([] if model.cfg.flat else model.levels, 1):
             stacks.update({f"encoder {l} ": level.encoder, f"decoder {l} ": level.decoder})
             out[f"condition {l}"] = lost([self._mean_input(level.converter, pieces[:8])])
-            for e, memory in enumerate(getattr(level.decoder, "memories", [])):
+            for e, memory in enumerate(model.cfg.levels[l - 1].decoder.memories):
                 if memory.unpack:
-                    out[f"decoder {l} memory {e} unpacked"] = lost([self._mean_input(memory.unpack, pieces[:8])])
-                attends = [layer.memory_attn[str(e)] for layer in level.decoder.layers if hasattr(layer, "memory_attn") and str(e) in layer.memory_attn]
-                out[f"decoder {l} memory {e}"] = lost([replaced(a, lambda x, *_: torch.zeros_like(x)) for a in attends])
-                for a, n in zip(attends, model.cfg.levels[l - 1].decoder.memories[e].layers):
-                    out[f"decoder {l} memory {e} in layer {n}"] = lost([replaced(a, lambda x, *_: torch.zeros_like(x))])
+                    out[f"decoder {l} memory {e} unpacked"] = lost([self._mean_input(level.decoder.memories[e].unpack, pieces[:8])])
+                reads = [level.decoder.layers[n].memory_attn[str(e)] for n in memory.layers]
+                out[f"decoder {l} memory {e}"] = lost([replaced(read, lambda x, *_: torch.zeros_like(x)) for read in reads])
+                for n, read in zip(memory.layers, reads):
+                    out[f"decoder {l} memory {e} in layer {n}"] = lost([replaced(read, lambda x, *_: torch.zeros_like(x))])
         for name, stack in stacks.items():
             for n, layer in enumerate(stack.layers):
                 out[f"{name}layer {n}"] = lost([replaced(layer, lambda x: x)])
@@ -106,35 +109,44 @@ class Prober:
             return self.nats(pieces).mean().item()
 
     def _mean_input(self, module, pieces):
-        seen = []
-        hook = module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().mean((0, 1))))
+        """Gives the module, for each row of its input, the mean of all its rows over pieces."""
+        sums, rows = [], []
+
+        def note(_, inputs):
+            sums.append(inputs[0].double().sum((0, 1)))
+            rows.append(inputs[0].shape[0] * inputs[0].shape[1])
+
+        hook = module.register_forward_pre_hook(note)
         self.nats(pieces)
         hook.remove()
-        mean, plain = torch.stack(seen).mean(0), module.forward
+        mean, plain = sum(sums) / sum(rows), module.forward
         return replaced(module, lambda x: plain(mean.to(x.dtype).expand_as(x)))
 
 
 @contextlib.contextmanager
 def replaced(module, forward):
-    own = module.forward
-    module.forward = forward
+    module.forward = forward  # of this one: its class keeps its own
     try:
         yield
     finally:
-        module.forward = own
+        del module.forward
 
 
-def pieces_of(packed, size, each):
-    """The first `each` pieces of `size` tokens of every document [n, size]."""
-    out = []
+def pieces_of(path, tokenizer, size, each, meta):
+    """The first `each` pieces of `size` tokens of every document of a packed file [n, size]."""
+    if size % meta:
+        raise ValueError(f"pieces of {size} tokens do not end with a meta-context of {meta}: choose a multiple")
+    packed, out = data.open_packed(path, tokenizer), []
     for i in range(len(packed.offsets) - 1):
         ids = np.asarray(packed.document(i)[:-1], np.int64)
         out += [ids[k * size : (k + 1) * size] for k in range(min(len(ids) // size, each))]
+    if not out:
+        raise ValueError(f"{path}: no document has {size} tokens: choose shorter pieces")
     return torch.from_numpy(np.stack(out))
 
 
 def by_position(nats):
-    edges = [e for e in EDGES if e <= nats.shape[1]]
+    edges = [e for e in EDGES if e < nats.shape[1]] + [nats.shape[1]]
     return {f"{a}-{b}": round(nats[:, a:b].mean().item(), 4) for a, b in zip(edges, edges[1:])}
 
 
@@ -142,9 +154,9 @@ def rounded(numbers, digits=4):
     return {k: round(v, digits) for k, v in numbers.items()}
 
 
-def probe(model, tokenizer, device, books, documents, long=None, worth=True):
-    p, out = Prober(model, tokenizer, device), {}
-    pieces = pieces_of(data.open_packed(books, tokenizer), PIECE, 8).to(device)
+def probe(model, tokenizer, device, books, documents, long=None, piece=4096, long_piece=16384, worth=True):
+    p, meta, out = Prober(model, tokenizer, device), model.cfg.meta_context, {}
+    pieces = pieces_of(books, tokenizer, piece, 8, meta).to(device)
     full = p.nats(pieces)
     out["books bits/byte"] = round(p.bits(full, pieces), 4)
     out["books by position"] = by_position(full)
@@ -152,7 +164,7 @@ def probe(model, tokenizer, device, books, documents, long=None, worth=True):
     for name, path in documents.items():
         out[f"{name} bits/byte"] = round(p.documents(data.open_packed(path, tokenizer)), 4)
     if long:
-        texts = pieces_of(data.open_packed(long, tokenizer), 16384, 2).to(device)
+        texts = pieces_of(long, tokenizer, long_piece, 2, meta).to(device)
         full = p.nats(texts)
         out["long bits/byte"] = round(p.bits(full, texts), 4)
         out["long by position"] = by_position(full)
@@ -170,9 +182,13 @@ def main():
     parser.add_argument("--books", required=True, metavar="FILE.bin")
     parser.add_argument("--documents", nargs="*", default=[], metavar="NAME=FILE.bin")
     parser.add_argument("--long", metavar="FILE.bin")
+    parser.add_argument("--piece", type=int, default=4096, help="tokens in a piece of a book")
+    parser.add_argument("--long-piece", type=int, default=16384)
     parser.add_argument("--no-worth", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
+    if bool(options.model) == bool(options.checkpoint):
+        parser.error("give either --model or --checkpoint")
     began = time.time()
     model = evaluate.load_directory(options.model) if options.model else evaluate.load_checkpoint(options.checkpoint)
     if options.device == "cuda":
@@ -180,11 +196,12 @@ def main():
 
         torch.backends.cuda.matmul.allow_tf32 = True
         model.to("cuda")
-        for size in (128, 512, 2048, 8192, 16384, PIECE):
+        for size in {options.piece, options.long_piece, *(2 * n for n in NEAR)}:
             fast.install(model, size)
     tokenizer = bpe.load(options.tokenizer)
     documents = dict(spec.split("=", 1) for spec in options.documents)
-    out = probe(model, tokenizer, options.device, options.books, documents, options.long, not options.no_worth)
+    out = probe(model, tokenizer, options.device, options.books, documents, options.long, options.piece, options.long_piece,
+                not options.no_worth)
     print(json.dumps(dict(cost.count(model.cfg), **out, seconds=round(time.time() - began))), flush=True)
 
 

@@ -98,14 +98,14 @@ def by_budget(rows):
 def table(rows):
     """Markdown: a row a run, the ratio to the flat model of the same budget."""
     flat = [float(r["books bits/byte"]) for r in rows if r["shape"] == "flat"]
-    out = ["| run | parameters, M | decoded token, M multiply-adds: at 0 / 32k | prefilled token, M | grows, elements a token | books, bits/byte | × flat | "
+    out = ["| run | parameters, M | decoded token, M multiply-adds: at 0 / 32k | prefilled token, M: at 0 / 32k | grows, elements a token | books, bits/byte | × flat | "
            "gain 64 | gain 256 | gain 1,024 | stories, bits/byte |", "|" + "---|" * 11]
     for r in sorted(rows, key=lambda r: float(r["books bits/byte"])):
         cfg = shapes.config(r["shape"])
         near, far = cost.count(cfg), cost.count(cfg, 32768)
         bits = float(r["books bits/byte"])
         cells = [r["shape"] + (f" ({r['options']})" if r["options"] else "") + (f", seed {r['seed']}" if r["seed"] != "1" else ""),
-                 f"{near['parameters'] / 1e6:.1f}", f"{near['decode'] / 1e6:.1f} / {far['decode'] / 1e6:.0f}", f"{near['prefill'] / 1e6:.1f}",
+                 f"{near['parameters'] / 1e6:.1f}", f"{near['decode'] / 1e6:.1f} / {far['decode'] / 1e6:.0f}", f"{near['prefill'] / 1e6:.1f} / {far['prefill'] / 1e6:.0f}",
                  f"{near['growth']:g}", f"{bits:.4f}", f"{bits / flat[0]:.3f}" if flat else "",
                  *(f"{float(r[f'gain {n}']):.4f}" for n in (64, 256, 1024)), r.get("stories bits/byte", "")]
         out.append("| " + " | ".join(cells) + " |")

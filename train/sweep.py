@@ -2,9 +2,9 @@
 
     python3 sweep.py --text TEXT --work WORK --csv runs.csv --side-by-side 3 flat:262 new:262:seed=2 new:79:muon-lr=0.04 ...
 
-A run is NAME:MILLIONS[:OPTION=VALUE]...: a shape of shapes.py, its budget in millions of tokens, and options of train.py. A run that has its
-row is left out; one that was interrupted goes on from its checkpoint in WORK. TEXT holds what ../shared calls data: train/*.xz and eval/*.xz.
-Rows of 4,096 tokens, 65,536 tokens a step, 60 % books and 40 % modern text unless --mix says otherwise.
+A run is SHAPE:MILLIONS[:OPTION=VALUE]...: a shape of shapes.py or a config.json, its budget in millions of tokens, and options of
+train.py. A run that has its row is left out; one that was interrupted goes on from its checkpoint in WORK. TEXT holds train/*.txt.xz and
+eval/*.txt.xz, see TEXTS.
 """
 
 import argparse
@@ -16,81 +16,182 @@ import subprocess
 import sys
 import time
 
-import bpe
+import numpy as np
+import torch
+
+import cost
 import data
 import shapes
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-STEP = int(os.environ.get("SWEEP_STEP", 65536))
-TEXTS = {  # packed name: file under TEXT
+TEXTS = {  # name: file under TEXT
     "books": "train/books.txt.xz", "modern": "train/modern.txt.xz", "fiction": "train/fiction.txt.xz",
     "held-books": "eval/books_simple_heldout.txt.xz", "held-stories": "eval/llm_children_stories_heldout.txt.xz",
     "held-fables": "eval/fables_heldout.txt.xz",
 }
+HELD = [name for name in TEXTS if name.startswith("held-")]  # beside them "long": eval/long_*, where there are any
+DEFAULTS = {"weight-decay": "0.1", "warmup": "100", "decay-from": "0.4"}  # of train.py's options; the rest are its own
+
+
+# --- texts ------------------------------------------------------------------------------------
+
+
+def shares(mix):
+    """{name: share} of "books=60,modern=40"."""
+    out = {}
+    for part in mix.split(","):
+        name, _, share = part.partition("=")
+        if name not in TEXTS or name in HELD or name in out:
+            raise ValueError(f"--mix: {name!r} is no text to train on, or there twice: name each of {', '.join(set(TEXTS) - set(HELD))} once")
+        out[name] = float(share)
+    return out
+
+
+def packed(options, name):
+    return os.path.join(options.work, name + ".bin")
 
 
 def pack_all(options):
-    """Packs every text once, each in a process of its own."""
-    jobs = {name: [os.path.join(options.text, path)] for name, path in TEXTS.items()}
-    jobs["long"] = [os.path.join(options.text, "eval", f) for f in sorted(os.listdir(os.path.join(options.text, "eval")))
-                    if f.startswith("long_")]
-    started = []
-    for name, files in jobs.items():
-        out = os.path.join(options.work, name + ".bin")
-        files = [f for f in files if os.path.exists(f)]
-        if files and not os.path.exists(out[:-4] + ".json"):
-            command = [sys.executable, os.path.join(HERE, "data.py"), "pack", "--tokenizer", options.tokenizer, "--out", out, *files]
-            started.append((name, subprocess.Popen(command, stdout=subprocess.DEVNULL)))
-    for name, process in started:
-        if process.wait():
-            sys.exit(f"packing {name} failed")
+    """Packs every text that is needed and is not packed yet, each in a process of its own."""
+    files = {name: [os.path.join(options.text, TEXTS[name])] for name in (*shares(options.mix), *HELD)}
+    held = os.path.join(options.text, "eval")
+    if os.path.isdir(held):
+        files["long"] = [os.path.join(held, f) for f in sorted(os.listdir(held)) if f.startswith("long_")]
+    todo = {name: f for name, f in files.items() if f and not os.path.exists(packed(options, name)[:-4] + ".json")}
+    missing = [path for paths in todo.values() for path in paths if not os.path.exists(path)]
+    if missing:
+        sys.exit(f"sweep.py: these texts are missing: {' '.join(missing)}")
+    command = [sys.executable, os.path.join(HERE, "data.py"), "pack", "--tokenizer", options.tokenizer, "--out"]
+    started = {name: subprocess.Popen([*command, packed(options, name), *paths], stdout=subprocess.DEVNULL) for name, paths in todo.items()}
+    failed = [name for name, process in started.items() if process.wait()]
+    if failed:
+        sys.exit(f"sweep.py: packing failed: {' '.join(failed)}")
+    for name, size in (("held-books", options.piece), ("long", options.long_piece)):
+        if os.path.exists(packed(options, name)):
+            longest = np.diff(data.open_packed(packed(options, name)).offsets).max() - 1
+            if longest < size:
+                sys.exit(f"sweep.py: {packed(options, name)}: its longest document has {longest} tokens, a piece {size}: choose shorter pieces")
+
+
+# --- a run ------------------------------------------------------------------------------------
+
+
+def settings(options):
+    """What all runs of a call share and a row depends on."""
+    return (f"step={options.step_tokens} row={options.tokens} mix={options.mix} piece={options.piece} long-piece={options.long_piece}")
 
 
 class Run:
+    """A model to be trained and probed. Raises ValueError where the spec or the shape is wrong."""
+
     def __init__(self, spec, options):
-        self.name, millions, *more = spec.split(":")
-        self.tokens = round(float(millions) * 1e6 / STEP) * STEP
-        self.options = dict(option.split("=", 1) for option in more)
+        shape, _, rest = spec.partition(":")
+        millions, *changes = rest.split(":")
+        self.config = shapes.config(shape)
+        self.shape = os.path.basename(shape).removesuffix(".json")
+        try:
+            self.options = dict(change.split("=", 1) for change in changes)
+            millions = float(millions)
+        except ValueError:
+            raise ValueError(f"{spec!r} is not SHAPE:MILLIONS[:OPTION=VALUE]...") from None
+        self.steps = round(millions * 1e6 / options.step_tokens)
+        if self.steps < 1:
+            raise ValueError(f"{spec!r} is less than one step of {options.step_tokens} tokens")
+        meta = self.config.meta_context
+        if options.piece % meta or options.long_piece % meta:
+            raise ValueError(f"{spec!r}: --piece {options.piece} and --long-piece {options.long_piece} must be multiples of its meta-context, {meta}")
+        self.tokens = self.steps * options.step_tokens
         self.seed = self.options.pop("seed", "1")
         changes = "".join(f",{k}={v}" for k, v in sorted(self.options.items()))
-        self.id = f"{self.name}{changes}@{self.tokens / 1e6:.0f}M-{self.seed}"
+        self.id = f"{self.shape}{changes}@{millions:g}M-{self.seed}"
         self.out = os.path.join(options.work, "runs", self.id)
 
-    def commands(self, options):
+    def at(self, name):
+        return os.path.join(self.out, name)
+
+    def prepare(self, options):
+        """Makes the run's directory; raises ValueError where it holds another run of that name."""
         os.makedirs(self.out, exist_ok=True)
-        config = os.path.join(self.out, "config.json")
-        with open(config, "w", encoding="utf-8") as f:
-            json.dump(shapes.config(self.name).to_dict(), f)
-        at = lambda name: os.path.join(options.work, name + ".bin")
-        mix = [x for part in options.mix.split(",") for x in ("--data", f"{at(part.split('=')[0])}:{part.split('=')[1]}")]
-        chosen = dict({"weight-decay": "0.1", "warmup": "100", "decay-from": "0.4"}, **self.options)
-        train = [sys.executable, os.path.join(HERE, "train.py"), "--config", config, "--tokenizer", options.tokenizer, *mix,
-                 "--out", self.out, "--steps", str(self.tokens // STEP), "--rows", str(STEP // options.tokens), "--tokens", str(options.tokens),
-                 "--seed", self.seed, "--log-every", "100", "--save-every", str(options.save_every), "--evaluate-every", "1e9"]
-        train += ["--compile"] * options.compile + [x for k, v in chosen.items() for x in (f"--{k}", v)]
-        probe = [sys.executable, os.path.join(HERE, "probe.py"), "--checkpoint", os.path.join(self.out, "checkpoint.pt"),
-                 "--tokenizer", options.tokenizer, "--books", at("held-books"), "--documents", "stories=" + at("held-stories"),
-                 "fables=" + at("held-fables"), *(["--long", at("long")] if os.path.exists(at("long")) else [])]
-        return train, probe
+        own = {"settings": settings(options), "config": self.config.to_dict()}
+        if os.path.exists(self.at("run.json")):
+            with open(self.at("run.json"), encoding="utf-8") as f:
+                if json.load(f) != own:
+                    raise ValueError(f"{self.out} was begun with other settings or another shape: remove it, or choose another --work")
+        for name, value in (("run.json", own), ("config.json", own["config"])):
+            with open(self.at(name), "w", encoding="utf-8") as f:
+                json.dump(value, f)
 
-    def row(self, probed, seconds):
-        flat = {"run": self.id, "shape": self.name, "seed": self.seed, "tokens": self.tokens,
-                "options": " ".join(f"{k}={v}" for k, v in sorted(self.options.items())), "train seconds": round(seconds)}
-        # Forward and backward: six operations a parameter that a token meets, attention behind half a row included.
-        flat["training FLOPs"] = f"{6 * self.tokens * trained_work(shapes.config(self.name)):.3g}"
+    def train(self, options):
+        command = [sys.executable, os.path.join(HERE, "train.py"), "--config", self.at("config.json"), "--tokenizer", options.tokenizer,
+                   "--out", self.out, "--steps", str(self.steps), "--rows", str(options.step_tokens // options.tokens),
+                   "--tokens", str(options.tokens), "--seed", self.seed, "--log-every", "100", "--save-every", str(options.save_every)]
+        for name, share in shares(options.mix).items():
+            command += ["--data", f"{packed(options, name)}:{share:g}"]
+        for name, value in {**DEFAULTS, **self.options}.items():
+            command += [f"--{name}", value]
+        return command + ["--compile"] * options.compile
+
+    def probe(self, options):
+        command = [sys.executable, os.path.join(HERE, "probe.py"), "--checkpoint", self.at("checkpoint.pt"), "--tokenizer", options.tokenizer,
+                   "--piece", str(options.piece), "--long-piece", str(options.long_piece), "--books", packed(options, "held-books"),
+                   "--documents", *(f"{name[5:]}={packed(options, name)}" for name in HELD if name != "held-books")]
+        return command + ["--long", packed(options, "long")] * os.path.exists(packed(options, "long"))
+
+    def row(self, options):
+        """The CSV's row of what train.py and probe.py have left."""
+        worked = torch.load(self.at("checkpoint.pt"), map_location="cpu")["budget"]["worked"]
+        # Forward and backward, behind half a row: three times two operations a multiply-add.
+        work = 6 * self.tokens * cost.count(self.config, options.tokens // 2)["decode"]
+        row = {"run": self.id, "shape": self.shape, "seed": self.seed, "tokens": self.tokens,
+               "options": " ".join(f"{k}={v}" for k, v in sorted(self.options.items())), "train seconds": round(worked),
+               "training FLOPs": f"{work:.3g}", "settings": settings(options)}
+        with open(self.at("probe.json"), encoding="utf-8") as f:
+            probed = json.loads(f.read().splitlines()[-1])
         for key, value in probed.items():
-            if isinstance(value, dict) and key != "worth":
-                flat.update({f"{key} {k}": v for k, v in value.items()})
+            if key == "worth":
+                row[key] = json.dumps(value)
+            elif isinstance(value, dict):
+                row.update({f"{key} {k}": v for k, v in value.items()})
             else:
-                flat[key] = json.dumps(value) if isinstance(value, dict) else value
-        return flat
+                row[key] = value
+        return row
 
 
-def trained_work(cfg, depth=2048):
-    """Multiply-adds of a token in training: everything runs at its rate."""
-    import cost
+class Job:
+    """A run on a card: training and then probing, each a process of its own."""
 
-    return cost.count(cfg, depth)["decode"]
+    def __init__(self, run, card, options):
+        self.run, self.card = run, card
+        self.todo = [(run.train(options), "out.txt"), (run.probe(options), "probe.json")]
+        open(run.at("out.txt"), "w").close()
+        self.next()
+
+    def next(self):
+        command, out = self.todo.pop(0)
+        env = dict(os.environ, CUDA_VISIBLE_DEVICES=self.card, TORCHINDUCTOR_COMPILE_THREADS="4")
+        env.setdefault("OMP_NUM_THREADS", "2")
+        with open(self.run.at("out.txt"), "a") as errors, open(self.run.at(out), "a" if out == "out.txt" else "w") as output:
+            # A group of its own: torch.compile has workers, which end with it.
+            self.process = subprocess.Popen(command, stdout=output, stderr=errors, env=env, start_new_session=True)
+
+    def poll(self):
+        """None while it goes on, then whether all went well."""
+        code = self.process.poll()
+        if code == 0 and self.todo:
+            return self.next()
+        return None if code is None else code == 0
+
+    def stop(self):
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)
+            self.process.wait()
+
+    def last_words(self):
+        with open(self.run.at("out.txt"), encoding="utf-8") as f:
+            return "".join(f.readlines()[-6:])
+
+
+# --- all of them ------------------------------------------------------------------------------
 
 
 def read_rows(path):
@@ -109,78 +210,95 @@ def write_rows(path, rows):
     os.replace(path + ".tmp", path)
 
 
-def start(run, options, card):
-    train, probe = run.commands(options)
-    env = dict(os.environ, CUDA_VISIBLE_DEVICES=str(card), OMP_NUM_THREADS="2", TORCHINDUCTOR_COMPILE_THREADS="4")
-    log = open(os.path.join(run.out, "out.txt"), "w")
-    script = ('import subprocess, sys, json, time\n'
-              't = time.time()\n'
-              'train, probe = json.loads(sys.argv[1])\n'
-              'subprocess.run(train, check=True)\n'
-              't = time.time() - t\n'
-              'done = subprocess.run(probe, check=True, stdout=subprocess.PIPE, text=True).stdout\n'
-              'json.dump({"seconds": t, "probed": json.loads(done.splitlines()[-1])}, open(sys.argv[2], "w"))\n')
-    result = os.path.join(run.out, "result.json")
-    process = subprocess.Popen([sys.executable, "-c", script, json.dumps([train, probe]), result], stdout=log, stderr=subprocess.STDOUT, env=env,
-                               start_new_session=True)
-    return process, result, card
+def waiting(options, rows):
+    """The runs that have no row yet, each once."""
+    runs, done = {}, {row["run"]: row for row in rows}
+    for run in (Run(spec, options) for spec in options.runs):
+        before = done.get(run.id, {}).get("settings") or settings(options)  # old rows do not say
+        if before != settings(options):
+            raise ValueError(f"{options.csv} has a row {run.id} of other settings ({before}): choose another --csv")
+        if run.id in runs and runs[run.id].config != run.config:
+            raise ValueError(f"two runs would be called {run.id}: give their config.json other names")
+        if run.id not in done:
+            runs[run.id] = run
+    return list(runs.values())
 
 
-def main():
+def card_names(wanted):
+    """What CUDA_VISIBLE_DEVICES calls each card that this process may use."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(i) for i in range(max(1, torch.cuda.device_count()))]
+    return names[:wanted]
+
+
+def sweep(options, runs, rows):
+    """Runs all of them, as many at a time as there is room for; returns how many failed."""
+    began, failed, running = time.time(), 0, []
+    room = card_names(options.cards) * options.side_by_side
+    say = lambda text: print(f"{time.time() - began:5.0f} s  {text}", flush=True)
+    pack_all(options)
+    say("packed")
+    try:
+        while runs or running:
+            late = time.time() - began >= options.seconds
+            while runs and room and not late:
+                running.append(Job(runs.pop(0), room.pop(0), options))
+            for job in list(running):
+                well = job.poll()
+                if well is None and not late:
+                    continue
+                running.remove(job)
+                room.append(job.card)
+                if well is None:
+                    job.stop()
+                    say(f"stopped {job.run.id}")
+                elif well:
+                    rows.append(job.run.row(options))
+                    write_rows(options.csv, rows)
+                    say(f"{job.run.id}: {rows[-1]['books bits/byte']} bits a byte of books")
+                else:
+                    failed += 1
+                    say(f"FAILED {job.run.id}\n{job.last_words()}")
+            if late:
+                break
+            time.sleep(0.2)
+    finally:
+        for job in running:
+            job.stop()
+    return failed
+
+
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", required=True)
-    parser.add_argument("--work", required=True)
+    parser.add_argument("--work", required=True, help="packed texts and runs")
     parser.add_argument("--csv", required=True)
     parser.add_argument("--tokenizer", default=os.path.join(HERE, "..", "models", "stories", "tokenizer.json"))
-    parser.add_argument("--mix", default="books=60,modern=40", help="shares of the packed texts")
+    parser.add_argument("--mix", default="books=60,modern=40", help="shares of the texts to train on")
     parser.add_argument("--cards", type=int, help="default: all")
     parser.add_argument("--side-by-side", type=int, default=3, help="runs on each card")
     parser.add_argument("--tokens", type=int, default=4096, help="tokens a row")
-    parser.add_argument("--seconds", type=float, default=1e9, help="start no run after that, and stop those that go on, to be resumed")
-    parser.add_argument("--save-every", type=float, default=120)
+    parser.add_argument("--step-tokens", type=int, default=65536, help="tokens a step")
+    parser.add_argument("--piece", type=int, default=4096, help="of probe.py")
+    parser.add_argument("--long-piece", type=int, default=16384, help="of probe.py")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="then start no run, and stop those that go on, to be resumed")
+    parser.add_argument("--save-every", type=float, default=120, help="seconds")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
-    parser.add_argument("runs", nargs="+")
-    options = parser.parse_args()
-    began = time.time()
-    os.makedirs(os.path.join(options.work, "runs"), exist_ok=True)
-    pack_all(options)
-    print(f"packed after {time.time() - began:.0f} s", flush=True)
-    cards = options.cards
-    if cards is None:
-        import torch
-
-        cards = max(1, torch.cuda.device_count())
+    parser.add_argument("runs", nargs="+", metavar="SHAPE:MILLIONS[:OPTION=VALUE]...")
+    options = parser.parse_args(argv)
     rows = read_rows(options.csv)
-    waiting = [run for run in (Run(spec, options) for spec in options.runs) if run.id not in {row["run"] for row in rows}]
-    slots = [card for _ in range(options.side_by_side) for card in range(cards)]
-    running = {}
-    failed = 0
-    while waiting or running:
-        while waiting and slots and time.time() - began < options.seconds:
-            run = waiting.pop(0)
-            running[run] = start(run, options, slots.pop(0))
-        for run, (process, result, card) in list(running.items()):
-            if process.poll() is None and time.time() - began < options.seconds:
-                continue
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
-            elif process.returncode == 0:
-                with open(result, encoding="utf-8") as f:
-                    done = json.load(f)
-                rows.append(run.row(done["probed"], done["seconds"]))
-                write_rows(options.csv, rows)
-                print(f"{time.time() - began:5.0f} s  {run.id}: {done['probed']['books bits/byte']} {done['probed']['gain']}", flush=True)
-            else:
-                failed += 1
-                with open(os.path.join(run.out, "out.txt"), encoding="utf-8") as f:
-                    print(f"FAILED {run.id}\n" + "".join(f.readlines()[-6:]), flush=True)
-            del running[run]
-            slots.append(card)
-        if time.time() - began >= options.seconds:
-            waiting = []
-        time.sleep(0.5)
-    sys.exit(1 if failed else 0)
+    try:
+        if options.step_tokens % options.tokens:
+            raise ValueError(f"--step-tokens {options.step_tokens} is no multiple of --tokens {options.tokens}")
+        shares(options.mix)
+        runs = waiting(options, rows)
+        for run in runs:
+            run.prepare(options)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    sys.exit(1 if sweep(options, runs, rows) else 0)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is stopped too
     main()

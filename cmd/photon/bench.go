@@ -28,6 +28,8 @@ type bench struct {
 	depths      []int // tokens before those
 	texts       []int // decoded together
 	repetitions int
+	mode        photon.GenMode
+	progress    *progress
 }
 
 // benchRow is one measurement.
@@ -58,6 +60,7 @@ func setupBench(f *flag.FlagSet) func(c *console, args []string) error {
 	f.IntVar(&b.tokens, "n", 128, "decode this many tokens; 0: none")
 	f.Func("d", "measure behind texts of so many `tokens`, as in 0,2048,8192 (default 0)", numbers(&b.depths))
 	f.Func("b", "decode so many `texts` together too, as in 8,32,128 (default 1)", numbers(&b.texts))
+	f.Func("mode", "`way` to decode one text: hiergen, as tg, or recgen, as rg (default hiergen)", choice(&b.mode, modes))
 	f.IntVar(&b.repetitions, "r", 3, "repetitions after a warm-up, 3 or more: their median, minimum and maximum are told")
 	formats := []struct {
 		chosen *bool
@@ -87,11 +90,13 @@ func setupBench(f *flag.FlagSet) func(c *console, args []string) error {
 			return usageError{err}
 		}
 		ctx := interruptible()
-		m, err := b.load()
+		m, err := b.load(ctx, c)
 		if err != nil {
 			return err
 		}
 		defer m.Close()
+		b.progress = c.progress()
+		defer b.progress.done()
 		return b.run(ctx, m, rows(c.stdout))
 	}
 }
@@ -125,15 +130,17 @@ func (b *bench) check() error {
 		return fmt.Errorf("-b 0: want 1 or more")
 	case b.tokens == 0 && len(b.texts) > 0 && slices.Max(b.texts) > 1:
 		return fmt.Errorf("-b %d decodes nothing with -n 0", slices.Max(b.texts))
+	case b.mode == photon.RecGen && (b.tokens == 0 || len(b.texts) > 0 && slices.Max(b.texts) > 1):
+		return fmt.Errorf("-mode recgen decodes one text: leave -b out, and give -n 1 or more")
 	case b.repetitions < 3:
 		return fmt.Errorf("-r %d: want 3 or more, for a median", b.repetitions)
 	}
 	return nil
 }
 
-func (b *bench) load() (*photon.Model, error) {
+func (b *bench) load(ctx context.Context, c *console) (*photon.Model, error) {
 	if b.preset == "" {
-		return b.model.load()
+		return b.model.load(ctx, c)
 	}
 	cfg, err := photon.Preset(b.preset)
 	if err != nil {
@@ -144,12 +151,12 @@ func (b *bench) load() (*photon.Model, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	if err := photon.WriteRandom(dir, cfg, 0, "BF16"); err != nil {
+	if err := writeRandom(ctx, c, dir, cfg, 0, "BF16"); err != nil {
 		return nil, err
 	}
 	files := b.model
 	files.dir = dir
-	return files.load()
+	return files.load(ctx, c)
 }
 
 // speedTest is what a row measures: do takes or makes n tokens of each text.
@@ -169,7 +176,9 @@ func (b *bench) tests(m *photon.Model) (list []speedTest) {
 	if m.Config().Flat() {
 		after = 1
 	}
-	if warm := min(b.tokens, 16); warm > 0 {
+	if warm := min(b.tokens, 16); warm > 0 && b.mode == photon.RecGen {
+		list = append(list, speedTest{fmt.Sprintf("rg%d", b.tokens), b.tokens, warm, 1, after, decodeRecGen(m)})
+	} else if warm > 0 {
 		list = append(list, speedTest{fmt.Sprintf("tg%d", b.tokens), b.tokens, warm, 1, after, decode})
 		for _, texts := range b.texts {
 			if texts > 1 {
@@ -188,6 +197,7 @@ func (b *bench) run(ctx context.Context, m *photon.Model, print func(benchRow) e
 	base := m.NewSession(photon.Temperature(0))
 	for _, depth := range b.depths {
 		for shared := depth - lastTokens; base.Len() < shared; {
+			b.progress.share("reading the text before", int64(base.Len()), int64(shared))
 			if err := base.Append(ctx, randomIDs(m, base.Len(), min(shared-base.Len(), 1<<12))...); err != nil {
 				return err
 			}
@@ -198,6 +208,7 @@ func (b *bench) run(ctx context.Context, m *photon.Model, print func(benchRow) e
 			if err != nil {
 				return err
 			}
+			b.progress.done()
 			if err := print(row); err != nil {
 				return err
 			}
@@ -217,6 +228,7 @@ func (b *bench) measure(ctx context.Context, m *photon.Model, base *photon.Sessi
 		r.Threads = runtime.GOMAXPROCS(0)
 	}
 	for i := range b.repetitions + 1 {
+		b.progress.show("%s behind %s tokens: %d of %d", test.name, count(depth), i, b.repetitions)
 		runtime.GC() // the forks of the last repetition make room for these
 		texts := make([]*photon.Session, test.texts)
 		var before photon.Stats
@@ -298,6 +310,31 @@ func decode(ctx context.Context, texts []*photon.Session, n int) error {
 	return nil
 }
 
+// decodeRecGen makes n tokens by RecGen, behind which nothing can be appended: the tokens that end a text are forbidden.
+func decodeRecGen(m *photon.Model) func(ctx context.Context, texts []*photon.Session, n int) error {
+	opts := append(endless(m), photon.Mode(photon.RecGen))
+	return func(ctx context.Context, texts []*photon.Session, n int) error {
+		for _, err := range texts[0].Generate(ctx, append(opts, photon.MaxTokens(n))...) {
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// endless forbids the tokens that end a text.
+func endless(m *photon.Model) (opts []photon.Option) {
+	if ends := m.Config().EOSTokenIDs; len(ends) > 0 {
+		opts = append(opts, photon.LogitsFunc(func(_ []int, logits []float32) {
+			for _, id := range ends {
+				logits[id] = float32(math.Inf(-1))
+			}
+		}))
+	}
+	return opts
+}
+
 func mostLikely(logits []float32) int {
 	best := 0
 	for i, v := range logits {
@@ -310,14 +347,7 @@ func mostLikely(logits []float32) int {
 
 // decodeTogether makes n tokens of each text with GenerateBatch, and has the model read the last ones too. The tokens that end a text are forbidden, or else the batch would shrink.
 func decodeTogether(m *photon.Model) func(ctx context.Context, texts []*photon.Session, n int) error {
-	var opts []photon.Option
-	if ends := m.Config().EOSTokenIDs; len(ends) > 0 {
-		opts = append(opts, photon.LogitsFunc(func(_ []int, logits []float32) {
-			for _, id := range ends {
-				logits[id] = float32(math.Inf(-1))
-			}
-		}))
-	}
+	opts := endless(m)
 	return func(ctx context.Context, texts []*photon.Session, n int) error {
 		requests := make([]photon.Request, len(texts))
 		for i, s := range texts {

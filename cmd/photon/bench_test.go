@@ -186,3 +186,12 @@ func TestBenchErrors(t *testing.T) {
 	_, errs = call(t, exitNotFound, "", "bench", "-model", dir+"/no-such")
 	want(t, errs, "no-such", "photon: bench: ")
 }
+
+func TestBenchRecGen(t *testing.T) {
+	out, _ := call(t, 0, "", "bench", "-model", makeModel(t, hierarchical), "-mode", "recgen", "-p", "0", "-n", "20", "-d", "0,33", "-json")
+	if strings.Count(out, "\"test\":\"rg20\"") != 2 {
+		t.Error(out)
+	}
+	call(t, exitUsage, "", "bench", "-mode", "recgen", "-b", "8")
+	call(t, exitFailed, "", "bench", "-mode", "recgen", "-model", makeModel(t, flat))
+}

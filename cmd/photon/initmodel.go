@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"strings"
@@ -20,6 +21,14 @@ func setupInit(f *flag.FlagSet) func(c *console, args []string) error {
 		if err != nil {
 			return usageError{err}
 		}
-		return photon.WriteRandom(args[0], cfg, *seed, *dtype)
+		return writeRandom(interruptible(), c, args[0], cfg, *seed, *dtype)
 	}
+}
+
+// writeRandom writes a model, and leaves nothing of it where ctx ends first.
+func writeRandom(ctx context.Context, c *console, dir string, cfg photon.Config, seed uint64, dtype string) error {
+	p := c.progress()
+	defer p.done()
+	defer p.during("writing random weights")()
+	return photon.WriteRandomContext(ctx, dir, cfg, seed, dtype)
 }

@@ -39,6 +39,7 @@ type verb struct {
 
 var verbs = []verb{
 	{"run", "[flags] [prompt | -]", "continue a text", setupRun},
+	{"chat", "[flags]", "talk with a model on the terminal", setupChat},
 	{"show", "[flags]", "describe a model: architecture, parameters, bytes", setupShow},
 	{"score", "[flags] FILE | -", "measure how well a model predicts a text", setupScore},
 	{"verify", "[flags] DIR", "check a model's files, weights and arithmetic", setupVerify},
@@ -54,12 +55,21 @@ type console struct {
 }
 
 func main() {
-	c := &console{os.Stdin, os.Stdout, os.Stderr}
+	stdout := &output{w: os.Stdout}
+	c := &console{os.Stdin, stdout, os.Stderr}
 	err := c.dispatch(os.Args[1:])
+	if err == nil {
+		err = stdout.err
+	}
 	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, errShown) {
-		fmt.Fprintln(c.stderr, "photon:", strings.TrimPrefix(err.Error(), "photon: "))
+		fmt.Fprintln(c.stderr, "photon:", message(err))
 	}
 	os.Exit(exitCode(err))
+}
+
+// message is an error's text with the program's name, which is the library's too, in front of it alone.
+func message(err error) string {
+	return strings.ReplaceAll(strings.TrimPrefix(err.Error(), "photon: "), ": photon: ", ": ")
 }
 
 func (c *console) dispatch(args []string) error {
@@ -76,7 +86,14 @@ func (c *console) dispatch(args []string) error {
 			c.help(c.stdout)
 			return nil
 		}
-		name, args = args[0], []string{"-h"}
+		if name = args[0]; name == "help" || name == "version" {
+			fmt.Fprintf(c.stdout, "photon %s\n\n%s.\n", name, map[string]string{
+				"help":    "Print the verbs, or with a verb behind it that verb's flags",
+				"version": "Print the version, and what the program was built with",
+			}[name])
+			return nil
+		}
+		args = []string{"-h"}
 	case "version", "-version", "--version":
 		fmt.Fprintln(c.stdout, version())
 		return nil
@@ -133,7 +150,7 @@ func (c *console) help(w io.Writer) {
 	}
 	fmt.Fprintf(w, "  photon %-34s %s\n", "version", "print the version")
 	fmt.Fprintf(w, "  photon %-34s %s\n", "help [verb]", "print this, or a verb's flags")
-	fmt.Fprint(w, "\nWithout -model, run, show, score and bench use the model that is part of this program.\n",
+	fmt.Fprint(w, "\nWithout -model, run, chat, show, score and bench use the model that is part of this program.\n",
 		"Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 model not found, 4 model invalid, 130 interrupted.\n")
 }
 

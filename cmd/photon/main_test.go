@@ -114,6 +114,10 @@ func TestHelp(t *testing.T) {
 			t.Errorf("photon %s -h is not photon help %s", v.name, v.name)
 		}
 	}
+	for _, name := range []string{"help", "version"} {
+		text, _ := call(t, 0, "", "help", name)
+		want(t, text, "photon "+name)
+	}
 	out, _ = call(t, 0, "", "version")
 	want(t, out, "photon ", "go1")
 	_, errs := call(t, exitUsage, "")

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -17,6 +19,7 @@ type modelFlags struct {
 	dir     string
 	threads int
 	weights photon.WeightType
+	chosen  bool // -weights was given
 	cache   photon.CacheType
 }
 
@@ -28,7 +31,10 @@ var (
 func (m *modelFlags) declare(f *flag.FlagSet) {
 	f.StringVar(&m.dir, "model", "", "model `directory`; without it, the model that is part of this program")
 	f.IntVar(&m.threads, "threads", 0, "worker threads; 0: one a processor")
-	f.Func("weights", "`form` to hold weights in: stored, f32, bf16, int8, int4 (default stored)", choice(&m.weights, weightTypes))
+	f.Func("weights", "`form` to hold weights in: stored, f32, bf16, int8, int4 (default stored)", func(name string) error {
+		m.chosen = true
+		return choice(&m.weights, weightTypes)(name)
+	})
 	f.Func("cache", "`form` to hold keys and values in: f32, f16, int8 (default f32)", choice(&m.cache, cacheTypes))
 }
 
@@ -67,7 +73,8 @@ func (m *modelFlags) files() (fs.FS, error) {
 	return os.DirFS(m.dir), nil
 }
 
-func (m *modelFlags) load() (*photon.Model, error) {
+// load reads the model until ctx ends.
+func (m *modelFlags) load(ctx context.Context, c *console) (*photon.Model, error) {
 	if m.threads < 0 {
 		return nil, usageError{fmt.Errorf("-threads %d: want 0 or more", m.threads)}
 	}
@@ -75,7 +82,10 @@ func (m *modelFlags) load() (*photon.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	opts := []photon.LoadOption{photon.WithWeights(m.weights), photon.WithCache(m.cache)}
+	p := c.progress()
+	defer p.done()
+	opts := []photon.LoadOption{photon.WithWeights(m.weights), photon.WithCache(m.cache), photon.WithContext(ctx),
+		photon.WithProgress(func(done, total int64) { p.share("loading "+m.name(), done, total) })}
 	if m.threads > 0 {
 		opts = append(opts, photon.WithThreads(m.threads))
 	}
@@ -87,10 +97,63 @@ func (m *modelFlags) load() (*photon.Model, error) {
 }
 
 // loadForText also wants a tokenizer.
-func (m *modelFlags) loadForText() (*photon.Model, error) {
-	model, err := m.load()
+func (m *modelFlags) loadForText(ctx context.Context, c *console) (*photon.Model, error) {
+	model, err := m.load(ctx, c)
 	if err == nil && model.Tokenizer() == nil {
 		err = errors.Join(modelError{fmt.Errorf("%s has no tokenizer.json: it cannot read or write text: %w", m.name(), photon.ErrMismatch)}, model.Close())
 	}
 	return model, err
+}
+
+// loadToWrite also takes the form of the weights that the model's maker recommends, where -weights does not say one.
+func (m *modelFlags) loadToWrite(ctx context.Context, c *console) (*photon.Model, error) {
+	if !m.chosen {
+		files, err := m.files()
+		if err != nil {
+			return nil, err
+		}
+		if m.weights, err = recommendedWeights(files); err != nil {
+			return nil, modelError{fmt.Errorf("%s: %w", m.name(), err)}
+		}
+	}
+	return m.loadForText(ctx, c)
+}
+
+// recommendedWeights is the key photon_weights of generation_config.json: the smallest form of the weights with which a
+// held-out text was measured to cost no more than with the stored ones. Without the key it is the stored form.
+func recommendedWeights(files fs.FS) (photon.WeightType, error) {
+	const name = "generation_config.json"
+	data, err := readSmall(files, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return photon.AsStored, nil
+	}
+	var config struct {
+		Weights *string `json:"photon_weights"`
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &config)
+	}
+	if err != nil {
+		return photon.AsStored, fmt.Errorf("%s: %w: %w", name, err, photon.ErrCorrupt)
+	}
+	if config.Weights == nil {
+		return photon.AsStored, nil
+	}
+	var weights photon.WeightType
+	if err := choice(&weights, weightTypes)(*config.Weights); err != nil {
+		return weights, fmt.Errorf("%s: photon_weights %.40q: %w: %w", name, *config.Weights, err, photon.ErrCorrupt)
+	}
+	return weights, nil
+}
+
+// readSmall reads a file beside a model, of no more than a megabyte.
+func readSmall(files fs.FS, name string) ([]byte, error) {
+	info, err := fs.Stat(files, name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > 1<<20 {
+		return nil, fmt.Errorf("want a file of at most a megabyte: %w", photon.ErrCorrupt)
+	}
+	return fs.ReadFile(files, name)
 }

@@ -54,7 +54,7 @@ func setupRun(f *flag.FlagSet) func(c *console, args []string) error {
 	verbose := f.Bool("v", false, "print statistics on standard error")
 	return func(c *console, args []string) error {
 		prompt := strings.Join(args, " ")
-		if len(args) == 1 && args[0] == "-" {
+		if len(args) == 1 && args[0] == "-" || len(args) == 0 && !isTerminal(c.stdin) {
 			data, err := io.ReadAll(c.stdin)
 			if err != nil {
 				return fmt.Errorf("reading the prompt from standard input: %w", err)
@@ -64,13 +64,14 @@ func setupRun(f *flag.FlagSet) func(c *console, args []string) error {
 		if !utf8.ValidString(prompt) {
 			return usageError{fmt.Errorf("the prompt is not valid UTF-8: convert it first")}
 		}
-		m, err := model.loadForText()
+		ctx := interruptible()
+		m, err := model.loadToWrite(ctx, c)
 		if err != nil {
 			return err
 		}
 		defer m.Close()
 		g := generation{console: c, model: m, session: m.NewSession(sampling.options()...), prompt: prompt, echo: *echo}
-		err = g.write(interruptible())
+		err = g.write(ctx)
 		if *verbose {
 			g.report(model, sampling)
 		}
@@ -103,16 +104,22 @@ func (g *generation) write(ctx context.Context) (err error) {
 			fmt.Fprintln(g.stdout)
 		}
 	}()
-	ids := g.model.Tokenizer().Encode(g.prompt)
+	ids, err := encode(ctx, g.model, g.prompt)
+	if err != nil {
+		return err
+	}
 	if cfg := g.model.Config(); len(ids) == 0 && cfg.Flat() && cfg.BOSTokenID >= 0 {
 		ids = []int{cfg.BOSTokenID} // a flat model predicts nothing before its first token
+	}
+	if err := g.session.Append(ctx); err != nil { // a bad option, ahead of any text
+		return err
 	}
 	if g.echo {
 		if err := put(g.prompt); err != nil {
 			return err
 		}
 	}
-	if err := g.session.Append(ctx, ids...); err != nil {
+	if err := g.appendIDs(ctx, g.session, ids); err != nil {
 		return err
 	}
 	for token, err := range g.session.Generate(ctx) {
@@ -133,4 +140,33 @@ func (g *generation) report(model modelFlags, s samplingFlags) {
 	line("prompt", "%s tokens in %.3f s, %s tokens/s", count(stats.PromptTokens), stats.PromptTime.Seconds(), rate(stats.PromptTokens, stats.PromptTime.Seconds()))
 	line("text", "%s tokens in %.3f s, %s tokens/s", count(stats.Tokens), stats.Time.Seconds(), rate(stats.Tokens, stats.Time.Seconds()))
 	line("state", "%s; attention read %s of keys and values, and wrote %s", size(stats.StateBytes), size(stats.KVReadBytes), size(stats.KVWriteBytes))
+}
+
+// encode gives the tokens of a text that may be long: ctx ends the waiting.
+func encode(ctx context.Context, m *photon.Model, text string) ([]int, error) {
+	done := make(chan []int, 1)
+	go func() { done <- m.Tokenizer().Encode(text) }()
+	select {
+	case ids := <-done:
+		return ids, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// appendIDs appends tokens to a text, in pieces where somebody looks on: the pieces change nothing of what follows.
+func (c *console) appendIDs(ctx context.Context, s *photon.Session, ids []int) error {
+	p := c.progress()
+	defer p.done()
+	piece := len(ids)
+	if p.w != nil {
+		piece = min(piece, 512)
+	}
+	for at := 0; at < len(ids); at += piece {
+		p.share("reading the prompt", int64(at), int64(len(ids)))
+		if err := s.Append(ctx, ids[at:min(at+piece, len(ids))]...); err != nil {
+			return err
+		}
+	}
+	return nil
 }

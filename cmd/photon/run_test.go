@@ -32,6 +32,12 @@ func TestRun(t *testing.T) {
 			if out, _ := call(t, 0, "Hello there", "run", "-model", dir, "-n", "40", "-"); out != text {
 				t.Errorf("from standard input: %q, want %q", out, text)
 			}
+			if out, _ := call(t, 0, "Hello there", "run", "-model", dir, "-n", "40"); out != text {
+				t.Errorf("without a prompt, from standard input: %q, want %q", out, text)
+			}
+			if out, errs := call(t, exitUsage, "", append(args, "-temp", "nan")...); out != "" || strings.Count(errs, "photon: ") != 1 {
+				t.Errorf("a bad option: wrote %q, errors %q", out, errs)
+			}
 			if out, _ := call(t, 0, "", append(args, "-seed", "1")...); out == text {
 				t.Error("another seed gives the same text")
 			}
@@ -62,7 +68,10 @@ func TestRun(t *testing.T) {
 			t.Errorf("wrote %q", out)
 		}
 		want(t, errs, "RecGen")
-		_, errs = call(t, exitFailed, "", "run", "-model", makeModel(t, flat), "-mode", "recgen", "Hello")
+		out, errs = call(t, exitFailed, "", "run", "-model", makeModel(t, flat), "-mode", "recgen", "Hello")
+		if out != "" {
+			t.Errorf("a flat model by RecGen: wrote %q", out)
+		}
 		want(t, errs, "RecGen")
 	})
 	t.Run("empty prompt", func(t *testing.T) {

@@ -78,7 +78,7 @@ func setupScore(f *flag.FlagSet) func(c *console, args []string) error {
 	byPosition := false
 	model.declare(f)
 	asJSON := f.Bool("json", false, "print one JSON object")
-	verbose := f.Bool("v", false, "print progress on standard error")
+	verbose := f.Bool("v", false, "print figures while it goes on, on standard error")
 	lambada := f.Bool("lambada", false, "the file is LAMBADA: print accuracy and perplexity of last words")
 	f.IntVar(&cut.context, "context", 0, "score windows of this many tokens; 0: whole documents")
 	f.IntVar(&cut.stride, "stride", 0, "begin windows this many tokens apart; 0: one behind the other")
@@ -104,7 +104,8 @@ func setupScore(f *flag.FlagSet) func(c *console, args []string) error {
 			defer file.Close()
 			text, name = file, args[0]
 		}
-		m, err := model.loadForText()
+		ctx := interruptible()
+		m, err := model.loadForText(ctx, c)
 		if err != nil {
 			return err
 		}
@@ -113,11 +114,16 @@ func setupScore(f *flag.FlagSet) func(c *console, args []string) error {
 		if *verbose {
 			progress = c.stderr
 		}
+		if !*verbose {
+			p := c.progress()
+			defer p.done()
+			defer p.during("scoring " + name)()
+		}
 		var report interface{ print(w io.Writer) }
 		if *lambada {
-			report, err = scoreLambada(interruptible(), m, text, progress)
+			report, err = scoreLambada(ctx, m, text, progress)
 		} else {
-			report, err = scoreText(interruptible(), m, text, cut, byPosition, progress)
+			report, err = scoreText(ctx, m, text, cut, byPosition, progress)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)

@@ -30,12 +30,13 @@ func setupVerify(f *flag.FlagSet) func(c *console, args []string) error {
 		if len(args) != 1 || args[0] == "" {
 			return usageError{fmt.Errorf("wants one model directory")}
 		}
-		return verify(c.stdout, modelFlags{dir: args[0], threads: *threads})
+		return verify(interruptible(), c, modelFlags{dir: args[0], threads: *threads})
 	}
 }
 
 // verify checks the files from the outside in, printing what holds; the first thing that does not is the error.
-func verify(w io.Writer, model modelFlags) error {
+func verify(ctx context.Context, c *console, model modelFlags) error {
+	w := c.stdout
 	invalid := func(err error) error { return modelError{fmt.Errorf("%s: %w", model.name(), err)} }
 	files, err := model.files()
 	if err != nil {
@@ -46,14 +47,17 @@ func verify(w io.Writer, model modelFlags) error {
 		return invalid(err)
 	}
 	fmt.Fprintf(w, "files      %s bytes of weights in %d tensors, all that config.json asks for\n", count(info.WeightBytes), info.Tensors)
-	if _, err := photon.CheckWeights(files, nil); err != nil {
+	p := c.progress()
+	_, err = photon.CheckWeights(files, func(done, total int64) { p.share("checking weights", done, total) })
+	p.done()
+	if err != nil {
 		return invalid(err)
 	}
 	fmt.Fprintf(w, "weights    %s, all finite\n", count(info.Config.Parameters()))
 
 	// The golden logits are those of the weights as stored, so the matrices are held in the one form that is exact for every file.
 	model.weights = photon.F32
-	m, err := model.load()
+	m, err := model.load(ctx, c)
 	if err != nil {
 		return err
 	}

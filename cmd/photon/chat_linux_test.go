@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/photon-lm/photon"
+)
+
+// terminal opens a pseudo-terminal.
+func terminal(t *testing.T) (keys, tty *os.File) {
+	t.Helper()
+	keys, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Skip("no pseudo-terminals here: ", err)
+	}
+	t.Cleanup(func() { keys.Close() })
+	var unlock, n int32
+	for request, value := range map[uintptr]*int32{syscall.TIOCSPTLCK: &unlock, syscall.TIOCGPTN: &n} {
+		if _, _, e := syscall.Syscall(syscall.SYS_IOCTL, keys.Fd(), request, uintptr(unsafe.Pointer(value))); e != 0 {
+			t.Skip("no pseudo-terminals here: ", e)
+		}
+	}
+	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Skip("no pseudo-terminals here: ", err)
+	}
+	t.Cleanup(func() { tty.Close() })
+	return keys, tty
+}
+
+// Ctrl-C stops the text, and the conversation goes on; Ctrl-D ends the program.
+func TestChatInterrupt(t *testing.T) {
+	cfg := hierarchical
+	cfg.EOSTokenIDs = nil
+	keys, tty := terminal(t)
+	cmd := program(t, "", "chat", "-model", chatModel(t, cfg), "-n", "-1")
+	cmd.Stdin = tty
+	var out, errs sharedBuffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	watchdog := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	defer watchdog.Stop()
+	wait := func(what string, reached func() bool) {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); !reached(); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				cmd.Process.Kill()
+				t.Fatalf("%s never came:\n%s", what, errs.String())
+			}
+		}
+	}
+	prompts := func(n int) func() bool { return func() bool { return strings.Count(errs.String(), "> ") == n } }
+	wait("the prompt", prompts(1))
+	for i := range 2 {
+		before := len(out.String())
+		fmt.Fprintln(keys, "Hello")
+		wait("text", func() bool { return len(out.String()) > before+200 })
+		cmd.Process.Signal(os.Interrupt)
+		wait("the next prompt", prompts(i+2))
+	}
+	keys.Write([]byte{4}) // Ctrl-D
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err, errs.String())
+	}
+}
+
+// sharedBuffer may be read while it is written.
+type sharedBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *sharedBuffer) Write(data []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(data)
+}
+
+func (b *sharedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// Killed at any moment, the file holds the conversation that was there, or the new one.
+func TestChatSaveKilled(t *testing.T) {
+	dir, file := chatModel(t, hierarchical), filepath.Join(t.TempDir(), "kept")
+	call(t, 0, "one\n/save "+file, "chat", "-model", dir, "-n", "20")
+	m, err := photon.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	lines := "one\n" + strings.Repeat("two\n/save "+file+"\n", 200)
+	for i := range 12 {
+		cmd := program(t, lines, "chat", "-model", dir, "-n", "4")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(30+7*i) * time.Millisecond)
+		cmd.Process.Kill()
+		cmd.Wait()
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.ReadSession(bytes.NewReader(data)); err != nil {
+			t.Fatalf("killed after %d ms: %v", 30+7*i, err)
+		}
+	}
+}
+
+// Nothing that could not be written counts as done.
+func TestWriteErrors(t *testing.T) {
+	dir := makeModel(t, hierarchical)
+	for _, args := range [][]string{{"help"}, {"help", "run"}, {"version"}, {"run", "-model", dir, "x"}, {"show", "-model", dir}, {"show", "-json", "-model", dir},
+		{"score", "-model", dir, "main.go"}, {"verify", dir}, {"bench", "-model", dir, "-p", "8", "-n", "8"}, {"bench", "-bench", "-model", dir, "-p", "8", "-n", "8"}} {
+		full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+		if err != nil {
+			t.Skip(err)
+		}
+		cmd := program(t, "", args...)
+		var errs bytes.Buffer
+		cmd.Stdout, cmd.Stderr = full, &errs
+		cmd.Run()
+		full.Close()
+		if code := cmd.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(errs.String(), "no space left") {
+			t.Errorf("%v: exit code %d, %s", args, code, errs.String())
+		}
+	}
+}
+
+// An interrupted init or bench leaves no file behind.
+func TestInterruptedFiles(t *testing.T) {
+	for _, args := range [][]string{{"init", "-preset", "photon-600m"}, {"bench", "-preset", "photon-600m"}} {
+		temp := t.TempDir()
+		if args[0] == "init" {
+			args = append(args, filepath.Join(temp, "model"))
+		}
+		cmd := program(t, "", args...)
+		cmd.Env = append(cmd.Env, "TMPDIR="+temp)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			if names, _ := filepath.Glob(filepath.Join(temp, "*", "*")); len(names) > 0 {
+				break
+			}
+		}
+		cmd.Process.Signal(os.Interrupt)
+		cmd.Wait()
+		if code := cmd.ProcessState.ExitCode(); code != exitInterrupted {
+			t.Errorf("%v: exit code %d", args, code)
+		}
+		if names, _ := filepath.Glob(filepath.Join(temp, "*", "*")); len(names) > 0 {
+			t.Errorf("%v left %v", args, names)
+		}
+	}
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"strings"
+
+	"github.com/photon-lm/photon"
+)
+
+// A chatTemplate is what stands around the turns of a conversation: user, what is said, reply, what the model answers,
+// close. Special tokens in it are tokens; what is said is plain text.
+type chatTemplate struct {
+	marks              []string // a chat_template that has all of them is of this form
+	user, reply, close string
+	stop               string // ends the answer
+}
+
+// The first that fits is taken.
+var chatTemplates = []chatTemplate{
+	{[]string{"<|im_start|>"}, "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n", "<|im_end|>"},
+	{[]string{"<|start_header_id|>", "<|eot_id|>"}, "<|start_header_id|>user<|end_header_id|>\n\n",
+		"<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>", "<|eot_id|>"},
+	{[]string{"<start_of_turn>"}, "<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n", "<end_of_turn>\n", "<end_of_turn>"},
+	{[]string{"<|user|>", "<|end|>"}, "<|user|>\n", "<|end|>\n<|assistant|>\n", "<|end|>\n", "<|end|>"},
+	{[]string{"<|user|>", "eos_token"}, "<|user|>\n", "</s>\n<|assistant|>\n", "</s>\n", "</s>"},
+	{[]string{"User:", "Assistant:"}, "User: ", "\nAssistant:", "\n", "\nUser:"},
+}
+
+// findTemplate finds the form of a model's chat_template, in a file of its own or in tokenizer_config.json.
+func findTemplate(files fs.FS) (*chatTemplate, error) {
+	text, err := readTemplate(files)
+	if err != nil {
+		return nil, modelError{err}
+	}
+	if text == "" {
+		return nil, fmt.Errorf("this is no chat model: it has no chat_template, in chat_template.jinja or tokenizer_config.json: continue texts with photon run: %w", photon.ErrUnsupported)
+	}
+next:
+	for i, t := range chatTemplates {
+		for _, mark := range t.marks {
+			if !strings.Contains(text, mark) {
+				continue next
+			}
+		}
+		return &chatTemplates[i], nil
+	}
+	return nil, fmt.Errorf("its chat_template is of none of the forms known here (ChatML, Llama 3, Gemma, Phi 3, Zephyr, User:/Assistant:): write the turns yourself with photon run: %w", photon.ErrUnsupported)
+}
+
+func readTemplate(files fs.FS) (string, error) {
+	data, err := readSmall(files, "chat_template.jinja")
+	if !errors.Is(err, fs.ErrNotExist) {
+		if err != nil {
+			err = fmt.Errorf("chat_template.jinja: %w", err)
+		}
+		return string(data), err
+	}
+	const name = "tokenizer_config.json"
+	if data, err = readSmall(files, name); errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	var config struct {
+		Template json.RawMessage `json:"chat_template"`
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &config)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w: %w", name, err, photon.ErrCorrupt)
+	}
+	var text string
+	var several []struct{ Name, Template string }
+	switch {
+	case config.Template == nil || json.Unmarshal(config.Template, &text) == nil:
+		return text, nil
+	case json.Unmarshal(config.Template, &several) == nil:
+		for _, t := range several {
+			if t.Name == "default" {
+				return t.Template, nil
+			}
+		}
+		return "", nil
+	}
+	return "", fmt.Errorf("%s: chat_template: want a string, or a list of names and templates: %w", name, photon.ErrCorrupt)
+}
+
+var specialMark = regexp.MustCompile(`<[|/]?[a-z_]+\|?>`)
+
+// turn is what the model reads before it answers: in a conversation that has begun, the end of its last answer too.
+func (t *chatTemplate) turn(m *photon.Model, said string, first bool) (ids []int) {
+	tokens, plain := m.Tokenizer(), ""
+	flush := func() {
+		if plain != "" {
+			ids, plain = append(ids, tokens.EncodeText(plain)...), ""
+		}
+	}
+	markup := func(text string) {
+		for text != "" {
+			at := specialMark.FindStringIndex(text)
+			if at == nil {
+				at = []int{len(text), len(text)}
+			}
+			plain += text[:at[0]]
+			if id, ok := tokens.TokenID(text[at[0]:at[1]]); ok && at[0] < at[1] {
+				flush()
+				ids = append(ids, id)
+			} else {
+				plain += text[at[0]:at[1]]
+			}
+			text = text[at[1]:]
+		}
+	}
+	if first {
+		ids = append(ids, tokens.Encode("")...) // what the tokenizer begins a text with
+		if bos := m.Config().BOSTokenID; len(ids) == 0 && m.Config().Flat() && bos >= 0 {
+			ids = append(ids, bos) // a flat model predicts nothing before its first token
+		}
+	} else {
+		markup(t.close)
+	}
+	markup(t.user)
+	plain += said
+	markup(t.reply)
+	flush()
+	return ids
+}
