@@ -3,68 +3,99 @@ package serve
 import (
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/photon-lm/photon"
 )
 
-// ChatForm is how a conversation is laid out as a text that a model continues.
-type ChatForm int
-
-const (
-	// NoChat is that of a model that continues texts, and was not made for conversations.
-	NoChat ChatForm = iota
-	// PlainChat is lines "User: …" and "Assistant: …", behind a paragraph of system messages. Any model continues it;
-	// few answer well.
-	PlainChat
-	// ChatML has each message between <|im_start|> and <|im_end|>: Qwen, SmolLM2.
-	ChatML
-	// Llama3Chat has <|start_header_id|>, <|end_header_id|> and <|eot_id|>.
-	Llama3Chat
-)
-
-// String returns the name that ParseChatForm takes.
-func (f ChatForm) String() string {
-	if names := [...]string{"none", "plain", "chatml", "llama3"}; f >= 0 && int(f) < len(names) {
-		return names[f]
-	}
-	return fmt.Sprintf("ChatForm(%d)", int(f))
+// A ChatForm is how a conversation is laid out as a text that a model continues. Special tokens spelled in it are those
+// tokens; what messages say is plain text. The zero form is none.
+type ChatForm struct {
+	System, User, Assistant Turn
+	Stop                    string // ends an answer, and is no part of it
 }
 
-// ParseChatForm takes none, plain, chatml or llama3.
-func ParseChatForm(name string) (ChatForm, error) {
-	for f := NoChat; f <= Llama3Chat; f++ {
-		if f.String() == name {
-			return f, nil
+// Turn is what stands around a message.
+type Turn struct{ Before, After string }
+
+// forms are those that are known by name, or by marks that all stand in a model's chat_template; the first that fits is
+// taken.
+var forms = []struct {
+	name  string
+	marks []string
+	ChatForm
+}{
+	{"chatml", []string{"<|im_start|>"}, ChatForm{
+		Turn{"<|im_start|>system\n", "<|im_end|>\n"},
+		Turn{"<|im_start|>user\n", "<|im_end|>\n"},
+		Turn{"<|im_start|>assistant\n", "<|im_end|>\n"}, "<|im_end|>"}},
+	{"llama3", []string{"<|start_header_id|>", "<|eot_id|>"}, ChatForm{
+		Turn{"<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>"},
+		Turn{"<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"},
+		Turn{"<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"}, "<|eot_id|>"}},
+	{"gemma", []string{"<start_of_turn>"}, ChatForm{ // which has no role for the system
+		Turn{"<start_of_turn>user\n", "<end_of_turn>\n"},
+		Turn{"<start_of_turn>user\n", "<end_of_turn>\n"},
+		Turn{"<start_of_turn>model\n", "<end_of_turn>\n"}, "<end_of_turn>"}},
+	{"phi3", []string{"<|user|>", "<|end|>"}, ChatForm{
+		Turn{"<|system|>\n", "<|end|>\n"},
+		Turn{"<|user|>\n", "<|end|>\n"},
+		Turn{"<|assistant|>\n", "<|end|>\n"}, "<|end|>"}},
+	{"zephyr", []string{"<|user|>", "eos_token"}, ChatForm{
+		Turn{"<|system|>\n", "</s>\n"},
+		Turn{"<|user|>\n", "</s>\n"},
+		Turn{"<|assistant|>\n", "</s>\n"}, "</s>"}},
+	{"plain", []string{"User:", "Assistant:"}, ChatForm{
+		Turn{"", "\n\n"},
+		Turn{"User: ", "\n"},
+		Turn{"Assistant:", "\n"}, "\nUser:"}},
+}
+
+// NamedChatForm returns the form chatml, llama3, gemma, phi3, zephyr or plain.
+func NamedChatForm(name string) (ChatForm, error) {
+	var names []string
+	for _, f := range forms {
+		if f.name == name {
+			return f.ChatForm, nil
 		}
+		names = append(names, f.name)
 	}
-	return NoChat, fmt.Errorf("serve: no chat form %q: give none, plain, chatml or llama3: %w", name, photon.ErrInvalid)
+	return ChatForm{}, fmt.Errorf("serve: no chat form %q: give one of %s: %w", name, strings.Join(names, ", "),
+		photon.ErrInvalid)
 }
 
-// specials are the tokens that a form needs, the one that ends an answer last.
-func (f ChatForm) specials() []string {
-	switch f {
-	case ChatML:
-		return []string{"<|im_start|>", "<|im_end|>"}
-	case Llama3Chat:
-		return []string{"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}
+// ChatFormOf recognises the form of a chat_template, the Jinja text in a model's chat_template.jinja or
+// tokenizer_config.json. One of no known form is an error that matches ErrUnsupported.
+func ChatFormOf(template string) (ChatForm, error) {
+next:
+	for _, f := range forms {
+		for _, mark := range f.marks {
+			if !strings.Contains(template, mark) {
+				continue next
+			}
+		}
+		return f.ChatForm, nil
 	}
-	return nil
+	return ChatForm{},
+		fmt.Errorf("serve: the chat_template is of none of the forms known here (ChatML, Llama 3, Gemma, Phi 3, "+
+			"Zephyr, User:/Assistant:): %w", photon.ErrUnsupported)
 }
+
+var specialMark = regexp.MustCompile(`<[|/]?[a-z_0-9]+\|?>`)
 
 // Check reports why a model with this tokenizer cannot be served in the form: ErrUnsupported where it lacks tokens.
 func (f ChatForm) Check(t *photon.Tokenizer) error {
-	if f < NoChat || f > Llama3Chat {
-		return fmt.Errorf("serve: chat form %v: no such form: %w", f, photon.ErrInvalid)
+	if f != (ChatForm{}) && t == nil {
+		return fmt.Errorf("serve: a chat form: the model has no tokenizer.json: %w", photon.ErrUnsupported)
 	}
-	if f != NoChat && t == nil {
-		return fmt.Errorf("serve: chat form %v: the model has no tokenizer.json: %w", f, photon.ErrUnsupported)
-	}
-	for _, token := range f.specials() {
-		if _, ok := t.TokenID(token); !ok {
-			return fmt.Errorf("serve: chat form %v: the model's tokenizer has no %s: choose the form that the model was "+
-				"trained with: %w", f, token, photon.ErrUnsupported)
+	for _, turn := range []Turn{f.User, f.Assistant} {
+		for _, mark := range specialMark.FindAllString(turn.Before+turn.After, -1) {
+			if _, ok := t.TokenID(mark); !ok {
+				return fmt.Errorf("serve: the chat form has %s, the model's tokenizer has not: choose the form that the model "+
+					"was trained with: %w", mark, photon.ErrUnsupported)
+			}
 		}
 	}
 	return nil
@@ -75,51 +106,48 @@ type message struct {
 	Content content `json:"content"`
 }
 
-// encode lays out a conversation up to where the answer begins. What messages say is plain text: they cannot spell
-// special tokens.
+// encode lays out a conversation up to where the answer begins. What messages say cannot spell special tokens.
 func (f ChatForm) encode(t *photon.Tokenizer, messages []message) (ids []int) {
-	special := func(i int) {
-		id, _ := t.TokenID(f.specials()[i])
-		ids = append(ids, id)
+	plain := ""
+	flush := func() {
+		if plain != "" {
+			ids, plain = append(ids, t.EncodeText(plain)...), ""
+		}
 	}
-	text := func(s string) { ids = append(ids, t.EncodeText(s)...) }
-	answer := message{Role: "assistant"}
-	switch f {
-	case ChatML:
-		for _, m := range messages {
-			special(0)
-			text(m.Role + "\n" + string(m.Content))
-			special(1)
-			text("\n")
-		}
-		special(0)
-		text(answer.Role + "\n")
-	case Llama3Chat:
-		for _, m := range append(slices.Clip(messages), answer) {
-			special(0)
-			text(m.Role)
-			special(1)
-			text("\n\n" + strings.TrimSpace(string(m.Content)))
-			if m != answer {
-				special(2)
+	markup := func(text string) {
+		for text != "" {
+			at := specialMark.FindStringIndex(text)
+			if at == nil {
+				plain += text
+				return
 			}
-		}
-	default:
-		var all strings.Builder
-		for _, m := range messages {
-			switch m.Role {
-			case "system":
-				fmt.Fprintf(&all, "%s\n\n", m.Content)
-			case "user":
-				fmt.Fprintf(&all, "User: %s\n", m.Content)
-			case "assistant":
-				fmt.Fprintf(&all, "Assistant: %s\n", m.Content)
+			plain += text[:at[0]]
+			if id, ok := t.TokenID(text[at[0]:at[1]]); ok {
+				flush()
+				ids = append(ids, id)
+			} else {
+				plain += text[at[0]:at[1]]
 			}
+			text = text[at[1]:]
 		}
-		text(all.String() + "Assistant:")
 	}
+	for _, m := range messages {
+		turn := map[string]Turn{"system": f.System, "user": f.User, "assistant": f.Assistant}[m.Role]
+		before := turn.Before
+		if m.Role == "assistant" && f.afterColon() {
+			before += " "
+		}
+		markup(before)
+		plain += string(m.Content)
+		markup(turn.After)
+	}
+	markup(f.Assistant.Before)
+	flush()
 	return ids
 }
+
+// afterColon says that the model writes the space before its answer.
+func (f ChatForm) afterColon() bool { return strings.HasSuffix(f.Assistant.Before, ":") }
 
 // chatRequest is the body of /v1/chat/completions.
 type chatRequest struct {
@@ -163,19 +191,18 @@ func (s *server) chat(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, err)
 		return
 	}
-	if special := s.o.chat.specials(); len(special) > 0 {
-		id, _ := s.m.Tokenizer().TokenID(special[len(special)-1])
+	if id, ok := s.m.Tokenizer().TokenID(s.o.chat.Stop); ok {
 		q.options = append(q.options, photon.StopTokens(id))
-	} else {
-		q.options = append(q.options, photon.Stop(append([]string{"\nUser:"}, body.Stop...)...))
+	} else if stop := s.o.chat.Stop; stop != "" {
+		q.options = append(q.options, photon.Stop(append([]string{stop}, body.Stop...)...))
 	}
-	q.id, q.shape = "chatcmpl-"+q.id, &reply{t: s.m.Tokenizer(), trim: s.o.chat == PlainChat, begun: map[int]bool{}}
+	q.id, q.shape = "chatcmpl-"+q.id, &reply{t: s.m.Tokenizer(), trim: s.o.chat.afterColon(), begun: map[int]bool{}}
 	s.answer(w, r, q)
 }
 
 // conversation is the prompt of a chat.
 func (s *server) conversation(list []chatMessage) ([][]int, error) {
-	if s.o.chat == NoChat {
+	if s.o.chat == (ChatForm{}) {
 		e := badRequest("", "%s continues texts and is not served as a chat model: use /v1/completions, "+
 			"or have the server started with a chat form", s.o.name)
 		e.code = "no_chat_form"

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -154,6 +155,40 @@ func TestDisconnect(t *testing.T) {
 		}
 		cancel()
 		c.until("only the stream is left", func() bool { return c.s.running() == 2 })
+	}
+}
+
+// hangUp is a client that goes away in the middle of the answer.
+type hangUp struct {
+	*httptest.ResponseRecorder
+	writes int
+	leave  func()
+}
+
+func (h *hangUp) Write(data []byte) (int, error) {
+	if h.writes++; h.writes == 5 {
+		h.leave()
+	}
+	return len(data), nil
+}
+
+// The step that runs when the client goes is the text's last.
+func TestLastStep(t *testing.T) {
+	for _, body := range []string{endless, `{"prompt":"Hello","n":2,"max_tokens":1000000,"stream":true}`} {
+		var steps, then atomic.Int32
+		slow := Defaults(photon.LogitsFunc(func([]int, []float32) {
+			time.Sleep(5 * time.Millisecond)
+			steps.Add(1)
+		}))
+		handler := Handler(newModel(t, config(false)), forever(), slow)
+		ctx, cancel := context.WithCancel(background)
+		w := &hangUp{httptest.NewRecorder(), 0, func() { then.Store(steps.Load()); cancel() }}
+		handler.ServeHTTP(w, httptest.NewRequest("POST", "/v1/completions", strings.NewReader(body)).WithContext(ctx))
+		time.Sleep(50 * time.Millisecond)
+		texts := int32(1 + strings.Count(body, `"n":2`))
+		if more := steps.Load() - then.Load(); w.writes < 5 || more > 2*texts {
+			t.Errorf("%d writes, %d tokens of %d texts after the client has gone", w.writes, more, texts)
+		}
 	}
 }
 
@@ -441,7 +476,7 @@ func TestBadOptions(t *testing.T) {
 	m := load(t, "../testdata/golden/photon-local-f32")
 	for name, o := range map[string]Option{"Name": Name(""), "MaxBody": MaxBody(0), "MaxTokens": MaxTokens(0),
 		"MaxTime":  MaxTime(-1),
-		"MaxTexts": MaxTexts(0, 1), "MaxStateBytes": MaxStateBytes(-1), "ChatForm(9)": Chat(9), "form plain": Chat(PlainChat),
+		"MaxTexts": MaxTexts(0, 1), "MaxStateBytes": MaxStateBytes(-1), "tokenizer.json": Chat(form(t, "plain")),
 		"Temperature": Defaults(photon.Temperature(-1))} {
 		t.Run(name, func(t *testing.T) {
 			c := serving(t, m, o)
@@ -451,6 +486,11 @@ func TestBadOptions(t *testing.T) {
 			}
 			c.get(500, nil, "/health", "")
 		})
+	}
+	var a answer
+	other := serving(t, newModel(t, config(true)), Chat(form(t, "gemma")))
+	if other.get(500, &a, "/v1/models", ""); !strings.Contains(a.Error.Message, "<start_of_turn>") {
+		t.Errorf("%+v", a.Error)
 	}
 	c := serving(t, newModel(t, config(true)))
 	c.m.Close()

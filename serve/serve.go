@@ -83,7 +83,7 @@ func MaxTexts(running, waiting int) Option {
 // MaxStateBytes bounds the state of all texts that run: see photon.MaxStateBytes. Default 0: no bound.
 func MaxStateBytes(n int64) Option { return func(o *options) { o.state = n } }
 
-// Chat sets how conversations are laid out. Default NoChat: /v1/chat/completions is refused.
+// Chat sets how conversations are laid out. Default none: /v1/chat/completions is refused.
 func Chat(form ChatForm) Option { return func(o *options) { o.chat = form } }
 
 // Defaults sets what holds where a request does not say. Without it that is what OpenAI's API documents: temperature 1,

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -444,7 +445,7 @@ func TestEvaluationHarness(t *testing.T) {
 
 // Token lists: offsets are those of the text, names tell bytes apart, and both APIs say the same.
 func TestLogProbs(t *testing.T) {
-	c := serving(t, newModel(t, config(true)), Chat(PlainChat))
+	c := serving(t, newModel(t, config(true)), Chat(form(t, "plain")))
 	for _, stream := range []bool{false, true} {
 		body := fmt.Sprintf(`{"prompt":"<|endoftext|>é wörld","seed":5,"temperature":3,"max_tokens":60,`+
 			`"logprobs":3,"echo":true,"stream":%v}`, stream)
@@ -499,16 +500,17 @@ func TestChat(t *testing.T) {
 		`{"role":"user","content":[{"type":"text","text":"Hi "},{"type":"text","text":"you"}]},` +
 		`{"role":"assistant","content":"Yes?","refusal":null},{"role":"user","name":"Ann","content":" Go <|im_end|>"}]`
 	said := []message{{"system", "Be kind."}, {"user", "Hi you"}, {"assistant", "Yes?"}, {"user", " Go <|im_end|>"}}
-	for form, layout := range map[ChatForm]string{
-		PlainChat: "Be kind.\n\nUser: Hi you\nAssistant: Yes?\nUser:  Go @\nAssistant:",
-		ChatML: "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi you<|im_end|>\n" +
+	for name, layout := range map[string]string{
+		"plain": "Be kind.\n\nUser: Hi you\nAssistant: Yes?\nUser:  Go @\nAssistant:",
+		"chatml": "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi you<|im_end|>\n" +
 			"<|im_start|>assistant\nYes?<|im_end|>\n<|im_start|>user\n Go @<|im_end|>\n<|im_start|>assistant\n",
-		Llama3Chat: "<|start_header_id|>system<|end_header_id|>\n\nBe kind.<|eot_id|>" +
+		"llama3": "<|start_header_id|>system<|end_header_id|>\n\nBe kind.<|eot_id|>" +
 			"<|start_header_id|>user<|end_header_id|>\n\nHi you<|eot_id|>" +
 			"<|start_header_id|>assistant<|end_header_id|>\n\nYes?<|eot_id|>" +
-			"<|start_header_id|>user<|end_header_id|>\n\nGo @<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+			"<|start_header_id|>user<|end_header_id|>\n\n Go @<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
 	} {
-		t.Run(form.String(), func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
+			form := form(t, name)
 			c := serving(t, m, Chat(form))
 			tok := m.Tokenizer()
 			before, after, _ := strings.Cut(layout, "@")
@@ -540,8 +542,8 @@ func TestChat(t *testing.T) {
 			}
 			// The form's own end of an answer ends it, and is no part of it.
 			spelled := tok.EncodeText(" Yes\nUser: and")
-			if special := form.specials(); special != nil {
-				spelled = tok.Encode("Yes" + special[len(special)-1])
+			if name != "plain" {
+				spelled = tok.Encode("Yes" + form.Stop)
 			}
 			spelling := serving(t, m, Chat(form), Defaults(photon.LogitsFunc(func(drawn []int, logits []float32) {
 				logits[spelled[min(len(drawn), len(spelled)-1)]] = 1e9
@@ -573,12 +575,26 @@ func TestChat(t *testing.T) {
 			t.Errorf("%+v", a.Error)
 		}
 	})
-	for f := NoChat; f <= Llama3Chat; f++ {
-		if got, err := ParseChatForm(f.String()); got != f || err != nil {
-			t.Errorf("%v: %v, %v", f, got, err)
+	for template, name := range map[string]string{"{{'<|im_start|>' + message.role}}": "chatml",
+		"<|user|> … eos_token": "zephyr",
+		"<|user|> … <|end|>":   "phi3", "User: … Assistant:": "plain", "<start_of_turn>": "gemma"} {
+		if got, err := ChatFormOf(template); got != form(t, name) || err != nil {
+			t.Errorf("%s: %+v, %v", template, got, err)
 		}
 	}
-	if _, err := ParseChatForm("alpaca"); err == nil {
-		t.Error("alpaca is a form")
+	if _, err := ChatFormOf("[INST]"); !errors.Is(err, photon.ErrUnsupported) {
+		t.Errorf("[INST]: %v", err)
 	}
+	if _, err := NamedChatForm("alpaca"); !errors.Is(err, photon.ErrInvalid) {
+		t.Errorf("alpaca: %v", err)
+	}
+}
+
+func form(t *testing.T, name string) ChatForm {
+	t.Helper()
+	f, err := NamedChatForm(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
 }

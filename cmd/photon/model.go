@@ -107,16 +107,25 @@ func (m *modelFlags) loadForText(ctx context.Context, c *console) (*photon.Model
 
 // loadToWrite also takes the form of the weights that the model's maker recommends, where -weights does not say one.
 func (m *modelFlags) loadToWrite(ctx context.Context, c *console) (*photon.Model, error) {
-	if !m.chosen {
-		files, err := m.files()
-		if err != nil {
-			return nil, err
-		}
-		if m.weights, err = recommendedWeights(files); err != nil {
-			return nil, modelError{fmt.Errorf("%s: %w", m.name(), err)}
-		}
+	if err := m.recommend(); err != nil {
+		return nil, err
 	}
 	return m.loadForText(ctx, c)
+}
+
+// recommend has the weights held as the model's maker recommends, where -weights does not say how.
+func (m *modelFlags) recommend() error {
+	if m.chosen {
+		return nil
+	}
+	files, err := m.files()
+	if err != nil {
+		return err
+	}
+	if m.weights, err = recommendedWeights(files); err != nil {
+		return modelError{fmt.Errorf("%s: %w", m.name(), err)}
+	}
+	return nil
 }
 
 // recommendedWeights is the key photon_weights of generation_config.json: the smallest form of the weights with which a

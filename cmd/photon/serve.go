@@ -16,12 +16,13 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/photon-lm/photon"
 	"github.com/photon-lm/photon/serve"
 )
 
 const serveNotes = `
-Speaks OpenAI's API: /v1/completions, /v1/chat/completions (with -chat), /v1/models; also /tokenize, /detokenize,
-/health, /metrics (Prometheus) and, at /, a page to try it. Other machines are answered with -addr :8080 only.
+Speaks OpenAI's API: /v1/completions, /v1/chat/completions, /v1/models; also /tokenize, /detokenize, /health, /metrics
+(Prometheus) and, at /, a page to try it. Other machines are answered with an -addr like :8080 only.
 If the environment has PHOTON_TOKEN, requests must bring it: Authorization: Bearer TOKEN.
 Ctrl-C or SIGTERM lets texts end for the time of -grace; the second one ends the program at once.
 `
@@ -31,7 +32,9 @@ func setupServe(f *flag.FlagSet) func(c *console, args []string) error {
 	model.declare(f)
 	addr := f.String("addr", "127.0.0.1:8080", "`host:port` to listen on; port 0: any that is free")
 	name := f.String("name", "", "what to call the model; empty: its directory's name, or stories")
-	chat := f.String("chat", "none", "`form` of conversations: none, plain (User: … Assistant: …), chatml, llama3")
+	chat := f.String("chat", "auto",
+		"`form` of conversations: chatml, llama3, gemma, phi3, zephyr, plain (User: Assistant:), "+
+			"none, or auto: the model's chat_template")
 	texts := f.Int("texts", 64, "run at most this many texts at a time")
 	waiting := f.Int("waiting", 256, "let at most this many more wait; others are refused with 429")
 	tokens := f.Int("max-tokens", 32768, "bound on the tokens of a text, prompt included")
@@ -41,17 +44,24 @@ func setupServe(f *flag.FlagSet) func(c *console, args []string) error {
 	grace := f.Duration("grace", 10*time.Second, "how long texts may go on when the server is told to end")
 	f.Usage = func() { fmt.Fprint(f.Output(), serveNotes) }
 	return func(c *console, args []string) error {
-		form, err := serve.ParseChatForm(*chat)
 		switch {
 		case len(args) > 0:
 			return usageError{fmt.Errorf("wants flags only, not %q", args[0])}
-		case err != nil:
-			return usageError{err}
 		case *texts < 1 || *waiting < 0 || *tokens < 1 || *limit <= 0 || *body < 1 || *state < 0 || *grace < 0:
 			return usageError{errors.New("-texts, -max-tokens, -max-time and -max-body want more than 0, " +
 				"-waiting, -max-state and -grace 0 or more")}
 		}
-		m, err := model.load()
+		form, err := chatForm(*chat, &model)
+		if err != nil {
+			return err
+		}
+		if err := model.recommend(); err != nil {
+			return err
+		}
+		told, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		context.AfterFunc(told, stop) // the second signal ends the program
+		m, err := model.load(told, c)
 		if err != nil {
 			return err
 		}
@@ -85,15 +95,31 @@ func setupServe(f *flag.FlagSet) func(c *console, args []string) error {
 				"photon: serve: anyone who can reach this machine can use the server: set PHOTON_TOKEN to ask for a token")
 		}
 		fmt.Fprintf(c.stdout, "serving %s on http://%s/\n", model.name(), listener.Addr())
-		return listen(c, listener, handler, *grace)
+		return listen(told, c, listener, handler, *grace)
 	}
 }
 
-// listen serves until the program is told to end, and then as long as texts go on, but no longer than grace.
-func listen(c *console, listener net.Listener, handler http.Handler, grace time.Duration) error {
-	told, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(told, stop)
-	defer stop()
+// chatForm is the form of that name, or the model's own; none where it has none that is known.
+func chatForm(name string, model *modelFlags) (serve.ChatForm, error) {
+	switch name {
+	case "none":
+		return serve.ChatForm{}, nil
+	case "auto":
+		files, err := model.files()
+		if err != nil {
+			return serve.ChatForm{}, err
+		}
+		form, err := findChatForm(files)
+		if errors.Is(err, photon.ErrUnsupported) {
+			return serve.ChatForm{}, nil
+		}
+		return form, err
+	}
+	return serve.NamedChatForm(name)
+}
+
+// listen serves until told ends, and then as long as texts go on, but no longer than grace.
+func listen(told context.Context, c *console, listener net.Listener, handler http.Handler, grace time.Duration) error {
 	requests, end := context.WithCancel(context.Background())
 	defer end()
 	server := &http.Server{

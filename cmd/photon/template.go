@@ -6,49 +6,41 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
-	"strings"
 
 	"github.com/photon-lm/photon"
+	"github.com/photon-lm/photon/serve"
 )
 
 // A chatTemplate is what stands around the turns of a conversation: user, what is said, reply, what the model answers,
 // close. Special tokens in it are tokens; what is said is plain text.
 type chatTemplate struct {
-	marks              []string // a chat_template that has all of them is of this form
 	user, reply, close string
 	stop               string // ends the answer
 }
 
-// The first that fits is taken.
-var chatTemplates = []chatTemplate{
-	{[]string{"<|im_start|>"}, "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n", "<|im_end|>"},
-	{[]string{"<|start_header_id|>", "<|eot_id|>"}, "<|start_header_id|>user<|end_header_id|>\n\n",
-		"<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>", "<|eot_id|>"},
-	{[]string{"<start_of_turn>"}, "<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n", "<end_of_turn>\n", "<end_of_turn>"},
-	{[]string{"<|user|>", "<|end|>"}, "<|user|>\n", "<|end|>\n<|assistant|>\n", "<|end|>\n", "<|end|>"},
-	{[]string{"<|user|>", "eos_token"}, "<|user|>\n", "</s>\n<|assistant|>\n", "</s>\n", "</s>"},
-	{[]string{"User:", "Assistant:"}, "User: ", "\nAssistant:", "\n", "\nUser:"},
-}
-
 // findTemplate finds the form of a model's chat_template, in a file of its own or in tokenizer_config.json.
 func findTemplate(files fs.FS) (*chatTemplate, error) {
+	form, err := findChatForm(files)
+	if err != nil {
+		return nil, err
+	}
+	return &chatTemplate{form.User.Before, form.User.After + form.Assistant.Before, form.Assistant.After, form.Stop}, nil
+}
+
+func findChatForm(files fs.FS) (serve.ChatForm, error) {
 	text, err := readTemplate(files)
 	if err != nil {
-		return nil, modelError{err}
+		return serve.ChatForm{}, modelError{err}
 	}
 	if text == "" {
-		return nil, fmt.Errorf("this is no chat model: it has no chat_template, in chat_template.jinja or tokenizer_config.json: continue texts with photon run: %w", photon.ErrUnsupported)
+		return serve.ChatForm{}, fmt.Errorf("this is no chat model: it has no chat_template, in chat_template.jinja or "+
+			"tokenizer_config.json: continue texts with photon run: %w", photon.ErrUnsupported)
 	}
-next:
-	for i, t := range chatTemplates {
-		for _, mark := range t.marks {
-			if !strings.Contains(text, mark) {
-				continue next
-			}
-		}
-		return &chatTemplates[i], nil
+	form, err := serve.ChatFormOf(text)
+	if err != nil {
+		err = fmt.Errorf("%w: write the turns yourself with photon run", err)
 	}
-	return nil, fmt.Errorf("its chat_template is of none of the forms known here (ChatML, Llama 3, Gemma, Phi 3, Zephyr, User:/Assistant:): write the turns yourself with photon run: %w", photon.ErrUnsupported)
+	return form, err
 }
 
 func readTemplate(files fs.FS) (string, error) {

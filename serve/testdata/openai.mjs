@@ -1,7 +1,7 @@
 // Talks to a running server with OpenAI's own client. In an empty directory:
 //
 //	npm init -y && npm install openai
-//	photon serve -addr 127.0.0.1:8123 -chat plain -texts 1 -waiting 1 &
+//	photon serve -addr 127.0.0.1:8123 -texts 1 -waiting 1 &
 //	cp …/serve/testdata/openai.mjs . && node openai.mjs http://127.0.0.1:8123/v1
 //
 // It prints a line for each check and exits with 1 if one fails.
