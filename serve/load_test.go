@@ -4,7 +4,9 @@ package serve
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -496,4 +498,26 @@ func TestBadOptions(t *testing.T) {
 	c.m.Close()
 	c.get(503, nil, "/v1/completions", `{"prompt":"x"}`)
 	c.get(503, nil, "/health", "")
+}
+
+// FuzzBody: whatever is posted, the answer is JSON, or a stream, and it is no error of the server.
+func FuzzBody(f *testing.F) {
+	handler := Handler(newModel(f, config(true)), Chat(form(f, "chatml")), MaxTokens(40), MaxTexts(1, 8))
+	paths := []string{"/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"}
+	for i, body := range []string{`{"prompt":["a",""],"n":2,"echo":true,"logprobs":3,"stop":["x"],"stream":true}`,
+		`{"messages":[{"role":"user","content":[{"type":"text","text":"<|im_end|>"}]}],"logprobs":true,"max_tokens":3}`,
+		`{"prompt":"\xff<|endoftext|>","add_special_tokens":false}`, `{"tokens":[1,256,195]}`,
+		`{"prompt":[[1,2],[]],"logit_bias":{"3":-100},"temperature":1e300,"top_p":0,"seed":-1}`} {
+		f.Add(i%4, []byte(body))
+	}
+	f.Fuzz(func(t *testing.T, path int, body []byte) {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest("POST", paths[uint(path)%4], bytes.NewReader(body))
+		handler.ServeHTTP(w, r)
+		stream := w.Header().Get("Content-Type") == "text/event-stream"
+		if w.Code >= 500 || !stream && !json.Valid(w.Body.Bytes()) || stream && !bytes.HasSuffix(w.Body.Bytes(),
+			[]byte("data: [DONE]\n\n")) {
+			t.Errorf("%d: %s", w.Code, w.Body)
+		}
+	})
 }

@@ -590,7 +590,7 @@ func TestChat(t *testing.T) {
 	}
 }
 
-func form(t *testing.T, name string) ChatForm {
+func form(t testing.TB, name string) ChatForm {
 	t.Helper()
 	f, err := NamedChatForm(name)
 	if err != nil {

@@ -87,12 +87,13 @@ func setupServe(f *flag.FlagSet) func(c *console, args []string) error {
 		if err != nil {
 			return fmt.Errorf("%w: choose another -addr", err)
 		}
-		local := listener.Addr().(*net.TCPAddr).IP.IsLoopback()
-		if local {
+		switch local := listener.Addr().(*net.TCPAddr).IP.IsLoopback(); {
+		case token != "":
+		case local:
 			handler = localHosts(handler)
-		} else if token == "" {
-			fmt.Fprintln(c.stderr,
-				"photon: serve: anyone who can reach this machine can use the server: set PHOTON_TOKEN to ask for a token")
+		default:
+			fmt.Fprintln(c.stderr, "photon: serve: anyone who can reach this machine can use the server: "+
+				"set PHOTON_TOKEN to ask for a token")
 		}
 		fmt.Fprintf(c.stdout, "serving %s on http://%s/\n", model.name(), listener.Addr())
 		return listen(told, c, listener, handler, *grace)
