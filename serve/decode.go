@@ -57,16 +57,37 @@ func decode(data []byte, v any) error {
 		return own
 	case errors.As(err, &wrong):
 		name := strings.TrimLeft(wrong.Field[strings.LastIndexByte(wrong.Field, '.')+1:], ".")
-		return badRequest(name, "field %q: %s is no %v", name, wrong.Value, wrong.Type)
+		return badRequest(name, "field %q is a %s: give %s", name, wrong.Value, wanted(wrong.Type))
 	}
 	return badRequest("", "%v", err)
 }
 
 func notJSON(err error) error {
-	if err == nil {
-		err = errors.New("it is null")
+	why := "it is null"
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) {
+		why = "it is of type " + wrong.Value
+	} else if err != nil {
+		why = err.Error()
 	}
-	return badRequest("", "the body is not a JSON object: %s", strings.TrimPrefix(err.Error(), "json: "))
+	return badRequest("", "the body is not a JSON object: %s", why)
+}
+
+// wanted says in words what a field takes.
+func wanted(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int, reflect.Int64:
+		return "a whole number"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	case reflect.String:
+		return "a string"
+	case reflect.Slice:
+		return "a list"
+	}
+	return "an object"
 }
 
 // compact drops the white space of JSON whose strings have none.
