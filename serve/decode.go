@@ -57,7 +57,7 @@ func decode(data []byte, v any) error {
 		return own
 	case errors.As(err, &wrong):
 		name := strings.TrimLeft(wrong.Field[strings.LastIndexByte(wrong.Field, '.')+1:], ".")
-		return badRequest(name, "field %q is a %s: give %s", name, wrong.Value, wanted(wrong.Type))
+		return badRequest(name, "field %q is of type %s: give %s", name, wrong.Value, wanted(wrong.Type))
 	}
 	return badRequest("", "%v", err)
 }
