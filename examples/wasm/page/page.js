@@ -6,6 +6,7 @@ const beginnings = ["Once upon a time", "The little dragon could not", "\"Are we
   "Mia found a key under the stone."];
 const colours = ["var(--accent)", "var(--flat)", "var(--shared)"]; // in the order of photon.stateBytes
 const labels = ["This model", "Flat Transformer", "Flat, shared key heads"];
+const marks = [["photon", 0.97], ["flat", 0.7], ["flat, shared heads", 0.8]]; // words at the lines, and how far along
 
 let worker, manifest, busy = false;
 let pressed = 0, firstAt = 0, tokensHere = 0; // of the text that is being written: milliseconds, milliseconds, tokens
@@ -78,9 +79,9 @@ const heard = {
   ended({why, tokens, written, rate}) {
     finish();
     if (rate) $("rate").textContent = rate.toFixed(1);
-    const reason = {eos: "the story is over", "max tokens": "as long as asked for", stopped: "stopped"}[why] || why;
+    const reason = {"end of text": "the story is over", "max tokens": "as long as asked for", stopped: "stopped"}[why] || why;
     $("status").textContent = `${written} tokens written: ${reason}.`;
-    $("more").disabled = why === "eos" || tokens === 0;
+    $("more").disabled = why === "end of text" || tokens === 0;
   },
   state({tokens, state}) {
     if (curve && tokens.at(-1) < far) return; // of an older question
@@ -115,7 +116,8 @@ function write(more) {
   $("status").textContent = "Writing. Escape stops it.";
   $("text").setAttribute("aria-busy", "true");
   $("stop").disabled = false;
-  if (["start", "more"].includes(document.activeElement?.id)) $("stop").focus();
+  if ($("text").getBoundingClientRect().bottom > innerHeight) $("buttons").scrollIntoView(); // Stop and the story, on a phone
+  if (["start", "more"].includes(document.activeElement?.id)) $("stop").focus({preventScroll: true});
   $("start").disabled = $("more").disabled = true;
   const number = id => $(id).valueAsNumber;
   worker.postMessage({do: "generate", options: {prompt: $("prompt").value, more, temperature: number("temperature"),
@@ -129,7 +131,7 @@ function finish() {
   const back = document.activeElement === $("stop");
   $("stop").disabled = true;
   $("start").disabled = false;
-  if (back) $("start").focus();
+  if (back) $("start").focus({preventScroll: true});
   for (const id of ["first", "rate"]) if ($(id).textContent === "…") $(id).textContent = "–";
 }
 
@@ -180,21 +182,25 @@ function askForPicture() {
 
 function drawPicture() {
   if (!curve) return;
-  const [left, top, right, bottom] = [52, 10, 632, 236];
+  const width = Math.max(240, $("chart").clientWidth), height = Math.min(270, 0.7 * width); // in pixels, so that the words keep their size
+  $("chart").setAttribute("viewBox", `0 0 ${width} ${height}`);
+  const [left, top, right, bottom] = [52, 8, width - 6, height - 28];
   const [farRow, ...rows] = curve.state, [, ...xs] = curve.tokens;
   const highest = Math.max(...rows.at(-1)) * 1.04, last = xs.at(-1);
   const x = tokens => left + (right - left) * tokens / last, y = bytes => bottom - (bottom - top) * bytes / highest;
   const parts = [];
-  const step = niceStep(highest / 4);
+  const step = niceStep(highest / 5);
   for (let bytes = 0; bytes <= highest; bytes += step) {
     parts.push(`<line class="grid" x1="${left}" x2="${right}" y1="${y(bytes)}" y2="${y(bytes)}"/>`,
       `<text x="${left - 6}" y="${y(bytes) + 4}" text-anchor="end">${bytes ? Math.round(bytes / 1e6) + " MB" : "0"}</text>`);
   }
-  for (let i = 0; i <= 4; i++) {
+  for (let i = 0; i <= 4; i += width < 420 ? 2 : 1) {
     const anchor = i === 4 ? "end" : i ? "middle" : "start";
     parts.push(`<text x="${x(last * i / 4)}" y="${bottom + 20}" text-anchor="${anchor}">${grouped(last * i / 4)}${i === 4 ? " tokens" : ""}</text>`);
   }
   colours.forEach((colour, i) => {
+    const [word, along] = marks[i], at = Math.round(along * (xs.length - 1));
+    parts.push(`<text x="${x(xs[at])}" y="${y(rows[at][i]) - 9}" text-anchor="end" style="fill:${colour}">${word}</text>`);
     parts.push(`<path style="stroke:${colour}" d="M${xs.map((n, j) => `${x(n).toFixed(1)},${y(rows[j][i]).toFixed(1)}`).join("L")}"/>`);
   });
   if (here && queue.now) {
@@ -208,6 +214,8 @@ function drawPicture() {
   $("sizes").innerHTML = labels.map((label, i) => `<tr><th scope="row"><span class="key" style="background:${colours[i]}"></span>${label}</th>` +
     columns.map(([, state]) => `<td>${state ? size(state[i]) : "–"}</td>`).join("") + "</tr>").join("");
 }
+
+new ResizeObserver(drawPicture).observe($("chart"));
 
 function niceStep(least) {
   const power = 10 ** Math.floor(Math.log10(least));
