@@ -6,7 +6,7 @@ const beginnings = ["Once upon a time", "The little dragon could not", "\"Are we
   "Mia found a key under the stone."];
 const colours = ["var(--accent)", "var(--flat)", "var(--shared)"]; // in the order of photon.stateBytes
 const labels = ["This model", "Flat Transformer", "Flat, shared key heads"];
-const marks = [["photon", 0.97], ["flat", 0.7], ["flat, shared heads", 0.8]]; // words at the lines, and how far along
+const marks = [["photon", 0.98], ["flat", 0.7], ["shared heads", 0.9]]; // words at the lines, and how far along
 
 let worker, manifest, busy = false;
 let pressed = 0, firstAt = 0, tokensHere = 0; // of the text that is being written: milliseconds, milliseconds, tokens
