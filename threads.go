@@ -107,7 +107,9 @@ func (c *crew) over() bool {
 // giveWay lets the event loop of a web page run now and then: its timers and clicks wait for as long as a goroutine works.
 func (c *crew) giveWay() {
 	if runtime.GOARCH == "wasm" && time.Since(c.gave) > wayTime {
-		time.Sleep(1)
+		// Long enough not to be over before the runtime is idle, for only then does it return to the page; a timer of the
+		// page waits for a whole millisecond in any case.
+		time.Sleep(time.Millisecond / 2)
 		c.gave = time.Now()
 	}
 }

@@ -5,11 +5,13 @@ package photon
 import (
 	"context"
 	"errors"
+	"syscall/js"
 	"testing"
 	"time"
 )
 
-// In a page a stream and a prompt give way to the event loop: a timer fires while they work, and a deadline ends them.
+// In a page a stream and a prompt give way to the event loop: timers fire while they work, those of JavaScript too, and
+// a deadline ends them.
 func TestEventLoop(t *testing.T) {
 	m := stories(t)
 	ctx, cancel := context.WithTimeout(background, 500*time.Millisecond)
@@ -17,10 +19,17 @@ func TestEventLoop(t *testing.T) {
 	fired := 0
 	ticker := time.AfterFunc(50*time.Millisecond, func() { fired++ })
 	defer ticker.Stop()
+	pageFired := 0
+	page := js.FuncOf(func(js.Value, []js.Value) any { pageFired++; return nil })
+	defer page.Release()
+	defer js.Global().Call("clearInterval", js.Global().Call("setInterval", page, 50))
 	begin := time.Now()
 	err := firstError(m.Generate(ctx, "Once", MaxTokens(-1), noEnd(m)))
 	if took := time.Since(begin); !errors.Is(err, context.DeadlineExceeded) || fired != 1 || took > 800*time.Millisecond {
 		t.Errorf("a stream: %v after %v, %d timers fired", err, took, fired)
+	}
+	if pageFired < 2 {
+		t.Errorf("a timer of JavaScript that is due every 50 ms fired %d times in a stream of 500 ms", pageFired)
 	}
 	stop, press := context.WithCancel(background)
 	time.AfterFunc(200*time.Millisecond, press)
