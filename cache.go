@@ -453,8 +453,8 @@ func (y *kvRing) spans(list []keySpan, h, lo, hi int) []keySpan {
 // clone returns a copy that shares the rows; from now on neither changes them.
 func (c *kvCache) clone() *kvCache {
 	for i := range c.layers {
-		if y := &c.layers[i]; c.begin < c.next && y.shared < c.next { // that of an empty text is cloned by many at a time
-			y.shared = c.next
+		if y := &c.layers[i]; y.shared < c.next && c.begin < c.next { // that of an empty text is cloned by many at a time
+			y.parts, y.shared = y.before(c.next), c.next
 		}
 	}
 	return c.save(true)
@@ -470,16 +470,25 @@ func (c *kvCache) save(grows bool) *kvCache {
 	d.layers = slices.Clone(c.layers)
 	for i := range d.layers {
 		y := &d.layers[i]
-		if y.window > 0 && c.begin < c.next {
+		if c.begin == c.next {
+			y.parts = nil
+			continue
+		}
+		if y.window > 0 && y.shared < c.next {
 			c.layers[i].shared, y.shared = c.next, c.next
 		}
-		n := 0
-		for n < len(y.parts) && c.begin < c.next && y.parts[n].from < c.next {
-			n++
-		}
-		y.parts = slices.Clone(y.parts[:n])
+		y.parts = slices.Clone(y.before(c.next))
 	}
 	return &d
+}
+
+// before is the parts that begin before a position.
+func (y *kvRing) before(position int) []*kvPart {
+	n := len(y.parts)
+	for n > 0 && y.parts[n-1].from >= position {
+		n--
+	}
+	return y.parts[:n]
 }
 
 // overflowed tells of an infinity or a NaN among keys or values that are held in 16 bits.
