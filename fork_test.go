@@ -207,7 +207,7 @@ func TestForkCosts(t *testing.T) {
 		t.Errorf("a fork takes %v", fastest)
 	}
 
-	const texts, grow = 128, 40
+	const texts, grow = 128, 12
 	all, own := []*Session{prompt}, int64(0)
 	origin := held(prompt)
 	var requests []Request
