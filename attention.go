@@ -134,7 +134,6 @@ func (s *attentionScratch) grow(queries, dim int) {
 	s.narrow = grow(s.narrow, queries*keyPanel)
 	s.sums, s.allSums = grow(s.sums, queries*dim), grow(s.allSums, queries*dim)
 	s.soft, s.allSoft = grow(s.soft, queries), grow(s.allSoft, queries)
-	s.spans = grow(s.spans, 3)
 }
 
 // part does a run of (kv head, tile), or of their blocks; the last tiles of a text, which see the most, come first.
@@ -190,14 +189,7 @@ func (t *attentionTask) begin(s *attentionScratch, n int) (from, end int) {
 	return first / attentionBlock, last/attentionBlock + 1
 }
 
-// keySpan is a run of positions whose keys and values stand side by side.
-type keySpan struct {
-	layer    *kvLayer
-	from, to int // positions
-	base     int // position p stands in row base+p
-}
-
-// spans appends to list the places of positions first … end-1 for kv head h, in order: up to two runs of cached rows, one of fresh rows.
+// spans appends to list the places of positions first … end-1 for kv head h, in order: cached rows, then fresh ones.
 func (t *attentionTask) spans(list []keySpan, h int, tile attentionTile, first, end int) []keySpan {
 	start := &t.rows[t.rows[tile.row].start] // the segment's first row
 	cached := end
@@ -205,13 +197,7 @@ func (t *attentionTask) spans(list []keySpan, h int, tile attentionTile, first, 
 		cached = start.position
 	}
 	if c := start.cache; c != nil && first < cached {
-		ring := &c.layers[t.layer]
-		a, b := ring.spans(first, cached)
-		layer, at := &ring.kvLayer, h*ring.capacity-first
-		list = append(list, keySpan{layer, first, first + a.n, at + a.at})
-		if b.n > 0 {
-			list = append(list, keySpan{layer, first + a.n, first + a.n + b.n, at + b.at - a.n})
-		}
+		list = c.layers[t.layer].spans(list, h, first, cached)
 	}
 	if cached < end {
 		list = append(list, keySpan{&t.ws.fresh, max(first, cached), end, h*t.ws.slots + start.slot - cached})
@@ -233,8 +219,18 @@ func (t *attentionTask) block(s *attentionScratch, block int) {
 	first, end := places[0].first(), places[rows-1].position+1
 	firstEnd, lastFirst := places[0].position+1, places[rows-1].first()
 	from, to := max(block*attentionBlock, first), min((block+1)*attentionBlock, end)
-	for i := range s.spans {
-		s.spans[i].score(typ, s.scores, s.narrow, s.q[:rows*wide], dim, from, to)
+	spans := s.spans
+	for spans[0].to <= from {
+		spans = spans[1:]
+	}
+	for n := range spans {
+		if spans[n].from >= to {
+			spans = spans[:n]
+			break
+		}
+	}
+	for i := range spans {
+		spans[i].score(typ, s.scores, s.narrow, s.q[:rows*wide], dim, from, to)
 	}
 	for r := range places {
 		if lo, hi := max(from, places[r].first()), min(to, places[r].position+1); lo < hi {
@@ -252,8 +248,8 @@ func (t *attentionTask) block(s *attentionScratch, block int) {
 		if lo >= hi {
 			return
 		}
-		for i := range s.spans {
-			s.spans[i].mix(typ, s.sums[row*wide:][:rows*wide], s.scores[row*group*attentionStride:], dim, from, lo, hi)
+		for i := range spans {
+			spans[i].mix(typ, s.sums[row*wide:][:rows*wide], s.scores[row*group*attentionStride:], dim, from, lo, hi)
 		}
 	}
 	for r := range places {

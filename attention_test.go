@@ -279,8 +279,17 @@ func feed(r *rand.Rand, c *kvCache, n int) {
 		}
 		c.reserve(rows)
 		for l := range c.layers {
+			y := &c.layers[l]
 			for h := range c.heads {
-				c.commit(l, h, c.next, &fresh, most, 0, rows)
+				if y.window > 0 {
+					c.commit(l, h, c.next, &fresh, most, 0, rows)
+					continue
+				}
+				for _, s := range y.spans(nil, h, c.next, c.next+rows) {
+					for j := range 2 {
+						copyRows(c.typ, c.headDim, s.layer.half(j), s.base+s.from, fresh.half(j), h*most+s.from-c.next, s.to-s.from)
+					}
+				}
 			}
 		}
 		c.advance(rows)
@@ -306,7 +315,8 @@ func (a *testAttention) want(r, g int) []float64 {
 	top := math.Inf(-1)
 	row := func(i int) (k, v *kvRows, at int) {
 		if i < begin || !p.fresh {
-			return &p.cache.layers[0].k, &p.cache.layers[0].v, h*p.cache.layers[0].capacity + i%p.cache.layers[0].capacity
+			part := p.cache.layers[0].part(i)
+			return &part.k, &part.v, h*part.capacity + part.slot(i)
 		}
 		return &ws.fresh.k, &ws.fresh.v, h*ws.slots + p.slot - p.position + i
 	}
@@ -497,9 +507,9 @@ func TestAttentionNotFinite(t *testing.T) {
 				a := newTestAttention(rand.New(rand.NewPCG(14, 0)), c, CacheF32, 1, []int{4, 0}, []int{15, 5})
 				if poison {
 					for i := range 2 {
-						layer, _ := a.ws.home(&a.ws.rows[poisoned])
+						layer, _, slot := a.ws.home(&a.ws.rows[poisoned])
 						rows := layer.half(i)
-						rows.f32[rows.place(a.ws.rows[poisoned].slot, 3, 8)] = bad
+						rows.f32[rows.place(slot, 3, 8)] = bad
 					}
 				}
 				a.ws.attendAll()

@@ -438,39 +438,46 @@ func TestIdleScratch(t *testing.T) {
 	}
 }
 
-// A long prompt comes in slices: no text waits for all of it, and everyone gets a fair share.
+// TestFairness: of 32 texts each gets as many rows as the others, also while a long prompt is read between their steps.
 func TestFairness(t *testing.T) {
 	m := stories(t)
 	b := m.NewBatcher()
 	defer b.Close()
-	forever := []Option{MaxTokens(-1), Temperature(1), LogitBias(map[int]float32{m.cfg.EOSTokenIDs[0]: -1e9})}
 	ctx, cancel := context.WithCancel(background)
 	defer cancel()
-	const texts = 8
-	counts := make([]int, texts)
-	var mu sync.Mutex
-	var all sync.WaitGroup
+	const texts = 32
+	stats := make([]Stats, texts)
+	var begun, all sync.WaitGroup
+	begun.Add(texts)
 	for i := range texts {
 		all.Go(func() {
-			for _, err := range b.Generate(ctx, Request{Prompt: "Once", Options: append(slices.Clone(forever), Seed(uint64(i)))}) {
-				if err == nil {
-					mu.Lock()
-					counts[i]++
-					mu.Unlock()
+			started := sync.OnceFunc(begun.Done)
+			defer started()
+			r := Request{Prompt: "Once", Options: []Option{MaxTokens(-1), Temperature(1), noEnd(m), Seed(uint64(i))}, Stats: &stats[i]}
+			for _, err := range b.Generate(ctx, r) {
+				if err != nil && !errors.Is(err, context.Canceled) {
+					t.Error(err)
 				}
+				started()
 			}
 		})
 	}
-	ids := make([]int, 1500)
-	long := m.NewSession()
-	for range b.Generate(background, Request{IDs: ids, Session: long, Options: []Option{MaxTokens(1)}}) {
+	begun.Wait()
+	for _, err := range b.Generate(background, Request{IDs: longIDs(m, 1500), Options: []Option{MaxTokens(20)}}) {
+		if err != nil {
+			t.Error(err)
+		}
 	}
-	time.Sleep(50 * time.Millisecond)
 	cancel()
 	all.Wait()
-	least, most := slices.Min(counts), slices.Max(counts)
-	if least == 0 || most-least > most/5+3 {
-		t.Errorf("tokens of each text: %v", counts)
+	var sum int64
+	for _, s := range stats {
+		sum += s.KVWriteBytes
+	}
+	for i, s := range stats {
+		if share := float64(s.KVWriteBytes) * texts / float64(sum); s.Tokens < 20 || share < 0.8 || share > 1.2 {
+			t.Errorf("text %d: %d tokens, %.2f times its share of the rows", i, s.Tokens, share)
+		}
 	}
 }
 

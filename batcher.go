@@ -41,8 +41,8 @@ type batcherOptions struct {
 func MaxTexts(n int) BatcherOption { return func(o *batcherOptions) { o.texts = n } }
 
 // MaxStateBytes bounds the keys and values that the texts that run may come to hold, by Config.StateBytes of the prompt
-// and MaxTokens; other requests wait their turn. A text that reaches the bound by itself ends with StopFull, and a
-// prompt beyond it is an error that matches ErrMemoryLimit. Default: no bound.
+// and MaxTokens, each as if it shared nothing with its forks; other requests wait their turn. A text that reaches the
+// bound by itself ends with StopFull, and a prompt beyond it is an error that matches ErrMemoryLimit. Default: no bound.
 func MaxStateBytes(n int64) BatcherOption { return func(o *batcherOptions) { o.state = n } }
 
 // PrefillSlice sets how many tokens of prompts are read between two steps of the other texts. Default 0: as many as

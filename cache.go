@@ -184,13 +184,38 @@ type kvCache struct {
 	read, written  int64 // bytes that attention read and that were stored, ever
 }
 
-// kvRing is one layer of a cache: row p stands at slot p mod capacity. The ring grows with the text, up to the window
-// if there is one; from then on a row takes the place of the oldest.
+// kvRing is one layer of a cache. With a window it is one part, a ring that grows with the text up to the window; from
+// then on a row takes the place of the oldest. Without, it is a list of parts, in the order of their positions: a full
+// one stays as it is, and another is begun.
+//
+// Copies of a cache share its parts. What was there when the last copy was made is frozen: parts that begin before
+// shared are only read, and a cache that has to add to one of them copies its last rows, or all of a window.
 type kvRing struct {
-	kvLayer
-	window   int // 0: unbounded
-	capacity int // rows that the arrays hold, whole panels
+	window int       // 0: unbounded
+	parts  []*kvPart // the last takes the rows to come
+	shared int       // a position
 }
+
+// kvPart holds the rows from position from on, up to those of the next part: row p in slot (p-from) mod capacity.
+type kvPart struct {
+	kvLayer
+	from     int // a multiple of keyPanel; 0 in a ring
+	capacity int // rows, whole panels
+}
+
+func (p *kvPart) slot(position int) int { return (position - p.from) % p.capacity }
+
+// part is where a position stands that the ring holds.
+func (y *kvRing) part(position int) *kvPart {
+	i := len(y.parts) - 1
+	for y.parts[i].from > position {
+		i--
+	}
+	return y.parts[i]
+}
+
+// own says whether no other cache reads the rows of a part.
+func (y *kvRing) own(p *kvPart) bool { return p.from >= y.shared }
 
 func newKVCache(t CacheType, s StackConfig) *kvCache {
 	c := &kvCache{typ: t, heads: s.KVHeads, headDim: s.HeadDim, layers: make([]kvRing, s.Layers)}
@@ -216,13 +241,14 @@ func (c *kvCache) layerBytes() int64 { return 2 * int64(c.heads) * c.typ.headByt
 // rowBytes is what one row costs in all layers.
 func (c *kvCache) rowBytes() int64 { return int64(len(c.layers)) * c.layerBytes() }
 
-// bytes is what the rows held cost.
-func (c *kvCache) bytes() int64 {
-	rows := 0
+// bytes is what the rows held cost, and those of them that copies may hold too.
+func (c *kvCache) bytes() (held, shared int64) {
 	for i := range c.layers {
-		rows += c.next - c.first(i)
+		first := c.first(i)
+		held += int64(c.next-first) * c.layerBytes()
+		shared += int64(max(0, min(c.next, c.layers[i].shared)-first)) * c.layerBytes()
 	}
-	return int64(rows) * c.layerBytes()
+	return held, shared
 }
 
 // first is the position of the oldest row that a layer holds.
@@ -250,57 +276,138 @@ func (c *kvCache) drop(position int) { c.begin = max(c.begin, min(position, c.ne
 
 // reserve makes room for n more rows.
 func (c *kvCache) reserve(n int) {
+	if n == 0 {
+		return
+	}
 	for i := range c.layers {
-		need, y := c.next-c.first(i)+n, &c.layers[i]
-		if y.window > 0 {
-			need = min(need, y.window)
+		if c.layers[i].window > 0 {
+			c.reserveRing(i, n)
+		} else {
+			c.reserveParts(i, n)
 		}
-		if need <= y.capacity {
-			continue
-		}
-		capacity := max(need, 2*y.capacity)
-		if y.window > 0 {
-			capacity = min(capacity, y.window)
-		}
-		c.move(i, capacity)
 	}
 }
 
-// fits says whether n more rows would take the place of none that the first of them sees.
-func (c *kvCache) fits(layer, n int) bool {
-	sees, y := c.next-c.first(layer), &c.layers[layer]
-	if y.window > 0 {
-		sees = min(sees, y.window-1)
+// reserveRing is reserve for a layer with a window.
+func (c *kvCache) reserveRing(layer, n int) {
+	y, first := &c.layers[layer], c.first(layer)
+	need, capacity := min(c.next-first+n, y.window), 0
+	if len(y.parts) > 0 {
+		if capacity = y.parts[0].capacity; need <= capacity && y.own(y.parts[0]) {
+			return
+		}
 	}
-	return sees+n <= y.capacity
+	if need > capacity {
+		capacity = min(max(need, 2*capacity), y.window)
+	}
+	part := c.newPart(0, wholePanels(capacity))
+	if first < c.next {
+		c.copyRows(part, y.parts[0], first, c.next)
+	}
+	y.parts, y.shared = append(y.parts[:0], part), 0
 }
 
-// move puts the rows of a layer into new arrays of that capacity, rounded up to whole panels.
-func (c *kvCache) move(layer, capacity int) {
-	capacity = wholePanels(capacity)
-	y, old := &c.layers[layer], c.layers[layer]
-	y.kvLayer, y.capacity = kvLayer{}, capacity
-	y.resize(c.typ, c.heads, capacity, c.headDim)
-	for j := range 2 {
-		to, from := y.half(j), old.half(j)
-		for p := c.first(layer); p < c.next; {
-			a, b := p%old.capacity, p%capacity
-			run := min(c.next-p, old.capacity-a, capacity-b)
-			for h := range c.heads {
-				copyRows(c.typ, c.headDim, to, h*capacity+b, from, h*old.capacity+a, run)
+// reserveParts is reserve for a layer without one.
+func (c *kvCache) reserveParts(layer, n int) {
+	y, end := &c.layers[layer], c.next+n
+	begin := c.begin &^ (keyPanel - 1)
+	most := min(wholePanels(end-begin), attentionBlock) // rows of a part
+	spare := y.forget(c.begin, c.next, begin)
+	for {
+		var last *kvPart
+		if len(y.parts) > 0 {
+			last = y.parts[len(y.parts)-1]
+		}
+		from := c.next &^ (keyPanel - 1)
+		switch {
+		case last == nil:
+			y.parts = append(y.parts, c.newPart(begin, min(wholePanels(end-begin), attentionBlock)))
+			y.shared = 0
+		case !y.own(last): // go on in a copy of the last panel
+			part := c.newPart(from, wholePanels(min(end-from, attentionBlock)))
+			c.copyRows(part, last, max(from, c.begin), c.next)
+			if y.shared = from; from == last.from {
+				y.parts = y.parts[:len(y.parts)-1]
 			}
-			p += run
+			y.parts = append(y.parts, part)
+		case last.from+last.capacity >= end:
+			return
+		case last.capacity < most:
+			part := c.newPart(last.from, min(max(2*last.capacity, wholePanels(end-last.from)), attentionBlock))
+			c.copyRows(part, last, max(last.from, c.begin), min(c.next, last.from+last.capacity))
+			y.parts[len(y.parts)-1] = part
+		default:
+			from := last.from + last.capacity
+			capacity := max(min(last.capacity, most), min(wholePanels(end-from), attentionBlock))
+			if spare != nil && spare.capacity >= capacity {
+				spare.from = from
+				y.parts, spare = append(y.parts, spare), nil
+			} else {
+				y.parts = append(y.parts, c.newPart(from, capacity))
+			}
 		}
 	}
 }
 
-// commit stores n rows from position on in head h of a layer, from fresh, which has slots rows a head, beginning at
-// row at. Of more rows than the cache has room for only the last are kept. Calls for different heads may run at the
-// same time.
-func (c *kvCache) commit(layer, h, position int, fresh *kvLayer, slots, at, n int) {
+// forget drops the parts of which all rows are before position begin, and returns one whose arrays can be used again.
+// Where no row is left the last part begins anew, at from.
+func (y *kvRing) forget(begin, next, from int) (spare *kvPart) {
+	n := 0
+	for n+1 < len(y.parts) && y.parts[n+1].from <= begin {
+		n++
+	}
+	if n > 0 {
+		if y.own(y.parts[0]) {
+			spare = y.parts[0]
+		}
+		y.parts = slices.Delete(y.parts, 0, n)
+	}
+	if begin < next || len(y.parts) == 0 {
+		return spare
+	}
+	last := y.parts[len(y.parts)-1]
+	y.parts = y.parts[:0]
+	if y.own(last) {
+		last.from = from
+		y.parts = append(y.parts, last)
+	}
+	y.shared = 0
+	return spare
+}
+
+func (c *kvCache) newPart(from, capacity int) *kvPart {
+	p := &kvPart{from: from, capacity: capacity}
+	p.resize(c.typ, c.heads, capacity, c.headDim)
+	return p
+}
+
+// copyRows copies the rows at positions lo … hi-1 from one part to another.
+func (c *kvCache) copyRows(to, from *kvPart, lo, hi int) {
+	for lo < hi {
+		a, b := from.slot(lo), to.slot(lo)
+		run := min(hi-lo, from.capacity-a, to.capacity-b)
+		for j := range 2 {
+			for h := range c.heads {
+				copyRows(c.typ, c.headDim, to.half(j), h*to.capacity+b, from.half(j), h*from.capacity+a, run)
+			}
+		}
+		lo += run
+	}
+}
+
+// fits says whether n more rows, for which there is room, would take the place of none that the first of them sees.
+func (c *kvCache) fits(layer, n int) bool {
 	y := &c.layers[layer]
+	return y.window == 0 || n == 0 || min(c.next-c.first(layer), y.window-1)+n <= y.parts[0].capacity
+}
+
+// commit stores n rows from position on in head h of a layer with a window, from fresh, which has slots rows a head,
+// beginning at row at. Of more rows than the cache has room for only the last are kept. Calls for different heads may
+// run at the same time.
+func (c *kvCache) commit(layer, h, position int, fresh *kvLayer, slots, at, n int) {
+	y := c.layers[layer].parts[0]
 	for p := max(0, n-y.capacity); p < n; {
-		slot := (position + p) % y.capacity
+		slot := y.slot(position + p)
 		run := min(n-p, y.capacity-slot)
 		for j := range 2 {
 			copyRows(c.typ, c.headDim, y.half(j), h*y.capacity+slot, fresh.half(j), h*slots+at+p, run)
@@ -312,54 +419,87 @@ func (c *kvCache) commit(layer, h, position int, fresh *kvLayer, slots, at, n in
 // advance counts n rows that every layer has stored, or will not be asked for.
 func (c *kvCache) advance(n int) { c.next += n }
 
-// span is a run of rows that stand side by side: row numbers of a kvRows, within one head's part.
-type span struct{ at, n int }
-
-// spans are the places of rows lo … hi-1, oldest first: one run, or two where the ring wraps.
-func (y *kvRing) spans(lo, hi int) (a, b span) {
-	n := hi - lo
-	if n <= 0 {
-		return
-	}
-	at := lo % y.capacity
-	run := min(n, y.capacity-at)
-	return span{at, run}, span{0, n - run}
+// keySpan is a run of positions whose keys and values stand side by side.
+type keySpan struct {
+	layer    *kvLayer
+	from, to int // positions
+	base     int // position p stands in row base+p
 }
 
-// clone copies the cache; the copy has room for no more than its rows.
-func (c *kvCache) clone() *kvCache {
-	d := *c
-	d.layers = slices.Clone(c.layers)
-	for i := range d.layers {
-		d.move(i, c.next-c.first(i))
+// spans appends to list the places of the rows lo … hi-1 of head h, in order.
+func (y *kvRing) spans(list []keySpan, h, lo, hi int) []keySpan {
+	if lo >= hi {
+		return list
 	}
-	return &d
-}
-
-// save returns a copy to go back to after more rows have been added. Where none of the old ones gives way to them,
-// because the cache grows and a layer has no window, it shares their arrays.
-func (c *kvCache) save(grows bool) *kvCache {
-	d := *c
-	d.layers = slices.Clone(c.layers)
-	for i := range d.layers {
-		if !grows || d.layers[i].window > 0 {
-			d.move(i, c.next-c.first(i))
+	i := len(y.parts) - 1
+	for y.parts[i].from > lo {
+		i--
+	}
+	for ; lo < hi; i++ {
+		part, end := y.parts[i], hi
+		if i+1 < len(y.parts) {
+			end = min(hi, y.parts[i+1].from)
+		}
+		for lo < end {
+			slot := part.slot(lo)
+			run := min(end-lo, part.capacity-slot)
+			list = append(list, keySpan{&part.kvLayer, lo, lo + run, h*part.capacity + slot - lo})
+			lo += run
 		}
 	}
+	return list
+}
+
+// clone returns a copy that shares the rows; from now on neither changes them.
+func (c *kvCache) clone() *kvCache {
+	for i := range c.layers {
+		if y := &c.layers[i]; y.shared < c.next && c.begin < c.next { // that of an empty text is cloned by many at a time
+			y.parts, y.shared = y.before(c.next), c.next
+		}
+	}
+	return c.save(true)
+}
+
+// save returns a copy to go back to after more rows have been added. Unless the cache only grows, which it does but for
+// its windows, that is a clone.
+func (c *kvCache) save(grows bool) *kvCache {
+	if !grows {
+		return c.clone()
+	}
+	d := *c
+	d.layers = slices.Clone(c.layers)
+	for i := range d.layers {
+		y := &d.layers[i]
+		if c.begin == c.next {
+			y.parts = nil
+			continue
+		}
+		if y.window > 0 && y.shared < c.next {
+			c.layers[i].shared, y.shared = c.next, c.next
+		}
+		y.parts = slices.Clone(y.before(c.next))
+	}
 	return &d
+}
+
+// before is the parts that begin before a position.
+func (y *kvRing) before(position int) []*kvPart {
+	n := len(y.parts)
+	for n > 0 && y.parts[n-1].from >= position {
+		n--
+	}
+	return y.parts[:n]
 }
 
 // overflowed tells of an infinity or a NaN among keys or values that are held in 16 bits.
-func (s *sequence) overflowed() bool {
-	over := func(c *kvCache) bool {
+func (s *sequence) overflowed() (over bool) {
+	infinite := func(v uint16) bool { return v&0x7c00 == 0x7c00 }
+	s.caches(func(c *kvCache) {
 		for i := range c.layers {
-			for _, r := range [...][]uint16{c.layers[i].k.f16, c.layers[i].v.f16} {
-				if c.next > c.begin && slices.ContainsFunc(r, func(v uint16) bool { return v&0x7c00 == 0x7c00 }) {
-					return true
-				}
+			for _, p := range c.layers[i].parts {
+				over = over || c.next > c.begin && (slices.ContainsFunc(p.k.f16, infinite) || slices.ContainsFunc(p.v.f16, infinite))
 			}
 		}
-		return false
-	}
-	return slices.ContainsFunc(s.enc, over) || slices.ContainsFunc(s.dec, func(d decoderState) bool { return over(d.cache) })
+	})
+	return over
 }

@@ -81,7 +81,7 @@ func TestCancelIsPrompt(t *testing.T) {
 			return batcherError(ctx, m, Request{IDs: ids, Session: m.NewSession()})
 		},
 	} {
-		late := lateness(t, 8, 400*time.Millisecond, f)
+		late := lateness(t, 8, 200*time.Millisecond, f)
 		if name == "Load" {
 			continue // it is over too soon here; see TestLoadCancelled
 		}
@@ -212,11 +212,11 @@ func TestLoadCancelled(t *testing.T) {
 		t.Skip("times mean nothing here")
 	}
 	dir := filepath.Join(t.TempDir(), "model")
-	if err := WriteRandom(dir, flat(32000, presetStack(1024, 4096, 2, 16)), 1, "BF16"); err != nil {
+	if err := WriteRandom(dir, flat(32000, presetStack(1024, 4096, 2, 8)), 1, "BF16"); err != nil {
 		t.Fatal(err)
 	}
 	for _, form := range []WeightType{AsStored, Int8, Int4} {
-		late := lateness(t, 8, 300*time.Millisecond, func(ctx context.Context) error {
+		late := lateness(t, 8, 150*time.Millisecond, func(ctx context.Context) error {
 			_, err := Load(dir, WithContext(ctx), WithWeights(form), WithThreads(1))
 			return err
 		})
@@ -232,7 +232,7 @@ func TestLoadCancelled(t *testing.T) {
 	}
 }
 
-// A prompt of 30,000 tokens does not stop the texts that run: they go on between its slices.
+// A prompt of 8,000 tokens does not stop the texts that run: they go on between its slices.
 func TestLongPromptStopsNobody(t *testing.T) {
 	if raceEnabled || testing.Short() {
 		t.Skip("times mean nothing here")
@@ -254,7 +254,7 @@ func TestLongPromptStopsNobody(t *testing.T) {
 			}
 		})
 	}
-	for _, err := range b.Generate(ctx, Request{IDs: longIDs(m, 30000), Options: []Option{MaxTokens(1)}}) {
+	for _, err := range b.Generate(ctx, Request{IDs: longIDs(m, 8000), Options: []Option{MaxTokens(1)}}) {
 		if err != nil {
 			t.Error(err)
 		}

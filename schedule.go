@@ -143,10 +143,13 @@ func (s *sequence) caches(f func(c *kvCache)) {
 	}
 }
 
-// stateBytes is what the caches hold.
-func (s *sequence) stateBytes() (n int64) {
-	s.caches(func(c *kvCache) { n += c.bytes() })
-	return n
+// stateBytes is what the caches hold, and what of that copies may hold too.
+func (s *sequence) stateBytes() (held, shared int64) {
+	s.caches(func(c *kvCache) {
+		h, s := c.bytes()
+		held, shared = held+h, shared+s
+	})
+	return held, shared
 }
 
 // traffic is what was read from the caches and written to them, ever.

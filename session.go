@@ -34,6 +34,7 @@ type Stats struct {
 	PromptTime   time.Duration // spent on those
 	Time         time.Duration // spent on these, without what the caller's loop did
 	StateBytes   int64         // keys and values held now, all caches
+	SharedBytes  int64         // of these, what the session's forks, or what it was forked from, may hold as well
 	KVReadBytes  int64         // keys and values that attention read
 	KVWriteBytes int64         // keys and values that were stored
 }
@@ -71,7 +72,8 @@ func (s *Session) Logits() []float32 {
 	return s.logits
 }
 
-// Fork returns a copy that goes its own way, at the cost of copying the state.
+// Fork returns a copy that goes its own way. It costs next to nothing, whatever the length of the text: the two share the
+// keys and values that there are. Each then holds what it adds, and, once it goes on, windows of its own.
 func (s *Session) Fork() *Session {
 	f := *s
 	f.seq = s.seq.clone()
@@ -85,7 +87,7 @@ func (s *Session) Fork() *Session {
 // Stats returns what the text has cost so far.
 func (s *Session) Stats() Stats {
 	t := s.stats
-	t.StateBytes = s.seq.stateBytes()
+	t.StateBytes, t.SharedBytes = s.seq.stateBytes()
 	t.KVReadBytes, t.KVWriteBytes = s.seq.traffic()
 	for _, level := range s.rec.caches {
 		for _, c := range level {

@@ -499,7 +499,9 @@ func TestConcurrent(t *testing.T) {
 	t.Errorf("%d goroutines, %d before", runtime.NumGoroutine(), before)
 }
 
-// TestAllocations: a generated token allocates nothing once the session is warm, by HierGen and by RecGen.
+// TestAllocations: a generated token allocates nothing once the session is warm, by HierGen and by RecGen. Where a
+// cache without a window needs another part, which is reserved here, that is one allocation of each array in up to
+// attentionBlock rows.
 func TestAllocations(t *testing.T) {
 	eachGolden(t, func(t *testing.T, g golden, m *Model) {
 		for _, mode := range []GenMode{HierGen, RecGen} {

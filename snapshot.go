@@ -302,7 +302,7 @@ func (c *coder) cache(name string, k *kvCache, most int) {
 		}
 		k.reset(first)
 		k.next = next
-		if need := k.bytes(); need > int64(len(c.data)) {
+		if need, _ := k.bytes(); need > int64(len(c.data)) {
 			c.fail("%s: the body ends early", name)
 			return
 		}
@@ -314,14 +314,15 @@ func (c *coder) cache(name string, k *kvCache, most int) {
 			return
 		}
 	}
+	var spans []keySpan
 	for i := range k.layers {
 		if first := k.first(i); first < next {
-			y := &k.layers[i]
-			a, b := y.spans(first, next)
 			for j := range 2 {
 				for h := range k.heads {
-					c.rows(k, y.half(j), h*y.capacity+a.at, a.n)
-					c.rows(k, y.half(j), h*y.capacity+b.at, b.n)
+					spans = k.layers[i].spans(spans[:0], h, first, next)
+					for _, s := range spans {
+						c.rows(k, s.layer.half(j), s.base+s.from, s.to-s.from)
+					}
 				}
 			}
 		}

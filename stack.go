@@ -227,12 +227,12 @@ func (ws *workspace) place(layer, window, rows int) {
 	for i := range ws.segments {
 		seg := &ws.segments[i]
 		start, fresh := r, true
-		first, capacity := 0, 0
+		first := 0
 		if seg.cache != nil {
 			seg.cache.reserve(seg.gone + seg.rows)
 			fresh = !seg.cache.fits(layer, seg.gone+seg.rows)
 			ws.toCommit = ws.toCommit || fresh
-			first, capacity = seg.cache.first(layer), seg.cache.layers[layer].capacity
+			first = seg.cache.first(layer)
 		}
 		if fresh && seg.rows >= keyPanel { // whole panels of keys go to the cache as they are
 			slot = wholePanels(slot) + seg.position()%keyPanel
@@ -245,8 +245,6 @@ func (ws *workspace) place(layer, window, rows int) {
 			}
 			if fresh {
 				slot++
-			} else {
-				p.slot = p.position % capacity
 			}
 			ws.rows[r] = p
 			r++
@@ -286,12 +284,12 @@ func turnsOfRows(ws *workspace, lo, hi int) {
 }
 
 // home is where the keys and values of a row stand: in row slot of the rows that each head has there.
-func (ws *workspace) home(p *rowPlace) (layer *kvLayer, rows int) {
+func (ws *workspace) home(p *rowPlace) (layer *kvLayer, rows, slot int) {
 	if p.fresh {
-		return &ws.fresh, ws.slots
+		return &ws.fresh, ws.slots, p.slot
 	}
-	ring := &p.cache.layers[ws.layer]
-	return &ring.kvLayer, ring.capacity
+	part := p.cache.layers[ws.layer].part(p.position)
+	return &part.kvLayer, part.capacity, part.slot(p.position)
 }
 
 // normRows writes RMSNorm of the rows lo … hi-1 of x to normed.
@@ -323,9 +321,9 @@ func keepRows(ws *workspace, lo, hi int) {
 		}
 		keys := row[a.heads*a.dim:]
 		values := keys[a.kvHeads*a.dim:]
-		to, rows := ws.home(&ws.rows[r])
+		to, rows, slot := ws.home(&ws.rows[r])
 		for h := range a.kvHeads {
-			at := h*rows + ws.rows[r].slot
+			at := h*rows + slot
 			to.k.set(ws.cacheType, at, keys[h*a.dim:][:a.dim])
 			to.v.set(ws.cacheType, at, values[h*a.dim:][:a.dim])
 		}
@@ -426,7 +424,7 @@ type rowPlace struct {
 	start    int      // the first row of its segment in this step
 	idle     bool     // attends to nothing
 	fresh    bool     // its keys and values stand in the workspace, not yet in the cache
-	slot     int      // in this row of either
+	slot     int      // and there in this row
 	position int
 	turn     int // the position by which it is rotated
 	visible  int // rows that it sees, itself included
