@@ -51,17 +51,15 @@ func (m *Model) readWeights(weights *checkpoint, o loadOptions) error {
 	var done int64
 	var sums []string
 	err := weights.each(func(t tensorData) error {
+		sum := make(chan [sha256.Size]byte, 1)
+		go func() { sum <- t.sum() }() // beside the packing, which takes longer
 		for _, sink := range l.sinks[t.name] {
 			sink(t)
 		}
+		sums = append(sums, fmt.Sprintf("%q %v %v %x", t.name, t.dtype, t.shape, <-sum))
 		if err := ended(o.ctx); err != nil {
 			return fmt.Errorf("photon: loading: %w", err)
 		}
-		sum := crc32.Checksum(t.data, castagnoli)
-		for _, scale := range t.scales {
-			sum = crc32.Update(sum, castagnoli, binary.LittleEndian.AppendUint32(nil, math.Float32bits(scale)))
-		}
-		sums = append(sums, fmt.Sprintf("%s %v %08x", t.name, t.dtype, sum))
 		done += t.stored
 		if o.progress != nil {
 			o.progress(done, weights.bytes())
@@ -78,6 +76,19 @@ func (m *Model) readWeights(weights *checkpoint, o loadOptions) error {
 	}
 	m.fingerprint = sha256.Sum256(fmt.Append(nil, string(config), o.weights, sums))
 	return nil
+}
+
+// sum is the SHA-256 of a tensor as it is stored.
+func (t tensorData) sum() (sum [sha256.Size]byte) {
+	h := sha256.New()
+	h.Write(t.data)
+	for _, scale := range t.scales {
+		var b [4]byte
+		binary.LittleEndian.PutUint32(b[:], math.Float32bits(scale))
+		h.Write(b[:])
+	}
+	h.Sum(sum[:0])
+	return sum
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

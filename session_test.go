@@ -412,15 +412,16 @@ func FuzzSnapshot(f *testing.F) {
 		if err := s.Append(background, g.ids[:23]...); err != nil {
 			f.Fatal(err)
 		}
-		var body coder
-		body.session(s)
-		f.Add(len(models), body.data)
+		var body []byte
+		c := coder{flush: func(block []byte) error { body = append(body, block...); return nil }}
+		c.session(s)
+		f.Add(len(models), append(body, c.data...))
 		models = append(models, m)
 	}
 	f.Fuzz(func(t *testing.T, i int, body []byte) {
 		m := models[uint(i)%uint(len(models))]
 		s := m.NewSession()
-		c := coder{data: body, reading: true}
+		c := coder{data: body, reading: true, fill: func() ([]byte, error) { return nil, nil }}
 		if c.session(s); c.err == nil && len(c.data) == 0 {
 			s.Append(background, 1, 2, 3)
 		}

@@ -3,72 +3,115 @@ package photon
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"math"
+	"runtime"
+	"strings"
 )
 
-// A snapshot is, little-endian: magic, the model's fingerprint, the cache type, the length of the body, the body, and a CRC-32C of all
-// that. The body is what snapshotBody and its helpers write: the text's counters, the rows that wait, and every cache oldest row first.
-const snapshotMagic = "PHOTON-SESSION-2"
+// A snapshot is, little-endian: magic, the model's fingerprint, the cache type, the kernels' name, and blocks, the last
+// of them empty. A block is its length in 4 bytes, so many bytes of the body, and the CRC-32C of all before, so that
+// each is checked before anything in it is believed, and neither side ever holds more than one. The body is what
+// coder.session and its helpers write: the text's counters, the rows that wait, and every cache oldest row first.
+const snapshotMagic = "PHOTON-SESSION-3"
 
-const snapshotHeader = len(snapshotMagic) + 32 + 1 + 8
+const (
+	snapshotHeader = len(snapshotMagic) + 32 + 1 + kernelBytes
+	kernelBytes    = 32      // of the kernels' name, filled up with zeros
+	snapshotBlock  = 1 << 16 // bytes of the body in a block, at most
+	codedValues    = 1 << 10 // that are coded at a time
+)
 
-// WriteTo writes a snapshot of the text: bound to the model and to how its weights and caches are held, and checksummed. Options are not part of it.
+// snapshotKernel names the arithmetic that a text's bits depend on.
+func snapshotKernel() string { return runtime.GOARCH + "/" + currentKernel }
+
+// header is how the model's snapshots begin.
+func (m *Model) header() []byte {
+	var kernel [kernelBytes]byte
+	copy(kernel[:], snapshotKernel())
+	header := append([]byte(snapshotMagic), m.fingerprint[:]...)
+	return append(append(header, byte(m.cacheType)), kernel[:]...)
+}
+
+// WriteTo writes a snapshot of the text: bound to the model, to how its weights and caches are held and to the kernels,
+// and checksummed. Options are not part of it. It needs no memory to speak of beside the session.
 func (s *Session) WriteTo(w io.Writer) (int64, error) {
 	if err := s.ready(); err != nil {
 		return 0, err
 	}
 	s.Logits() // has the model read all of the text
-	var body coder
-	body.session(s)
-	out := append([]byte(snapshotMagic), s.m.fingerprint[:]...)
-	out = append(out, byte(s.m.cacheType))
-	out = binary.LittleEndian.AppendUint64(out, uint64(len(body.data)))
-	out = append(out, body.data...)
-	out = binary.LittleEndian.AppendUint32(out, crc32.Checksum(out, castagnoli))
-	n, err := w.Write(out)
-	return int64(n), err
+	out := &blockWriter{w: w}
+	c := coder{flush: out.block}
+	if c.err = out.write(s.m.header()); c.err == nil {
+		c.session(s)
+	}
+	if len(c.data) > 0 && c.err == nil {
+		c.err = out.block(c.data)
+	}
+	if c.err == nil {
+		c.err = out.block(nil)
+	}
+	return out.n, c.err
 }
 
-// ReadSession reads a snapshot that a session of the same model wrote; the text goes on as if it had never been put aside. It reads no further than the snapshot's end. A
-// snapshot of another model, or of the same with weights or caches held differently, matches ErrMismatch; a damaged one ErrCorrupt.
+// blockWriter writes to w and keeps the sum of all.
+type blockWriter struct {
+	w   io.Writer
+	n   int64
+	sum uint32
+}
+
+func (b *blockWriter) write(data []byte) error {
+	n, err := b.w.Write(data)
+	b.n += int64(max(0, min(n, len(data))))
+	if err == nil && n != len(data) {
+		err = io.ErrShortWrite
+	}
+	b.sum = crc32.Update(b.sum, castagnoli, data)
+	return err
+}
+
+func (b *blockWriter) block(data []byte) error {
+	err := b.write(binary.LittleEndian.AppendUint32(nil, uint32(len(data))))
+	if err == nil && len(data) > 0 {
+		err = b.write(data)
+	}
+	if err == nil {
+		err = b.write(binary.LittleEndian.AppendUint32(nil, b.sum))
+	}
+	return err
+}
+
+// ReadSession reads a snapshot that a session of the same model wrote; the text goes on as if it had never been put
+// aside. It reads no further than the snapshot's end, and needs no memory to speak of beside the session, which grows
+// with what is really there. A snapshot of another model, or of the same with weights or caches held differently or with
+// other kernels, matches ErrMismatch; a damaged one ErrCorrupt; an error of r is returned as it is.
 func (m *Model) ReadSession(r io.Reader, opts ...Option) (*Session, error) {
 	s := m.NewSession(opts...)
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
+	in := &blockReader{r: r}
 	header := make([]byte, snapshotHeader)
-	if n, err := io.ReadFull(r, header); err != nil {
-		return nil, fmt.Errorf("photon: snapshot: ends after %d of the header's %d bytes: %w", n, len(header), ErrCorrupt)
+	if err := in.read(header); err != nil {
+		return nil, fmt.Errorf("photon: snapshot: header: %w", err)
 	}
-	if string(header[:len(snapshotMagic)]) != snapshotMagic {
-		return nil, fmt.Errorf("photon: snapshot: does not begin with %q: this is no snapshot of a session: %w", snapshotMagic, ErrCorrupt)
+	if err := m.checkHeader(header); err != nil {
+		return nil, fmt.Errorf("photon: snapshot: %w", err)
 	}
-	at := header[len(snapshotMagic):]
-	if !bytes.Equal(at[:32], m.fingerprint[:]) {
-		return nil, fmt.Errorf("photon: snapshot: written with another model, or with its weights held differently: load that one: %w", ErrMismatch)
-	}
-	if CacheType(at[32]) != m.cacheType {
-		return nil, fmt.Errorf("photon: snapshot: its caches are not %v: load the model with the cache type it was written with: %w", m.cacheType, ErrMismatch)
-	}
-	size := binary.LittleEndian.Uint64(at[33:])
-	if size > math.MaxInt64-4 {
-		return nil, fmt.Errorf("photon: snapshot: claims %d bytes: %w", size, ErrCorrupt)
-	}
-	var rest bytes.Buffer // grows with what is really there
-	if n, err := io.CopyN(&rest, r, int64(size)+4); err != nil {
-		return nil, fmt.Errorf("photon: snapshot: ends after %d of %d bytes: %w", n, size+4, ErrCorrupt)
-	}
-	body, sum := rest.Bytes()[:size], binary.LittleEndian.Uint32(rest.Bytes()[size:])
-	if got := crc32.Update(crc32.Checksum(header, castagnoli), castagnoli, body); got != sum {
-		return nil, fmt.Errorf("photon: snapshot: checksum %08x, want %08x: the bytes were changed: %w", got, sum, ErrCorrupt)
-	}
-	c := coder{data: body, reading: true}
+	c := coder{fill: in.block, reading: true}
 	c.session(s)
-	if c.err == nil && len(c.data) > 0 {
-		c.fail("%d bytes too many", len(c.data))
+	if c.err == nil {
+		if len(c.data) > 0 {
+			c.fail("%d bytes too many", len(c.data))
+		} else if rest, err := in.block(); err != nil {
+			c.err = err
+		} else if len(rest) > 0 {
+			c.fail("more behind its end")
+		}
 	}
 	if c.err != nil {
 		return nil, fmt.Errorf("photon: snapshot: %w", c.err)
@@ -76,10 +119,78 @@ func (m *Model) ReadSession(r io.Reader, opts ...Option) (*Session, error) {
 	return s, nil
 }
 
-// coder writes values to data, or reads them from its front: one description of the body serves both ways.
+func (m *Model) checkHeader(header []byte) error {
+	if string(header[:len(snapshotMagic)]) != snapshotMagic {
+		return fmt.Errorf("does not begin with %q: it is no snapshot of a session, or one of another version: %w",
+			snapshotMagic, ErrCorrupt)
+	}
+	at := header[len(snapshotMagic):]
+	if !bytes.Equal(at[:32], m.fingerprint[:]) {
+		return fmt.Errorf("written with another model, or with its weights held differently: load that one: %w", ErrMismatch)
+	}
+	if CacheType(at[32]) != m.cacheType {
+		return fmt.Errorf("its caches are not %v: load the model with the cache type it was written with: %w",
+			m.cacheType, ErrMismatch)
+	}
+	kernel := strings.TrimRight(string(at[33:]), "\x00")
+	if kernel != snapshotKernel() {
+		return fmt.Errorf("written with the kernels %.32q, which round differently than %q here: read it on such a machine, "+
+			"or with PHOTON_KERNEL set to what is behind the slash, or append its text to a new session: %w",
+			kernel, snapshotKernel(), ErrMismatch)
+	}
+	return nil
+}
+
+// blockReader reads what a blockWriter wrote.
+type blockReader struct {
+	r   io.Reader
+	n   int64
+	sum uint32
+	buf []byte
+}
+
+func (b *blockReader) read(data []byte) error {
+	n, err := io.ReadFull(b.r, data)
+	b.n += int64(n)
+	b.sum = crc32.Update(b.sum, castagnoli, data)
+	if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("ends after %d bytes: %w", b.n, ErrCorrupt)
+	}
+	return err
+}
+
+// block returns the next block, valid until the next call.
+func (b *blockReader) block() ([]byte, error) {
+	var word [4]byte
+	if err := b.read(word[:]); err != nil {
+		return nil, err
+	}
+	size := binary.LittleEndian.Uint32(word[:])
+	if size > snapshotBlock {
+		return nil, fmt.Errorf("a block of %d bytes, the most is %d: %w", size, snapshotBlock, ErrCorrupt)
+	}
+	b.buf = grow(b.buf, int(size))
+	if err := b.read(b.buf); err != nil {
+		return nil, err
+	}
+	want := b.sum
+	if err := b.read(word[:]); err != nil {
+		return nil, err
+	}
+	if got := binary.LittleEndian.Uint32(word[:]); got != want {
+		return nil, fmt.Errorf("checksum %08x before byte %d, want %08x: the bytes were changed: %w", got, b.n, want, ErrCorrupt)
+	}
+	return b.buf, nil
+}
+
+// coder writes values to data, or reads them from its front: one description of the body serves both ways. A value
+// stands in one block.
 type coder struct {
 	data    []byte
+	flush   func(block []byte) error // writes data
+	fill    func() ([]byte, error)   // is what comes behind data
 	reading bool
+	traffic int64 // bytes that caches counted, together
 	err     error
 }
 
@@ -89,19 +200,28 @@ func (c *coder) fail(format string, args ...any) {
 	}
 }
 
-// take returns the next n bytes to be read or written; nil after an error.
+// take returns the next n bytes to be read or written, at most a block; nil after an error.
 func (c *coder) take(n int) []byte {
 	if c.err != nil {
 		return nil
 	}
 	if c.reading {
-		if n < 0 || n > len(c.data) {
+		if len(c.data) == 0 && n > 0 {
+			c.data, c.err = c.fill()
+		}
+		if n > len(c.data) {
 			c.fail("the body ends early")
 			return nil
 		}
 		b := c.data[:n]
 		c.data = c.data[n:]
 		return b
+	}
+	if len(c.data)+n > snapshotBlock {
+		if c.err = c.flush(c.data); c.err != nil {
+			return nil
+		}
+		c.data = c.data[:0]
 	}
 	at := len(c.data)
 	c.data = append(c.data, make([]byte, n)...)
@@ -110,6 +230,13 @@ func (c *coder) take(n int) []byte {
 
 // count codes an integer from 0 to most.
 func (c *coder) count(name string, v *int, most int) {
+	wide := int64(*v)
+	c.number(name, &wide, int64(most))
+	*v = int(wide)
+}
+
+// number is count for 64 bits.
+func (c *coder) number(name string, v *int64, most int64) {
 	b := c.take(8)
 	switch {
 	case b == nil:
@@ -117,49 +244,45 @@ func (c *coder) count(name string, v *int, most int) {
 		binary.LittleEndian.PutUint64(b, uint64(*v))
 	default:
 		if n := binary.LittleEndian.Uint64(b); n <= uint64(most) {
-			*v = int(n)
+			*v = int64(n)
 		} else {
 			c.fail("%s is %d, the most is %d", name, n, most)
 		}
 	}
 }
 
-func (c *coder) uint32s(v []uint32) {
-	b := c.take(4 * len(v))
-	for i := 0; i < len(b); i += 4 {
-		if c.reading {
-			v[i/4] = binary.LittleEndian.Uint32(b[i:])
-		} else {
-			binary.LittleEndian.PutUint32(b[i:], v[i/4])
-		}
-	}
-}
-
 // floats codes a slice of a length that both sides know.
 func (c *coder) floats(v []float32) {
-	b := c.take(4 * len(v))
-	for i := 0; i < len(b); i += 4 {
-		if c.reading {
-			v[i/4] = math.Float32frombits(binary.LittleEndian.Uint32(b[i:]))
-		} else {
-			binary.LittleEndian.PutUint32(b[i:], math.Float32bits(v[i/4]))
+	for len(v) > 0 {
+		some := v[:min(len(v), codedValues)]
+		b := c.take(4 * len(some))
+		if b == nil {
+			return
 		}
+		for i := range some {
+			if c.reading {
+				some[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+			} else {
+				binary.LittleEndian.PutUint32(b[4*i:], math.Float32bits(some[i]))
+			}
+		}
+		v = v[len(some):]
 	}
 }
 
-// some codes a slice of at most most values.
+// some codes a slice of at most most values, which grows with those that are there.
 func (c *coder) some(name string, v *[]float32, most int) {
 	n := len(*v)
 	c.count(name, &n, most)
-	if c.reading && c.err == nil {
-		if 4*n > len(c.data) {
-			c.fail("%s: the body ends early", name)
-			return
-		}
-		*v = make([]float32, n)
+	if !c.reading {
+		c.floats(*v)
+		return
 	}
-	if c.err == nil {
-		c.floats((*v)[:n])
+	*v = nil
+	for len(*v) < n && c.err == nil {
+		at := len(*v)
+		*v = append(*v, make([]float32, min(n-at, codedValues))...)
+		c.floats((*v)[at:])
 	}
 }
 
@@ -175,10 +298,13 @@ func (c *coder) exactly(name string, v *[]float32, n int) {
 func (c *coder) ids(name string, v *[]int, most, vocab int) {
 	n := len(*v)
 	c.count(name, &n, most)
-	if c.reading && c.err == nil {
-		*v = make([]int, min(n, len(c.data)/8+1))
+	if c.reading {
+		*v = nil
 	}
 	for i := 0; i < n && c.err == nil; i++ {
+		if c.reading {
+			*v = append(*v, 0)
+		}
 		c.count(name, &(*v)[i], vocab-1)
 	}
 }
@@ -186,16 +312,16 @@ func (c *coder) ids(name string, v *[]int, most, vocab int) {
 // session codes a text. Reading, s is a new session of the model, and whatever does not follow from the number of tokens is checked against it.
 func (c *coder) session(s *Session) {
 	m, q := s.m, s.seq
-	const most = math.MaxInt / 8
-	c.count("tokens", &q.n, most)
+	const most = math.MaxInt / 8 // of rows
+	c.count("tokens", &q.n, maxText)
 	if c.reading {
 		q.synced = q.n
 	}
 	c.count("prompt tokens", &s.stats.PromptTokens, most)
 	c.count("generated tokens", &s.stats.Tokens, most)
-	c.ids("text", &s.ids, most, m.cfg.VocabSize)
+	c.ids("text", &s.ids, maxText, m.cfg.VocabSize)
 	c.count("text for stop strings", &s.since, len(s.ids))
-	c.count("text not given out", &s.held, most)
+	c.count("text not given out", &s.held, maxText)
 
 	started := 0
 	if s.rec.started {
@@ -284,83 +410,105 @@ func (c *coder) waiting(m *Model, q *sequence) {
 	}
 }
 
-// cache codes the rows that a cache holds.
+// cache codes the rows that a cache holds, some of them at a time.
 func (c *coder) cache(name string, k *kvCache, most int) {
-	read, written := int(k.read), int(k.written)
-	c.count(name+" bytes read", &read, math.MaxInt)
-	c.count(name+" bytes written", &written, math.MaxInt)
+	const mostTraffic = 1 << 60 // of all caches: counters that go on from here do not overflow
+	k.read, k.written = min(k.read, mostTraffic-c.traffic), min(k.written, mostTraffic-c.traffic-k.read)
+	c.number(name+" bytes read", &k.read, mostTraffic-c.traffic)
+	c.traffic += k.read
+	c.number(name+" bytes written", &k.written, mostTraffic-c.traffic)
+	c.traffic += k.written
 	first, next := k.oldest(), k.next
 	c.count(name+" next row", &next, most)
 	c.count(name+" first row", &first, next)
 	if c.err != nil {
 		return
 	}
+	held := make([]int, len(k.layers)) // the first row of each layer
 	if c.reading {
-		if int64(next-first) > int64(len(c.data))/k.layerBytes() {
-			c.fail("%s: the body ends early", name)
-			return
-		}
 		k.reset(first)
-		k.next = next
-		if need := k.bytes(); need > int64(len(c.data)) {
-			c.fail("%s: the body ends early", name)
-			return
-		}
-		k.next = first
-		k.reserve(next - first)
-		k.next, k.read, k.written = next, int64(read), int64(written)
-		if k.oldest() != first {
-			c.fail("%s begins at row %d, the windows at %d", name, first, k.oldest())
-			return
-		}
 	}
-	for i := range k.layers {
-		if first := k.first(i); first < next {
+	k.next = next
+	for i := range held {
+		held[i] = k.first(i)
+	}
+	if k.oldest() != first {
+		c.fail("%s begins at row %d, the windows at %d", name, first, k.oldest())
+		return
+	}
+	rows := max(1, snapshotBlock/int(min(k.rowBytes(), snapshotBlock)))
+	for at := first; at < next && c.err == nil; at += rows {
+		end := min(at+rows, next)
+		if c.reading { // only now is it certain that those before are there
+			k.next = at
+			k.reserve(end - at)
+			k.next = end
+		}
+		for i := range k.layers {
 			y := &k.layers[i]
-			a, b := y.spans(first, next)
+			a, b := y.spans(max(at, held[i]), end)
 			for j := range 2 {
 				for h := range k.heads {
-					c.rows(k, y.half(j), h*y.capacity+a.at, a.n)
-					c.rows(k, y.half(j), h*y.capacity+b.at, b.n)
+					a.at, b.at = a.at+h*y.capacity, b.at+h*y.capacity
+					c.rows(k, y.half(j), a, b)
+					a.at, b.at = a.at-h*y.capacity, b.at-h*y.capacity
 				}
 			}
 		}
 	}
 }
 
-// rows codes n rows of one head, one behind the other.
-func (c *coder) rows(k *kvCache, r *kvRows, at, n int) {
-	switch k.typ {
-	case CacheF32:
-		eachCoded(c, r.panel, r.f32, at, n, k.headDim, c.floats)
-	case CacheF16:
-		eachCoded(c, r.panel, r.f16, at, n, k.headDim, func(v []uint16) {
-			for i, b := 0, c.take(2*len(v)); i < len(b); i += 2 {
-				if c.reading {
-					v[i/2] = binary.LittleEndian.Uint16(b[i:])
-				} else {
-					binary.LittleEndian.PutUint16(b[i:], v[i/2])
-				}
-			}
-		})
-	case CacheInt8:
-		eachCoded(c, r.panel, r.i8, at, n, k.headDim, func(v []int8) {
-			for i, b := 0, c.take(len(v)); i < len(b); i++ {
-				if c.reading {
-					v[i] = int8(b[i])
-				} else {
-					b[i] = byte(v[i])
-				}
-			}
-		})
-		c.floats(r.scale[at:][:n])
+// rows codes the rows of one head, those of a and then those of b, which is where a ring begins anew: that must not
+// show.
+func (c *coder) rows(k *kvCache, r *kvRows, a, b span) {
+	for _, s := range [...]span{a, b} {
+		switch k.typ {
+		case CacheF32:
+			eachCoded(c, r.panel, r.f32, s, k.headDim, c.floats)
+		case CacheF16:
+			eachCoded(c, r.panel, r.f16, s, k.headDim, c.halves)
+		case CacheInt8:
+			eachCoded(c, r.panel, r.i8, s, k.headDim, c.bytes)
+		}
+	}
+	if k.typ == CacheInt8 {
+		c.floats(r.scale[a.at:][:a.n])
+		c.floats(r.scale[b.at:][:b.n])
 	}
 }
 
-// eachCoded codes rows at … at+n-1 with code, which takes one.
-func eachCoded[T any](c *coder, panel int, rows []T, at, n, dim int, code func([]T)) {
+func (c *coder) halves(v []uint16) {
+	for len(v) > 0 {
+		some := v[:min(len(v), codedValues)]
+		for i, b := 0, c.take(2*len(some)); i < len(b); i += 2 {
+			if c.reading {
+				some[i/2] = binary.LittleEndian.Uint16(b[i:])
+			} else {
+				binary.LittleEndian.PutUint16(b[i:], some[i/2])
+			}
+		}
+		v = v[len(some):]
+	}
+}
+
+func (c *coder) bytes(v []int8) {
+	for len(v) > 0 {
+		some := v[:min(len(v), codedValues)]
+		for i, b := 0, c.take(len(some)); i < len(b); i++ {
+			if c.reading {
+				some[i] = int8(b[i])
+			} else {
+				b[i] = byte(some[i])
+			}
+		}
+		v = v[len(some):]
+	}
+}
+
+// eachCoded codes the rows of a span with code, which takes one.
+func eachCoded[T any](c *coder, panel int, rows []T, s span, dim int, code func([]T)) {
 	row := make([]T, dim)
-	for i := at; i < at+n; i++ {
+	for i := s.at; i < s.at+s.n; i++ {
 		if c.reading {
 			code(row)
 			setRow(panel, rows, i, row, dim, 0)
