@@ -3,9 +3,7 @@ package photon
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"math"
 	"runtime"
@@ -55,34 +53,6 @@ func (s *Session) WriteTo(w io.Writer) (int64, error) {
 		c.err = out.block(nil)
 	}
 	return out.n, c.err
-}
-
-// blockWriter writes to w and keeps the sum of all.
-type blockWriter struct {
-	w   io.Writer
-	n   int64
-	sum uint32
-}
-
-func (b *blockWriter) write(data []byte) error {
-	n, err := b.w.Write(data)
-	b.n += int64(max(0, min(n, len(data))))
-	if err == nil && n != len(data) {
-		err = io.ErrShortWrite
-	}
-	b.sum = crc32.Update(b.sum, castagnoli, data)
-	return err
-}
-
-func (b *blockWriter) block(data []byte) error {
-	err := b.write(binary.LittleEndian.AppendUint32(nil, uint32(len(data))))
-	if err == nil && len(data) > 0 {
-		err = b.write(data)
-	}
-	if err == nil {
-		err = b.write(binary.LittleEndian.AppendUint32(nil, b.sum))
-	}
-	return err
 }
 
 // ReadSession reads a snapshot that a session of the same model wrote; the text goes on as if it had never been put
@@ -139,48 +109,6 @@ func (m *Model) checkHeader(header []byte) error {
 			kernel, snapshotKernel(), ErrMismatch)
 	}
 	return nil
-}
-
-// blockReader reads what a blockWriter wrote.
-type blockReader struct {
-	r   io.Reader
-	n   int64
-	sum uint32
-	buf []byte
-}
-
-func (b *blockReader) read(data []byte) error {
-	n, err := io.ReadFull(b.r, data)
-	b.n += int64(n)
-	b.sum = crc32.Update(b.sum, castagnoli, data)
-	if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("ends after %d bytes: %w", b.n, ErrCorrupt)
-	}
-	return err
-}
-
-// block returns the next block, valid until the next call.
-func (b *blockReader) block() ([]byte, error) {
-	var word [4]byte
-	if err := b.read(word[:]); err != nil {
-		return nil, err
-	}
-	size := binary.LittleEndian.Uint32(word[:])
-	if size > snapshotBlock {
-		return nil, fmt.Errorf("a block of %d bytes, the most is %d: %w", size, snapshotBlock, ErrCorrupt)
-	}
-	b.buf = grow(b.buf, int(size))
-	if err := b.read(b.buf); err != nil {
-		return nil, err
-	}
-	want := b.sum
-	if err := b.read(word[:]); err != nil {
-		return nil, err
-	}
-	if got := binary.LittleEndian.Uint32(word[:]); got != want {
-		return nil, fmt.Errorf("checksum %08x before byte %d, want %08x: the bytes were changed: %w", got, b.n, want, ErrCorrupt)
-	}
-	return b.buf, nil
 }
 
 // coder writes values to data, or reads them from its front: one description of the body serves both ways. A value
@@ -412,12 +340,8 @@ func (c *coder) waiting(m *Model, q *sequence) {
 
 // cache codes the rows that a cache holds, some of them at a time.
 func (c *coder) cache(name string, k *kvCache, most int) {
-	const mostTraffic = 1 << 60 // of all caches: counters that go on from here do not overflow
-	k.read, k.written = min(k.read, mostTraffic-c.traffic), min(k.written, mostTraffic-c.traffic-k.read)
-	c.number(name+" bytes read", &k.read, mostTraffic-c.traffic)
-	c.traffic += k.read
-	c.number(name+" bytes written", &k.written, mostTraffic-c.traffic)
-	c.traffic += k.written
+	read := c.counted(name+" bytes read", k.read)
+	written := c.counted(name+" bytes written", k.written)
 	first, next := k.oldest(), k.next
 	c.count(name+" next row", &next, most)
 	c.count(name+" first row", &first, next)
@@ -427,6 +351,7 @@ func (c *coder) cache(name string, k *kvCache, most int) {
 	held := make([]int, len(k.layers)) // the first row of each layer
 	if c.reading {
 		k.reset(first)
+		k.read, k.written = read, written
 	}
 	k.next = next
 	for i := range held {
@@ -456,6 +381,16 @@ func (c *coder) cache(name string, k *kvCache, most int) {
 			}
 		}
 	}
+}
+
+// counted codes a counter of bytes. All of them together are at most 2⁶⁰, so that those of a text that goes on from
+// here do not overflow.
+func (c *coder) counted(name string, n int64) int64 {
+	most := 1<<60 - c.traffic
+	n = min(n, most)
+	c.number(name, &n, most)
+	c.traffic += n
+	return n
 }
 
 // rows codes the rows of one head, those of a and then those of b, which is where a ring begins anew: that must not
