@@ -14,9 +14,10 @@ import (
 
 // table is an embedding table [vocab × width], held as stored.
 type table struct {
-	width int
-	f32   []float32
-	bf16  []uint16
+	width    int
+	rowBytes int64 // as held
+	f32      []float32
+	bf16     []uint16
 }
 
 func (t *table) row(dst []float32, id int) {
@@ -36,7 +37,6 @@ type loader struct {
 	weights *checkpoint
 	form    WeightType
 	sinks   map[string][]func(t tensorData)
-	bytes   int64 // that the matrices and tables will take
 	ctx     context.Context
 }
 
@@ -45,8 +45,9 @@ func (m *Model) readWeights(weights *checkpoint, o loadOptions) error {
 	l := &loader{m: m, weights: weights, form: o.weights, sinks: map[string][]func(tensorData){}, ctx: o.ctx}
 	l.model()
 	weights.ctx = o.ctx
-	if o.memoryLimit > 0 && l.bytes > o.memoryLimit {
-		return fmt.Errorf("photon: the weights take %d bytes held %v, the limit is %d: raise WithMemoryLimit or hold them smaller with WithWeights: %w", l.bytes, o.weights, o.memoryLimit, ErrMemoryLimit)
+	plan := m.plan(weights)
+	if err := plan.check(weights.bytes(), m.cfg.Parameters(), &o); err != nil {
+		return err
 	}
 	var done int64
 	var sums []string
@@ -220,7 +221,6 @@ func (l *loader) matrix(in int, parts ...part) *matrix {
 			}
 		})
 	}
-	l.bytes += w.bytes()
 	return w
 }
 
@@ -238,7 +238,7 @@ func (l *loader) table(to *table, name string, vocab, width int) {
 	if stored == dtypeBF16 {
 		size = 2
 	}
-	l.bytes += size * int64(vocab) * int64(width)
+	to.rowBytes = size * int64(width)
 	l.sink(name, func(t tensorData) {
 		if stored != dtypeBF16 {
 			to.f32 = make([]float32, vocab*width)
