@@ -345,11 +345,16 @@ func TestReference(t *testing.T) {
 // randomModel draws weights of a size at which every part of a model can be told from its absence.
 func randomModel(t testing.TB, r *rand.Rand, c Config, opts ...LoadOption) (*Model, *reference) {
 	t.Helper()
-	return randomModelOf(t, r, c, dtypeF32, opts...)
+	files, f := randomFiles(t, r, c, dtypeF32)
+	m, err := LoadFS(files, opts...)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, files[configFile].Data)
+	}
+	return m, f
 }
 
-// randomModelOf is randomModel with weights stored as F32, F16 or BF16.
-func randomModelOf(t testing.TB, r *rand.Rand, c Config, stored dtype, opts ...LoadOption) (*Model, *reference) {
+// randomFiles is randomModel's directory, with weights stored as F32, F16 or BF16.
+func randomFiles(t testing.TB, r *rand.Rand, c Config, stored dtype) (fstest.MapFS, *reference) {
 	t.Helper()
 	f := &reference{c, map[string][]float32{}}
 	data := safetensorsHeader(c.tensors(), stored)
@@ -379,11 +384,7 @@ func randomModelOf(t testing.TB, r *rand.Rand, c Config, stored dtype, opts ...L
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := LoadFS(fstest.MapFS{"config.json": {Data: text}, "model.safetensors": {Data: data}}, opts...)
-	if err != nil {
-		t.Fatalf("%v\n%s", err, text)
-	}
-	return m, f
+	return fstest.MapFS{configFile: {Data: text}, weightsFile: {Data: data}}, f
 }
 
 // randomConfig draws from all that the two formats and the flat models have, in small sizes.

@@ -53,7 +53,7 @@ func (m *Model) readWeights(weights *checkpoint, o loadOptions) error {
 	var sums []string
 	err := weights.each(func(t tensorData) error {
 		sum := make(chan [sha256.Size]byte, 1)
-		go func() { sum <- t.sum() }() // beside the packing, which takes longer
+		go func() { sum <- t.sum(o.ctx) }() // beside the packing, which takes longer
 		for _, sink := range l.sinks[t.name] {
 			sink(t)
 		}
@@ -79,10 +79,15 @@ func (m *Model) readWeights(weights *checkpoint, o loadOptions) error {
 	return nil
 }
 
-// sum is the SHA-256 of a tensor as it is stored.
-func (t tensorData) sum() (sum [sha256.Size]byte) {
+// sum is the SHA-256 of a tensor as it is stored, or anything once ctx has ended.
+func (t tensorData) sum(ctx context.Context) (sum [sha256.Size]byte) {
 	h := sha256.New()
-	h.Write(t.data)
+	for piece := range slices.Chunk(t.data, 1<<20) {
+		if ended(ctx) != nil {
+			return sum
+		}
+		h.Write(piece)
+	}
 	for _, scale := range t.scales {
 		var b [4]byte
 		binary.LittleEndian.PutUint32(b[:], math.Float32bits(scale))

@@ -59,7 +59,7 @@ func TestHostileSizes(t *testing.T) {
 		tests[fmt.Sprint("prefix_length ", n)] = struct {
 			c    Config
 			says string
-		}{narrow(func(c *Config, l *LevelConfig) { l.PrefixLength = n }), fmt.Sprint("levels[0].prefix_length")}
+		}{narrow(func(c *Config, l *LevelConfig) { l.PrefixLength = n }), "levels[0].prefix_length"}
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -85,8 +85,8 @@ func TestLargeSizes(t *testing.T) {
 	}
 	for name, c := range map[string]Config{
 		"prefix_length 2^16-1": narrow(func(c *Config, l *LevelConfig) { l.PrefixLength = 1<<16 - 1 }),
-		"chunk_size 2^20":    narrow(func(c *Config, l *LevelConfig) { l.ChunkSize = 1 << 20 }),
-		"vocab_size 2^24":    narrow(func(c *Config, l *LevelConfig) { c.VocabSize = 1 << 24 }),
+		"chunk_size 2^20":      narrow(func(c *Config, l *LevelConfig) { l.ChunkSize = 1 << 20 }),
+		"vocab_size 2^24":      narrow(func(c *Config, l *LevelConfig) { c.VocabSize = 1 << 24 }),
 		"chunk_size 2^20, added": narrow(func(c *Config, l *LevelConfig) {
 			l.ChunkSize, l.PrefixLength, l.Decoder.SlidingWindow = 1<<20, 0, 1<<20
 		}),

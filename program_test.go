@@ -44,17 +44,16 @@ func TestRandomPrograms(t *testing.T) {
 
 // A program is a model, the texts that stand, and what became of them.
 type program struct {
-	t        *testing.T
-	r        *rand.Rand
-	m        *Model
-	f        *reference
-	exact    bool // the model computes what the reference does
-	most     int  // tokens of a text
-	texts    []*programText
-	did      map[string]int
-	trace    []string
-	passes   map[string][]float32 // one pass of a text
-	passSize int
+	t      *testing.T
+	r      *rand.Rand
+	m      *Model
+	f      *reference
+	exact  bool // the model computes what the reference does
+	most   int  // tokens of a text
+	texts  []*programText
+	did    map[string]int
+	trace  []string
+	passes map[string][]float32 // one pass of a text
 }
 
 type programText struct {
@@ -85,7 +84,16 @@ func runProgram(t *testing.T, seed uint64, operations map[string]int) {
 			}
 		}
 	}()
-	p.m, p.f = randomModelOf(t, r, c, stored, WithThreads(threads), WithWeights(weights), WithCache(cache))
+	files, f := randomFiles(t, r, c, stored)
+	m, err := LoadFS(files, WithThreads(threads), WithWeights(weights), WithCache(cache))
+	if errors.Is(err, ErrUnsupported) && strings.Contains(err.Error(), "make it smaller") {
+		p.note("refused")
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.m, p.f = m, f
 	defer p.m.Close()
 	p.passes = map[string][]float32{}
 	p.begin()
