@@ -546,3 +546,33 @@ func TestTextsAreForgotten(t *testing.T) {
 		}
 	})
 }
+
+// TestPromptWithinUnit: a prompt behind a text that ends in the middle of a long unit.
+func TestPromptWithinUnit(t *testing.T) {
+	one := testStack(4, 1, 1, 1, 4, 4, 0, 100)
+	c := Config{ModelType: modelTypePhoton, FormatVersion: 2, VocabSize: 11, EmbeddingSize: 4, RMSNormEps: 1e-5, BOSTokenID: -1,
+		Levels: []LevelConfig{{ChunkSize: 300, PrefixLength: 1, Chunker: "linear", Encoder: one, Decoder: one}}}
+	m, _ := randomModel(t, rand.New(rand.NewPCG(83, 0)), c)
+	text := randomText(m, 290)
+	for _, n := range []int{10, 100, 250, 289} {
+		whole := m.NewSession(Temperature(0), MaxTokens(12))
+		if err := whole.Append(background, text...); err != nil {
+			t.Fatal(err)
+		}
+		s := m.NewSession(Temperature(0), MaxTokens(12))
+		if err := s.Append(background, text[:n]...); err != nil {
+			t.Fatal(err)
+		}
+		b := m.NewBatcher(PrefillSlice(1))
+		if err := firstError(b.Generate(background, Request{Session: s, IDs: text[n:]})); err != nil {
+			t.Fatal(err)
+		}
+		b.Close()
+		if err := firstError(whole.Generate(background)); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(s.ids, whole.ids) {
+			t.Errorf("behind %d tokens: %v, want %v", n, s.ids[290:], whole.ids[290:])
+		}
+	}
+}

@@ -345,8 +345,19 @@ func TestReference(t *testing.T) {
 // randomModel draws weights of a size at which every part of a model can be told from its absence.
 func randomModel(t testing.TB, r *rand.Rand, c Config, opts ...LoadOption) (*Model, *reference) {
 	t.Helper()
+	files, f := randomFiles(t, r, c, dtypeF32)
+	m, err := LoadFS(files, opts...)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, files[configFile].Data)
+	}
+	return m, f
+}
+
+// randomFiles is randomModel's directory, with weights stored as F32, F16 or BF16.
+func randomFiles(t testing.TB, r *rand.Rand, c Config, stored dtype) (fstest.MapFS, *reference) {
+	t.Helper()
 	f := &reference{c, map[string][]float32{}}
-	data := safetensorsHeader(c.tensors(), dtypeF32)
+	data := safetensorsHeader(c.tensors(), stored)
 	for _, spec := range c.tensors() {
 		values := randomValues(r, int(spec.elements()))
 		for i := range values {
@@ -356,7 +367,16 @@ func randomModel(t testing.TB, r *rand.Rand, c Config, opts ...LoadOption) (*Mod
 			case len(spec.shape) == 2 && !strings.Contains(spec.name, "embed_tokens"):
 				values[i] *= float32(0.9 / math.Sqrt(float64(spec.shape[1])))
 			}
-			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(values[i]))
+			switch stored {
+			case dtypeF16:
+				half := f32ToF16(values[i])
+				values[i], data = f16ToF32(half), binary.LittleEndian.AppendUint16(data, half)
+			case dtypeBF16:
+				half := f32ToBF16(values[i])
+				values[i], data = bf16ToF32(half), binary.LittleEndian.AppendUint16(data, half)
+			default:
+				data = binary.LittleEndian.AppendUint32(data, math.Float32bits(values[i]))
+			}
 		}
 		f.w[spec.name] = values
 	}
@@ -364,26 +384,30 @@ func randomModel(t testing.TB, r *rand.Rand, c Config, opts ...LoadOption) (*Mod
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := LoadFS(fstest.MapFS{"config.json": {Data: text}, "model.safetensors": {Data: data}}, opts...)
-	if err != nil {
-		t.Fatalf("%v\n%s", err, text)
-	}
-	return m, f
+	return fstest.MapFS{configFile: {Data: text}, weightsFile: {Data: data}}, f
 }
 
-// randomConfig draws from all that the two formats and the flat models have.
+// randomConfig draws from all that the two formats and the flat models have, in small sizes.
 func randomConfig(r *rand.Rand) Config {
+	return drawConfig(r, func(least, most int) int { return least + r.IntN(most-least+1) })
+}
+
+// drawConfig is randomConfig with sizes, from least to about most, that size draws.
+func drawConfig(r *rand.Rand, size func(least, most int) int) Config {
 	coin := func() bool { return r.IntN(2) == 0 }
 	theta := func() float64 { return []float64{0, 100, 10000}[r.IntN(3)] }
 	stack := func(hidden int) StackConfig {
-		s := StackConfig{HiddenSize: hidden, Layers: 1 + r.IntN(3), KVHeads: 1 + r.IntN(2), HeadDim: 2 * (1 + r.IntN(5)),
-			IntermediateSize: 4 + r.IntN(20), RopeTheta: theta()}
-		s.Heads = s.KVHeads * (1 + r.IntN(3))
+		s := StackConfig{HiddenSize: hidden, Layers: 1 + r.IntN(3), KVHeads: size(1, 2), HeadDim: size(1, 10),
+			IntermediateSize: size(1, 24), RopeTheta: theta()}
+		if s.RopeTheta > 0 {
+			s.HeadDim += s.HeadDim % 2
+		}
+		s.Heads = s.KVHeads * size(1, 3)
 		return s
 	}
 	// windows draws none, one or a list, none below least.
 	windows := func(s *StackConfig, least int) {
-		one := func() int { return least + r.IntN(9) }
+		one := func() int { return least + size(0, 8) }
 		switch r.IntN(3) {
 		case 0:
 			s.SlidingWindow = one()
@@ -393,19 +417,19 @@ func randomConfig(r *rand.Rand) Config {
 			}
 		}
 	}
-	c := Config{VocabSize: 20 + r.IntN(30), RMSNormEps: 1e-5, BOSTokenID: -1,
-		TieWordEmbeddings: coin(), EmbeddingSize: 4 + r.IntN(9)}
+	c := Config{VocabSize: size(20, 49), RMSNormEps: 1e-5, BOSTokenID: -1,
+		TieWordEmbeddings: coin(), EmbeddingSize: size(4, 12)}
 	levels := r.IntN(4)
 	if levels == 0 {
 		c.Transformer = stack(c.EmbeddingSize)
 		c.ModelType = []string{"llama", "mistral", "ministral"}[r.IntN(3)]
-		size := 1 + r.IntN(12)
+		window := size(1, 12)
 		switch c.ModelType {
 		case "mistral":
-			c.Transformer.SlidingWindow = size
+			c.Transformer.SlidingWindow = window
 		case "ministral":
 			for range c.Transformer.Layers {
-				c.Transformer.Windows = append(c.Transformer.Windows, size*r.IntN(2))
+				c.Transformer.Windows = append(c.Transformer.Windows, window*r.IntN(2))
 			}
 		}
 		return c
@@ -419,8 +443,8 @@ func randomConfig(r *rand.Rand) Config {
 	c.Content = []string{"", "embedding", "states", "states"}[r.IntN(4)]
 	below := c.EmbeddingSize
 	for i := range levels {
-		l := LevelConfig{ChunkSize: 1 + r.IntN(4), PrefixLength: r.IntN(3), Chunker: "linear"}
-		width := 4 + r.IntN(12)
+		l := LevelConfig{ChunkSize: size(1, 4), PrefixLength: size(0, 2), Chunker: "linear"}
+		width := size(4, 15)
 		if coin() {
 			l.Chunker, width = "concat", below*l.ChunkSize
 		}
@@ -428,13 +452,16 @@ func randomConfig(r *rand.Rand) Config {
 		windows(&l.Encoder, 1)
 		l.Decoder = stack(below)
 		if i == 0 && c.Content != "states" {
-			l.Decoder = stack(4 + r.IntN(12))
+			l.Decoder = stack(size(4, 15))
 		}
 		windows(&l.Decoder, l.PrefixLength+l.ChunkSize)
 		for range r.IntN(3) {
-			e := MemoryConfig{Level: i + r.IntN(levels-i+1), KVHeads: 1 + r.IntN(2), HeadDim: 2 * (1 + r.IntN(5)),
-				SlidingWindow: r.IntN(2) * (1 + r.IntN(6)), RopeTheta: theta()}
-			e.Heads, e.Unpack = e.KVHeads*(1+r.IntN(3)), e.Level > i && coin()
+			e := MemoryConfig{Level: i + r.IntN(levels-i+1), KVHeads: size(1, 2), HeadDim: size(1, 10),
+				SlidingWindow: r.IntN(2) * size(1, 6), RopeTheta: theta()}
+			if e.RopeTheta > 0 {
+				e.HeadDim += e.HeadDim % 2
+			}
+			e.Heads, e.Unpack = e.KVHeads*size(1, 3), e.Level > i && coin()
 			for n := range l.Decoder.Layers {
 				if coin() || n == l.Decoder.Layers-1 && e.Layers == nil {
 					e.Layers = append(e.Layers, n)

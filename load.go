@@ -14,9 +14,10 @@ import (
 
 // table is an embedding table [vocab × width], held as stored.
 type table struct {
-	width int
-	f32   []float32
-	bf16  []uint16
+	width    int
+	rowBytes int64 // as held
+	f32      []float32
+	bf16     []uint16
 }
 
 func (t *table) row(dst []float32, id int) {
@@ -36,7 +37,6 @@ type loader struct {
 	weights *checkpoint
 	form    WeightType
 	sinks   map[string][]func(t tensorData)
-	bytes   int64 // that the matrices and tables will take
 	ctx     context.Context
 }
 
@@ -45,23 +45,22 @@ func (m *Model) readWeights(weights *checkpoint, o loadOptions) error {
 	l := &loader{m: m, weights: weights, form: o.weights, sinks: map[string][]func(tensorData){}, ctx: o.ctx}
 	l.model()
 	weights.ctx = o.ctx
-	if o.memoryLimit > 0 && l.bytes > o.memoryLimit {
-		return fmt.Errorf("photon: the weights take %d bytes held %v, the limit is %d: raise WithMemoryLimit or hold them smaller with WithWeights: %w", l.bytes, o.weights, o.memoryLimit, ErrMemoryLimit)
+	plan := m.plan(weights)
+	if err := plan.check(weights.bytes(), m.cfg.Parameters(), &o); err != nil {
+		return err
 	}
 	var done int64
 	var sums []string
 	err := weights.each(func(t tensorData) error {
+		sum := make(chan [sha256.Size]byte, 1)
+		go func() { sum <- t.sum(o.ctx) }() // beside the packing, which takes longer
 		for _, sink := range l.sinks[t.name] {
 			sink(t)
 		}
+		sums = append(sums, fmt.Sprintf("%q %v %v %x", t.name, t.dtype, t.shape, <-sum))
 		if err := ended(o.ctx); err != nil {
 			return fmt.Errorf("photon: loading: %w", err)
 		}
-		sum := crc32.Checksum(t.data, castagnoli)
-		for _, scale := range t.scales {
-			sum = crc32.Update(sum, castagnoli, binary.LittleEndian.AppendUint32(nil, math.Float32bits(scale)))
-		}
-		sums = append(sums, fmt.Sprintf("%s %v %08x", t.name, t.dtype, sum))
 		done += t.stored
 		if o.progress != nil {
 			o.progress(done, weights.bytes())
@@ -78,6 +77,24 @@ func (m *Model) readWeights(weights *checkpoint, o loadOptions) error {
 	}
 	m.fingerprint = sha256.Sum256(fmt.Append(nil, string(config), o.weights, sums))
 	return nil
+}
+
+// sum is the SHA-256 of a tensor as it is stored, or anything once ctx has ended.
+func (t tensorData) sum(ctx context.Context) (sum [sha256.Size]byte) {
+	h := sha256.New()
+	for piece := range slices.Chunk(t.data, 1<<20) {
+		if ended(ctx) != nil {
+			return sum
+		}
+		h.Write(piece)
+	}
+	for _, scale := range t.scales {
+		var b [4]byte
+		binary.LittleEndian.PutUint32(b[:], math.Float32bits(scale))
+		h.Write(b[:])
+	}
+	h.Sum(sum[:0])
+	return sum
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -209,7 +226,6 @@ func (l *loader) matrix(in int, parts ...part) *matrix {
 			}
 		})
 	}
-	l.bytes += w.bytes()
 	return w
 }
 
@@ -227,7 +243,7 @@ func (l *loader) table(to *table, name string, vocab, width int) {
 	if stored == dtypeBF16 {
 		size = 2
 	}
-	l.bytes += size * int64(vocab) * int64(width)
+	to.rowBytes = size * int64(width)
 	l.sink(name, func(t tensorData) {
 		if stored != dtypeBF16 {
 			to.f32 = make([]float32, vocab*width)

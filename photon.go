@@ -81,8 +81,12 @@ func WithWeights(t WeightType) LoadOption { return func(o *loadOptions) { o.weig
 // WithCache sets how keys and values are held; the default is CacheF32.
 func WithCache(t CacheType) LoadOption { return func(o *loadOptions) { o.cache = t } }
 
-// WithMemoryLimit refuses, before any weight is read, a model whose weights would take more than this many bytes. The
-// error matches ErrMemoryLimit. The state of texts comes on top: see Config.StateBytes. Default 0: no limit.
+// WithMemoryLimit refuses, before any weight is read, a model that would take more than this many bytes: its weights as
+// they are held, the tensor that is being read, the scratch of one call, and a session without tokens. The error matches
+// ErrMemoryLimit and says what takes how much. The state of texts comes on top (see Config.StateBytes), and for every
+// further call that runs at the same time, its scratch. Default 0: no limit, but that every model is refused, with an
+// error that matches ErrUnsupported, that would take over 256 MiB and 8 times its files, or of which a token would take
+// over 2³² multiply-adds and 256 for each weight.
 func WithMemoryLimit(bytes int64) LoadOption { return func(o *loadOptions) { o.memoryLimit = bytes } }
 
 // WithProgress has f called while weights are read, with bytes done and in total, from the goroutine that loads.
@@ -157,7 +161,7 @@ func (o *loadOptions) check() error {
 	case o.cache < CacheF32 || o.cache > CacheInt8:
 		return fmt.Errorf("photon: WithCache(%d): no such type: %w", o.cache, ErrInvalid)
 	case o.memoryLimit < 0:
-		return fmt.Errorf("photon: WithMemoryLimit(%d): give the bytes that weights may take, or 0 for no limit: %w", o.memoryLimit, ErrInvalid)
+		return fmt.Errorf("photon: WithMemoryLimit(%d): give the bytes that the model may take, or 0 for no limit: %w", o.memoryLimit, ErrInvalid)
 	}
 	return nil
 }

@@ -39,6 +39,10 @@ func (m *Model) checkMode(mode GenMode) error {
 			return fmt.Errorf("photon: RecGen needs chunk-local decoders, the one of level %d is a stream: use HierGen: %w", l+1, ErrUnsupported)
 		}
 	}
+	if n := m.recGenBytes(); n > mostRecGen {
+		return fmt.Errorf("photon: RecGen of meta-contexts of %d tokens takes %d bytes, more than %d: use HierGen, or a model with a smaller "+
+			"chunk_size: %w", m.cfg.MetaContext(), n, mostRecGen, ErrUnsupported)
+	}
 	return nil
 }
 

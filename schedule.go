@@ -315,11 +315,10 @@ func (m *Model) planTo(s *sequence, target int) {
 	}
 }
 
-// behind is how many tokens the decoders have to follow.
+// behind is how many tokens the decoders have to predict until they have followed.
 func (m *Model) behind(s *sequence) int {
 	m.makePlan(s, false)
-	d := m.decoders[0]
-	return max(0, s.n-s.plan[0].start/d.unit()*d.chunk)
+	return max(0, s.n+1-m.decoders[0].before(s.plan[0].start))
 }
 
 // trim forgets the tokens and states that neither a chunker nor, by the plan, a decoder will need.

@@ -147,7 +147,7 @@ func (m *Model) eachRow(ctx context.Context, ws *workspace, q *sequence, ids []i
 		m.encode(ws, ws.only(q), ws.oneText[:])
 		rows := m.follow(ws, ws.only(q), true)
 		for ids = ids[n:]; len(rows) > 0; {
-			some := min(len(rows)/width, stepRows)
+			some := min(len(rows)/width, m.logitRows())
 			ws.logits = grow(ws.logits, some*vocab)
 			m.head.mul(&ws.crew, &ws.mulTask, ws.logits, rows, some)
 			if ws.crew.over() {

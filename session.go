@@ -195,7 +195,7 @@ func (s *Session) catchUp(ctx context.Context, ws *workspace) error {
 const shortStep = 16
 
 // pieceTokens is how many tokens go through the encoders at once.
-func (m *Model) pieceTokens() int { return stepRows * m.decoders[0].chunk }
+func (m *Model) pieceTokens() int { return min(stepRows*m.decoders[0].chunk, mostPiece) }
 
 func (s *Session) ready() error {
 	if s.err != nil {

@@ -4,71 +4,84 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"math"
+	"runtime"
+	"strings"
 )
 
-// A snapshot is, little-endian: magic, the model's fingerprint, the cache type, the length of the body, the body, and a CRC-32C of all
-// that. The body is what snapshotBody and its helpers write: the text's counters, the rows that wait, and every cache oldest row first.
-const snapshotMagic = "PHOTON-SESSION-2"
+// A snapshot is, little-endian: magic, the model's fingerprint, the cache type, the kernels' name, and blocks, the last
+// of them empty. A block is its length in 4 bytes, so many bytes of the body, and the CRC-32C of all before, so that
+// each is checked before anything in it is believed, and neither side ever holds more than one. The body is what
+// coder.session and its helpers write: the text's counters, the rows that wait, and every cache oldest row first.
+const snapshotMagic = "PHOTON-SESSION-3"
 
-const snapshotHeader = len(snapshotMagic) + 32 + 1 + 8
+const (
+	snapshotHeader = len(snapshotMagic) + 32 + 1 + kernelBytes
+	kernelBytes    = 32      // of the kernels' name, filled up with zeros
+	snapshotBlock  = 1 << 16 // bytes of the body in a block, at most
+	codedValues    = 1 << 10 // that are coded at a time
+)
 
-// WriteTo writes a snapshot of the text: bound to the model and to how its weights and caches are held, and checksummed. Options are not part of it.
+// snapshotKernel names the arithmetic that a text's bits depend on.
+func snapshotKernel() string { return runtime.GOARCH + "/" + currentKernel }
+
+// header is how the model's snapshots begin.
+func (m *Model) header() []byte {
+	var kernel [kernelBytes]byte
+	copy(kernel[:], snapshotKernel())
+	header := append([]byte(snapshotMagic), m.fingerprint[:]...)
+	return append(append(header, byte(m.cacheType)), kernel[:]...)
+}
+
+// WriteTo writes a snapshot of the text: bound to the model, to how its weights and caches are held and to the kernels,
+// and checksummed. Options are not part of it. It needs no memory to speak of beside the session.
 func (s *Session) WriteTo(w io.Writer) (int64, error) {
 	if err := s.ready(); err != nil {
 		return 0, err
 	}
 	s.Logits() // has the model read all of the text
-	var body coder
-	body.session(s)
-	out := append([]byte(snapshotMagic), s.m.fingerprint[:]...)
-	out = append(out, byte(s.m.cacheType))
-	out = binary.LittleEndian.AppendUint64(out, uint64(len(body.data)))
-	out = append(out, body.data...)
-	out = binary.LittleEndian.AppendUint32(out, crc32.Checksum(out, castagnoli))
-	n, err := w.Write(out)
-	return int64(n), err
+	out := &blockWriter{w: w}
+	c := coder{flush: out.block}
+	if c.err = out.write(s.m.header()); c.err == nil {
+		c.session(s)
+	}
+	if len(c.data) > 0 && c.err == nil {
+		c.err = out.block(c.data)
+	}
+	if c.err == nil {
+		c.err = out.block(nil)
+	}
+	return out.n, c.err
 }
 
-// ReadSession reads a snapshot that a session of the same model wrote; the text goes on as if it had never been put aside. It reads no further than the snapshot's end. A
-// snapshot of another model, or of the same with weights or caches held differently, matches ErrMismatch; a damaged one ErrCorrupt.
+// ReadSession reads a snapshot that a session of the same model wrote; the text goes on as if it had never been put
+// aside. It reads no further than the snapshot's end, and needs no memory to speak of beside the session, which grows
+// with what is really there. A snapshot of another model, or of the same with weights or caches held differently or with
+// other kernels, matches ErrMismatch; a damaged one ErrCorrupt; an error of r is returned as it is.
 func (m *Model) ReadSession(r io.Reader, opts ...Option) (*Session, error) {
 	s := m.NewSession(opts...)
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
+	in := &blockReader{r: r}
 	header := make([]byte, snapshotHeader)
-	if n, err := io.ReadFull(r, header); err != nil {
-		return nil, fmt.Errorf("photon: snapshot: ends after %d of the header's %d bytes: %w", n, len(header), ErrCorrupt)
+	if err := in.read(header); err != nil {
+		return nil, fmt.Errorf("photon: snapshot: header: %w", err)
 	}
-	if string(header[:len(snapshotMagic)]) != snapshotMagic {
-		return nil, fmt.Errorf("photon: snapshot: does not begin with %q: this is no snapshot of a session: %w", snapshotMagic, ErrCorrupt)
+	if err := m.checkHeader(header); err != nil {
+		return nil, fmt.Errorf("photon: snapshot: %w", err)
 	}
-	at := header[len(snapshotMagic):]
-	if !bytes.Equal(at[:32], m.fingerprint[:]) {
-		return nil, fmt.Errorf("photon: snapshot: written with another model, or with its weights held differently: load that one: %w", ErrMismatch)
-	}
-	if CacheType(at[32]) != m.cacheType {
-		return nil, fmt.Errorf("photon: snapshot: its caches are not %v: load the model with the cache type it was written with: %w", m.cacheType, ErrMismatch)
-	}
-	size := binary.LittleEndian.Uint64(at[33:])
-	if size > math.MaxInt64-4 {
-		return nil, fmt.Errorf("photon: snapshot: claims %d bytes: %w", size, ErrCorrupt)
-	}
-	var rest bytes.Buffer // grows with what is really there
-	if n, err := io.CopyN(&rest, r, int64(size)+4); err != nil {
-		return nil, fmt.Errorf("photon: snapshot: ends after %d of %d bytes: %w", n, size+4, ErrCorrupt)
-	}
-	body, sum := rest.Bytes()[:size], binary.LittleEndian.Uint32(rest.Bytes()[size:])
-	if got := crc32.Update(crc32.Checksum(header, castagnoli), castagnoli, body); got != sum {
-		return nil, fmt.Errorf("photon: snapshot: checksum %08x, want %08x: the bytes were changed: %w", got, sum, ErrCorrupt)
-	}
-	c := coder{data: body, reading: true}
+	c := coder{fill: in.block, reading: true}
 	c.session(s)
-	if c.err == nil && len(c.data) > 0 {
-		c.fail("%d bytes too many", len(c.data))
+	if c.err == nil {
+		if len(c.data) > 0 {
+			c.fail("%d bytes too many", len(c.data))
+		} else if rest, err := in.block(); err != nil {
+			c.err = err
+		} else if len(rest) > 0 {
+			c.fail("more behind its end")
+		}
 	}
 	if c.err != nil {
 		return nil, fmt.Errorf("photon: snapshot: %w", c.err)
@@ -76,10 +89,36 @@ func (m *Model) ReadSession(r io.Reader, opts ...Option) (*Session, error) {
 	return s, nil
 }
 
-// coder writes values to data, or reads them from its front: one description of the body serves both ways.
+func (m *Model) checkHeader(header []byte) error {
+	if string(header[:len(snapshotMagic)]) != snapshotMagic {
+		return fmt.Errorf("does not begin with %q: it is no snapshot of a session, or one of another version: %w",
+			snapshotMagic, ErrCorrupt)
+	}
+	at := header[len(snapshotMagic):]
+	if !bytes.Equal(at[:32], m.fingerprint[:]) {
+		return fmt.Errorf("written with another model, or with its weights held differently: load that one: %w", ErrMismatch)
+	}
+	if CacheType(at[32]) != m.cacheType {
+		return fmt.Errorf("its caches are not %v: load the model with the cache type it was written with: %w",
+			m.cacheType, ErrMismatch)
+	}
+	kernel := strings.TrimRight(string(at[33:]), "\x00")
+	if kernel != snapshotKernel() {
+		return fmt.Errorf("written with the kernels %.32q, which round differently than %q here: read it on such a machine, "+
+			"or with PHOTON_KERNEL set to what is behind the slash, or append its text to a new session: %w",
+			kernel, snapshotKernel(), ErrMismatch)
+	}
+	return nil
+}
+
+// coder writes values to data, or reads them from its front: one description of the body serves both ways. A value
+// stands in one block.
 type coder struct {
 	data    []byte
+	flush   func(block []byte) error // writes data
+	fill    func() ([]byte, error)   // is what comes behind data
 	reading bool
+	traffic int64 // bytes that caches counted, together
 	err     error
 }
 
@@ -89,19 +128,28 @@ func (c *coder) fail(format string, args ...any) {
 	}
 }
 
-// take returns the next n bytes to be read or written; nil after an error.
+// take returns the next n bytes to be read or written, at most a block; nil after an error.
 func (c *coder) take(n int) []byte {
 	if c.err != nil {
 		return nil
 	}
 	if c.reading {
-		if n < 0 || n > len(c.data) {
+		if len(c.data) == 0 && n > 0 {
+			c.data, c.err = c.fill()
+		}
+		if n > len(c.data) {
 			c.fail("the body ends early")
 			return nil
 		}
 		b := c.data[:n]
 		c.data = c.data[n:]
 		return b
+	}
+	if len(c.data)+n > snapshotBlock {
+		if c.err = c.flush(c.data); c.err != nil {
+			return nil
+		}
+		c.data = c.data[:0]
 	}
 	at := len(c.data)
 	c.data = append(c.data, make([]byte, n)...)
@@ -110,6 +158,13 @@ func (c *coder) take(n int) []byte {
 
 // count codes an integer from 0 to most.
 func (c *coder) count(name string, v *int, most int) {
+	wide := int64(*v)
+	c.number(name, &wide, int64(most))
+	*v = int(wide)
+}
+
+// number is count for 64 bits.
+func (c *coder) number(name string, v *int64, most int64) {
 	b := c.take(8)
 	switch {
 	case b == nil:
@@ -117,49 +172,45 @@ func (c *coder) count(name string, v *int, most int) {
 		binary.LittleEndian.PutUint64(b, uint64(*v))
 	default:
 		if n := binary.LittleEndian.Uint64(b); n <= uint64(most) {
-			*v = int(n)
+			*v = int64(n)
 		} else {
 			c.fail("%s is %d, the most is %d", name, n, most)
 		}
 	}
 }
 
-func (c *coder) uint32s(v []uint32) {
-	b := c.take(4 * len(v))
-	for i := 0; i < len(b); i += 4 {
-		if c.reading {
-			v[i/4] = binary.LittleEndian.Uint32(b[i:])
-		} else {
-			binary.LittleEndian.PutUint32(b[i:], v[i/4])
-		}
-	}
-}
-
 // floats codes a slice of a length that both sides know.
 func (c *coder) floats(v []float32) {
-	b := c.take(4 * len(v))
-	for i := 0; i < len(b); i += 4 {
-		if c.reading {
-			v[i/4] = math.Float32frombits(binary.LittleEndian.Uint32(b[i:]))
-		} else {
-			binary.LittleEndian.PutUint32(b[i:], math.Float32bits(v[i/4]))
+	for len(v) > 0 {
+		some := v[:min(len(v), codedValues)]
+		b := c.take(4 * len(some))
+		if b == nil {
+			return
 		}
+		for i := range some {
+			if c.reading {
+				some[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+			} else {
+				binary.LittleEndian.PutUint32(b[4*i:], math.Float32bits(some[i]))
+			}
+		}
+		v = v[len(some):]
 	}
 }
 
-// some codes a slice of at most most values.
+// some codes a slice of at most most values, which grows with those that are there.
 func (c *coder) some(name string, v *[]float32, most int) {
 	n := len(*v)
 	c.count(name, &n, most)
-	if c.reading && c.err == nil {
-		if 4*n > len(c.data) {
-			c.fail("%s: the body ends early", name)
-			return
-		}
-		*v = make([]float32, n)
+	if !c.reading {
+		c.floats(*v)
+		return
 	}
-	if c.err == nil {
-		c.floats((*v)[:n])
+	*v = nil
+	for len(*v) < n && c.err == nil {
+		at := len(*v)
+		*v = append(*v, make([]float32, min(n-at, codedValues))...)
+		c.floats((*v)[at:])
 	}
 }
 
@@ -175,10 +226,13 @@ func (c *coder) exactly(name string, v *[]float32, n int) {
 func (c *coder) ids(name string, v *[]int, most, vocab int) {
 	n := len(*v)
 	c.count(name, &n, most)
-	if c.reading && c.err == nil {
-		*v = make([]int, min(n, len(c.data)/8+1))
+	if c.reading {
+		*v = nil
 	}
 	for i := 0; i < n && c.err == nil; i++ {
+		if c.reading {
+			*v = append(*v, 0)
+		}
 		c.count(name, &(*v)[i], vocab-1)
 	}
 }
@@ -186,16 +240,16 @@ func (c *coder) ids(name string, v *[]int, most, vocab int) {
 // session codes a text. Reading, s is a new session of the model, and whatever does not follow from the number of tokens is checked against it.
 func (c *coder) session(s *Session) {
 	m, q := s.m, s.seq
-	const most = math.MaxInt / 8
-	c.count("tokens", &q.n, most)
+	const most = math.MaxInt / 8 // of rows
+	c.count("tokens", &q.n, maxText)
 	if c.reading {
 		q.synced = q.n
 	}
 	c.count("prompt tokens", &s.stats.PromptTokens, most)
 	c.count("generated tokens", &s.stats.Tokens, most)
-	c.ids("text", &s.ids, most, m.cfg.VocabSize)
+	c.ids("text", &s.ids, maxText, m.cfg.VocabSize)
 	c.count("text for stop strings", &s.since, len(s.ids))
-	c.count("text not given out", &s.held, most)
+	c.count("text not given out", &s.held, maxText)
 
 	started := 0
 	if s.rec.started {
@@ -284,77 +338,104 @@ func (c *coder) waiting(m *Model, q *sequence) {
 	}
 }
 
-// cache codes the rows that a cache holds.
+// cache codes the rows that a cache holds, some of them at a time.
 func (c *coder) cache(name string, k *kvCache, most int) {
-	read, written := int(k.read), int(k.written)
-	c.count(name+" bytes read", &read, math.MaxInt)
-	c.count(name+" bytes written", &written, math.MaxInt)
+	read := c.counted(name+" bytes read", k.read)
+	written := c.counted(name+" bytes written", k.written)
 	first, next := k.oldest(), k.next
 	c.count(name+" next row", &next, most)
 	c.count(name+" first row", &first, next)
 	if c.err != nil {
 		return
 	}
+	held := make([]int, len(k.layers)) // the first row of each layer
 	if c.reading {
-		if int64(next-first) > int64(len(c.data))/k.layerBytes() {
-			c.fail("%s: the body ends early", name)
-			return
-		}
 		k.reset(first)
-		k.next = next
-		if need, _ := k.bytes(); need > int64(len(c.data)) {
-			c.fail("%s: the body ends early", name)
-			return
-		}
-		k.next = first
-		k.reserve(next - first)
-		k.next, k.read, k.written = next, int64(read), int64(written)
-		if k.oldest() != first {
-			c.fail("%s begins at row %d, the windows at %d", name, first, k.oldest())
-			return
-		}
+		k.read, k.written = read, written
+	}
+	k.next = next
+	for i := range held {
+		held[i] = k.first(i)
+	}
+	if k.oldest() != first {
+		c.fail("%s begins at row %d, the windows at %d", name, first, k.oldest())
+		return
 	}
 	var spans []keySpan
-	for i := range k.layers {
-		if first := k.first(i); first < next {
+	rows := max(1, snapshotBlock/int(min(k.rowBytes(), snapshotBlock)))
+	for at := first; at < next && c.err == nil; at += rows {
+		end := min(at+rows, next)
+		if c.reading { // only now is it certain that those before are there
+			k.next = at
+			k.reserve(end - at)
+			k.next = end
+		}
+		for i := range k.layers {
 			for j := range 2 {
 				for h := range k.heads {
-					spans = k.layers[i].spans(spans[:0], h, first, next)
-					for _, s := range spans {
-						c.rows(k, s.layer.half(j), s.base+s.from, s.to-s.from)
-					}
+					spans = k.layers[i].spans(spans[:0], h, max(at, held[i]), end)
+					c.rows(k, j, spans)
 				}
 			}
 		}
 	}
 }
 
-// rows codes n rows of one head, one behind the other.
-func (c *coder) rows(k *kvCache, r *kvRows, at, n int) {
-	switch k.typ {
-	case CacheF32:
-		eachCoded(c, r.panel, r.f32, at, n, k.headDim, c.floats)
-	case CacheF16:
-		eachCoded(c, r.panel, r.f16, at, n, k.headDim, func(v []uint16) {
-			for i, b := 0, c.take(2*len(v)); i < len(b); i += 2 {
-				if c.reading {
-					v[i/2] = binary.LittleEndian.Uint16(b[i:])
-				} else {
-					binary.LittleEndian.PutUint16(b[i:], v[i/2])
-				}
+// counted codes a counter of bytes. All of them together are at most 2⁶⁰, so that those of a text that goes on from
+// here do not overflow.
+func (c *coder) counted(name string, n int64) int64 {
+	most := 1<<60 - c.traffic
+	n = min(n, most)
+	c.number(name, &n, most)
+	c.traffic += n
+	return n
+}
+
+// rows codes the keys (half 0) or values (1) of one head that stand in spans: how these are cut must not show.
+func (c *coder) rows(k *kvCache, half int, spans []keySpan) {
+	for _, s := range spans {
+		r, at, n := s.layer.half(half), s.base+s.from, s.to-s.from
+		switch k.typ {
+		case CacheF32:
+			eachCoded(c, r.panel, r.f32, at, n, k.headDim, c.floats)
+		case CacheF16:
+			eachCoded(c, r.panel, r.f16, at, n, k.headDim, c.halves)
+		case CacheInt8:
+			eachCoded(c, r.panel, r.i8, at, n, k.headDim, c.bytes)
+		}
+	}
+	if k.typ == CacheInt8 {
+		for _, s := range spans {
+			c.floats(s.layer.half(half).scale[s.base+s.from:][:s.to-s.from])
+		}
+	}
+}
+
+func (c *coder) halves(v []uint16) {
+	for len(v) > 0 {
+		some := v[:min(len(v), codedValues)]
+		for i, b := 0, c.take(2*len(some)); i < len(b); i += 2 {
+			if c.reading {
+				some[i/2] = binary.LittleEndian.Uint16(b[i:])
+			} else {
+				binary.LittleEndian.PutUint16(b[i:], some[i/2])
 			}
-		})
-	case CacheInt8:
-		eachCoded(c, r.panel, r.i8, at, n, k.headDim, func(v []int8) {
-			for i, b := 0, c.take(len(v)); i < len(b); i++ {
-				if c.reading {
-					v[i] = int8(b[i])
-				} else {
-					b[i] = byte(v[i])
-				}
+		}
+		v = v[len(some):]
+	}
+}
+
+func (c *coder) bytes(v []int8) {
+	for len(v) > 0 {
+		some := v[:min(len(v), codedValues)]
+		for i, b := 0, c.take(len(some)); i < len(b); i++ {
+			if c.reading {
+				some[i] = int8(b[i])
+			} else {
+				b[i] = byte(some[i])
 			}
-		})
-		c.floats(r.scale[at:][:n])
+		}
+		v = v[len(some):]
 	}
 }
 
