@@ -304,3 +304,25 @@ func TestForks(t *testing.T) {
 		}, WithCache(typ))
 	}
 }
+
+// TestSessionsBeginTogether: sessions begin on many goroutines, from the caches of the empty text.
+func TestSessionsBeginTogether(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		m.empty.caches(func(c *kvCache) {
+			for i := range c.layers {
+				if y := &c.layers[i]; c.begin < c.next && y.shared != c.next {
+					t.Errorf("%d rows are shared of the %d that all texts begin with", y.shared, c.next)
+				}
+			}
+		})
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				if err := m.NewSession().Append(background, g.ids[:5]...); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+	})
+}

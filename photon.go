@@ -173,6 +173,7 @@ func (m *Model) begin() {
 	m.beginSinks(ws)
 	m.empty = m.newSequence()
 	m.follow(ws, []*sequence{m.empty}, false)
+	m.empty = m.empty.clone() // the first marks what is shared; NewSession, on any goroutine, only reads that
 }
 
 // Config returns the model's architecture, a copy.
