@@ -61,7 +61,7 @@ func (p *loadPlan) check(stored, elements int64, o *loadOptions) error {
 	}
 	if limit := addSaturating(freeWork, mulSaturating(timesWork, elements)); max(p.begin, p.step) > limit {
 		return fmt.Errorf("photon: %s: %s: the first state takes %d multiply-adds, a token up to %d: more than %d, which "+
-			"is %d and %d for each weight: make it smaller: %w", configFile, p.slow.key, p.begin, p.step, limit, freeWork,
+			"is %d and %d for each weight: make it smaller: %w", configFile, p.slow.key, p.begin, p.step, limit, int64(freeWork),
 			timesWork, ErrUnsupported)
 	}
 	if o.memoryLimit > 0 && p.memory() > o.memoryLimit {
