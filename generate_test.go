@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -12,8 +13,12 @@ import (
 	"github.com/photon-lm/photon/models"
 )
 
+// stories is the embedded model. Where a processor is emulated it would take hours; the golden models are small.
 func stories(t testing.TB, opts ...LoadOption) *Model {
 	t.Helper()
+	if testing.Short() && os.Getenv("PHOTON_TEST_FEATURES") != "" {
+		t.Skip("the embedded model on an emulated processor")
+	}
 	m, err := LoadFS(models.Stories(), opts...)
 	if err != nil {
 		t.Fatal(err)
