@@ -86,9 +86,9 @@ func TestCancelIsPrompt(t *testing.T) {
 			continue // it is over too soon here; see TestLoadCancelled
 		}
 		if len(late) < 4 {
-			t.Errorf("%s: only %d of 8 were cancelled", name, len(late))
+			slow(t, "%s: only %d of 8 were cancelled", name, len(late))
 		} else if middle := late[len(late)/2]; middle > 50*time.Millisecond {
-			t.Errorf("%s: outlives its context by %v", name, late)
+			slow(t, "%s: outlives its context by %v", name, late)
 		}
 		t.Logf("%s: %v", name, late)
 	}
@@ -221,7 +221,7 @@ func TestLoadCancelled(t *testing.T) {
 			return err
 		})
 		if len(late) > 0 && late[len(late)/2] > 50*time.Millisecond {
-			t.Errorf("%v: outlives its context by %v", form, late)
+			slow(t, "%v: outlives its context by %v", form, late)
 		}
 		t.Logf("%v: %v", form, late)
 	}
@@ -267,7 +267,7 @@ func TestLongPromptStopsNobody(t *testing.T) {
 		}
 		slices.Sort(g)
 		if late := g[len(g)-1-len(g)/10]; late > 50*time.Millisecond { // of the others some are the machine's
-			t.Errorf("text %d: of its %d tokens one in ten comes after %v or more, the last after %v", i, len(g), late, g[len(g)-1])
+			slow(t, "text %d: of its %d tokens one in ten comes after %v or more, the last after %v", i, len(g), late, g[len(g)-1])
 		}
 	}
 	t.Logf("%d tokens, the longest gap is %v", len(gaps[0]), gaps[0][len(gaps[0])-1])

@@ -193,7 +193,7 @@ func FuzzLoad(f *testing.F) {
 		begin := time.Now()
 		n := allocated(func() { m, err = LoadFS(files, WithThreads(1)) })
 		if took := time.Since(begin); took > time.Second {
-			t.Errorf("loading took %v", took)
+			slow(t, "loading took %v", took)
 		}
 		if limit := 8*len(config) + 8*len(weights) + 64*len(tokenizer) + 24<<20; n > uint64(limit) {
 			t.Errorf("%d bytes allocated for files of %d, %d and %d", n, len(config), len(weights), len(tokenizer))

@@ -603,7 +603,10 @@ func TestStatsTime(t *testing.T) {
 		time.Sleep(30 * time.Millisecond)
 	}
 	for _, st := range []Stats{s.Stats(), cost} {
-		if st.Time <= 0 || st.Time > 100*time.Millisecond || st.PromptTime <= 0 || st.Tokens != 5 || st.PromptTokens == 0 {
+		if st.Time > 100*time.Millisecond {
+			slow(t, "five tokens take %v: does it count the reader's time?", st.Time)
+		}
+		if st.Time <= 0 || st.PromptTime <= 0 || st.Tokens != 5 || st.PromptTokens == 0 {
 			t.Errorf("%+v", st)
 		}
 	}

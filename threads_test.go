@@ -1,6 +1,7 @@
 package photon
 
 import (
+	"os"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -71,5 +72,16 @@ func TestCrewLeavesNothing(t *testing.T) {
 		if n := task.parts[i].Load(); n != 3 {
 			t.Errorf("part %d done %d times, want 3", i, n)
 		}
+	}
+}
+
+// slow tells of something that took too long. Machines are shared, so it is an error only where PHOTON_TEST_TIMES asks
+// for that.
+func slow(t testing.TB, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("PHOTON_TEST_TIMES") != "" {
+		t.Errorf(format, args...)
+	} else {
+		t.Logf("slow: "+format, args...)
 	}
 }

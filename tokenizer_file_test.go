@@ -268,7 +268,7 @@ func FuzzTokenizerFile(f *testing.F) {
 		}
 		defer func() {
 			if took := time.Since(begin); took > time.Second+time.Duration(len(data)+len(text))*10*time.Microsecond {
-				t.Errorf("%v for a file of %d bytes and a text of %d", took, len(data), len(text))
+				slow(t, "%v for a file of %d bytes and a text of %d", took, len(data), len(text))
 			}
 		}()
 		if err != nil {

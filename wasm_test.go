@@ -25,8 +25,10 @@ func TestEventLoop(t *testing.T) {
 	defer js.Global().Call("clearInterval", js.Global().Call("setInterval", page, 50))
 	begin := time.Now()
 	err := firstError(m.Generate(ctx, "Once", MaxTokens(-1), noEnd(m)))
-	if took := time.Since(begin); !errors.Is(err, context.DeadlineExceeded) || fired != 1 || took > 800*time.Millisecond {
+	if took := time.Since(begin); !errors.Is(err, context.DeadlineExceeded) || fired != 1 {
 		t.Errorf("a stream: %v after %v, %d timers fired", err, took, fired)
+	} else if took > 800*time.Millisecond {
+		slow(t, "a deadline of 500 ms ends a stream after %v", took)
 	}
 	if pageFired < 2 {
 		t.Errorf("a timer of JavaScript that is due every 50 ms fired %d times in a stream of 500 ms", pageFired)
@@ -35,7 +37,9 @@ func TestEventLoop(t *testing.T) {
 	time.AfterFunc(200*time.Millisecond, press)
 	begin = time.Now()
 	err = m.NewSession().Append(stop, longIDs(m, 30000)...)
-	if took := time.Since(begin); !errors.Is(err, context.Canceled) || took > 500*time.Millisecond {
+	if took := time.Since(begin); !errors.Is(err, context.Canceled) {
 		t.Errorf("a prompt: %v after %v", err, took)
+	} else if took > 500*time.Millisecond {
+		slow(t, "a prompt ends %v after it was to stop at 200 ms", took)
 	}
 }
