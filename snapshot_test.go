@@ -180,6 +180,9 @@ func TestSnapshotWriters(t *testing.T) {
 // TestSnapshotMemory: writing takes next to no memory, reading next to none beside the session, and a snapshot that
 // claims more than it has takes no more than it has.
 func TestSnapshotMemory(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector's code allocates")
+	}
 	c := flat(50, testStack(64, 4, 4, 4, 16, 64, 0, 10000))
 	m, _ := randomModel(t, rand.New(rand.NewPCG(81, 0)), c)
 	s := m.NewSession()
