@@ -1,6 +1,7 @@
 package photon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -151,4 +153,41 @@ func truncated(err error, what string) error {
 		return fmt.Errorf("%s: the file is truncated, download it again: %w", what, ErrCorrupt)
 	}
 	return fmt.Errorf("%s: %w", what, err)
+}
+
+// ended is the error of a context that has ended. It knows by itself that a deadline has passed: the timer that tells
+// the context may not get to run.
+func ended(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// contextReader reads, a little at a time, until ctx ends; contextWriter writes until then.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(b []byte) (int, error) {
+	if err := ended(c.ctx); err != nil {
+		return 0, err
+	}
+	return c.r.Read(b[:min(len(b), 1<<20)])
+}
+
+type contextWriter struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+func (c contextWriter) Write(b []byte) (int, error) {
+	if err := ended(c.ctx); err != nil {
+		return 0, err
+	}
+	return c.w.Write(b)
 }
