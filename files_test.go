@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -58,17 +59,22 @@ func TestIndexNames(t *testing.T) {
 
 // eachModelFiles runs f with every golden model in memory.
 func eachModelFiles(t *testing.T, f func(t *testing.T, files fstest.MapFS)) {
-	dirs, err := filepath.Glob("testdata/golden/*")
-	if err != nil || len(dirs) == 0 {
-		t.Fatal("no golden models", err)
-	}
-	for _, dir := range dirs {
+	for _, dir := range goldenDirs(t) {
 		t.Run(filepath.Base(dir), func(t *testing.T) { f(t, readModel(t, dir)) })
 	}
 }
 
-// No file of a model that ends early passes, wherever it ends: the error is of a kind and names the file.
+func goldenDirs(t testing.TB) []string {
+	dirs, err := filepath.Glob("testdata/golden/*")
+	if err != nil || len(dirs) == 0 {
+		t.Fatal("no golden models", err)
+	}
+	return dirs
+}
+
+// No file of a model that ends early passes, wherever it ends: the error is of a kind, and says which file and where.
 func TestGoldenPrefixes(t *testing.T) {
+	prefixes := 0
 	eachModelFiles(t, func(t *testing.T, files fstest.MapFS) {
 		delete(files, "golden.safetensors")
 		for name, file := range files {
@@ -84,19 +90,24 @@ func TestGoldenPrefixes(t *testing.T) {
 			for n < len(whole) {
 				file.Data = whole[:n]
 				_, err := LoadFS(files)
-				if kind := errorKind(err); kind == nil || !strings.Contains(err.Error(), name) {
+				if kind := errorKind(err); kind == nil || !strings.Contains(err.Error(), name) || !place.MatchString(err.Error()) {
 					t.Fatalf("the first %d of %d bytes of %s: %v", n, len(whole), name, err)
 				}
+				prefixes++
 				if n++; testing.Short() {
 					n += len(whole) / 50
-				} else if n > header+64 {
+				} else if n > header+64 && !*campaign {
 					n += 61
 				}
 			}
 			file.Data = original
 		}
 	})
+	figure(t, "%d prefixes are refused with file and place", prefixes)
 }
+
+// place is where in a file something is, as errors say it.
+var place = regexp.MustCompile(`\bbytes? [0-9]+|\b[0-9]+ (of [0-9]+ )?bytes`)
 
 // errorKind is what an error of bad files matches.
 func errorKind(err error) error {
@@ -111,36 +122,79 @@ func errorKind(err error) error {
 // A header with a flipped bit is refused, or says the same as before.
 func TestGoldenHeaderFlips(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 6))
+	refused, same := 0, 0
 	eachModelFiles(t, func(t *testing.T, files fstest.MapFS) {
-		want, err := openCheckpoint(files)
+		_, want, err := inspect(files)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, specs, err := inspect(files)
-		if err != nil {
-			t.Fatal(err)
-		}
-		flips := 1000
-		if testing.Short() {
-			flips = 50
-		}
-		for range flips {
-			name := specs.files[random.IntN(len(specs.files))].name
-			file := files[name]
-			whole := file.Data
-			bit := random.IntN(8 * (8 + int(binary.LittleEndian.Uint64(whole))))
-			file.Data = bytes.Clone(whole)
-			file.Data[bit/8] ^= 1 << (bit % 8)
+		flip := func(name string, bit int) {
+			file := files[name].Data
+			file[bit/8] ^= 1 << (bit % 8)
 			_, got, err := inspect(files)
-			if err != nil && errorKind(err) == nil {
-				t.Fatalf("bit %d of %s: %v matches no sentinel", bit, name, err)
-			}
-			if err == nil && !reflect.DeepEqual(got.tensors, want.tensors) {
+			file[bit/8] ^= 1 << (bit % 8)
+			switch {
+			case err == nil && !reflect.DeepEqual(got.tensors, want.tensors):
 				t.Fatalf("bit %d of %s: other tensors pass", bit, name)
+			case err == nil:
+				same++
+			case errorKind(err) == nil:
+				t.Fatalf("bit %d of %s: %v matches no sentinel", bit, name, err)
+			default:
+				refused++
 			}
-			file.Data = whole
+		}
+		for _, w := range want.files {
+			if *campaign {
+				for bit := range 8 * int(w.data) {
+					flip(w.name, bit)
+				}
+			}
+			for range times(1000, 0) {
+				flip(w.name, random.IntN(8*int(w.data)))
+			}
 		}
 	})
+	figure(t, "of %d flipped bits of headers %d are refused, %d change nothing", refused+same, refused, same)
+}
+
+// Weights with a flipped bit load or are refused by a kind; what loads runs, and is not taken for the model that it was.
+func TestGoldenDataFlips(t *testing.T) {
+	random := rand.New(rand.NewPCG(7, 8))
+	loaded, refused := 0, 0
+	eachModelFiles(t, func(t *testing.T, files fstest.MapFS) {
+		whole, err := LoadFS(files, WithThreads(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, weights, err := inspect(files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range times(20, 10000/len(goldenDirs(t))+1) {
+			w := weights.files[random.IntN(len(weights.files))]
+			file := files[w.name].Data
+			at := w.data + random.Int64N(w.size-w.data)
+			bit := byte(1) << random.IntN(8)
+			file[at] ^= bit
+			m, err := LoadFS(files, WithThreads(1))
+			file[at] ^= bit
+			switch {
+			case err == nil && m.fingerprint == whole.fingerprint:
+				t.Fatalf("byte %d of %s: flipped, and the same model", at, w.name)
+			case err == nil:
+				loaded++
+				if _, err := m.Logits(background, []int{0, 1, 2, 0, 1, 2, 0}); err != nil {
+					t.Fatalf("byte %d of %s: %v", at, w.name, err)
+				}
+			case errorKind(err) == nil:
+				t.Fatalf("byte %d of %s: %v matches no sentinel", at, w.name, err)
+			default:
+				refused++
+			}
+		}
+	})
+	figure(t, "of %d flipped bits of weights %d load as another model, %d are refused", loaded+refused, loaded, refused)
 }
 
 // The int8 form excludes -128 and scales that turn signs around, in a file that seeks and in one that does not.

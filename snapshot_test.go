@@ -25,27 +25,31 @@ func TestSnapshotDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, cache := range []CacheType{CacheF32, CacheF16, CacheInt8} {
+	r := rand.New(rand.NewPCG(83, 0))
+	flips, cuts := 0, 0
+	for _, cache := range []CacheType{CacheF32, CacheF16, CacheInt8} {
 		eachGolden(t, func(t *testing.T, g golden, m *Model) {
 			s := m.NewSession()
 			if err := s.Append(background, g.ids[:21]...); err != nil {
 				t.Fatal(err)
 			}
 			data := snapshotOf(t, s)
-			step := 1
-			if testing.Short() {
-				step = 17
-			}
-			for at := i; at < len(data); at += step * (3 - 2*boolInt(at < 200)) { // the caches share the bytes out
-				bit := byte(1) << (at % 8)
-				data[at] ^= bit
+			flip := func(bit int) {
+				data[bit/8] ^= 1 << (bit % 8)
 				if _, err := m.ReadSession(bytes.NewReader(data)); !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrMismatch) {
-					t.Fatalf("byte %d changed: %v", at, err)
+					t.Fatalf("bit %d flipped: %v", bit, err)
 				}
-				data[at] ^= bit
+				data[bit/8] ^= 1 << (bit % 8)
+				flips++
+			}
+			for bit := r.IntN(times(13, 1)); bit < 8*len(data); bit += times(13, 1) {
+				flip(bit)
+			}
+			for at := r.IntN(times(100, 1)); at < len(data); at += times(100, 1) {
 				if _, err := m.ReadSession(bytes.NewReader(data[:at])); !errors.Is(err, ErrCorrupt) {
 					t.Fatalf("cut at %d: %v", at, err)
 				}
+				cuts++
 			}
 			if g.dir != list[0].dir {
 				_, err := other.ReadSession(bytes.NewReader(data))
@@ -61,13 +65,7 @@ func TestSnapshotDamage(t *testing.T) {
 			}
 		}, WithCache(cache))
 	}
-}
-
-func boolInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
+	figure(t, "%d flipped bits and %d cuts of snapshots are refused", flips, cuts)
 }
 
 func snapshotOf(t testing.TB, s *Session) []byte {
@@ -297,7 +295,10 @@ func FuzzSnapshot(f *testing.F) {
 		m := models[uint(i)%uint(len(models))]
 		s := m.NewSession()
 		c := coder{data: body, reading: true, fill: func() ([]byte, error) { return nil, nil }}
-		if c.session(s); c.err == nil && len(c.data) == 0 {
+		if n := allocated(func() { c.session(s) }); n > uint64(8*len(body)+1<<20) {
+			t.Errorf("%d bytes allocated for a body of %d", n, len(body))
+		}
+		if c.err == nil && len(c.data) == 0 {
 			s.Append(background, 1, 2, 3)
 		}
 	})
