@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -93,32 +95,76 @@ func (b *sharedBuffer) String() string {
 	return b.text.String()
 }
 
-// Killed at any moment, the file holds the conversation that was there, or the new one.
+var kills = flag.Int("kills", 12, "times that TestChatSaveKilled kills the program")
+
+// Killed at any moment, the file holds the conversation that was there or a newer one, as a program writes them that
+// nobody kills.
 func TestChatSaveKilled(t *testing.T) {
-	dir, file := chatModel(t, hierarchical), filepath.Join(t.TempDir(), "kept")
-	call(t, 0, "one\n/save "+file, "chat", "-model", dir, "-n", "20")
+	const turns = 60
+	dir, folder := chatModel(t, hierarchical), t.TempDir()
+	file := filepath.Join(folder, "kept")
+	lines := func(name func(i int) string) string {
+		var b strings.Builder
+		for i := range turns {
+			fmt.Fprintf(&b, "two\n/save %s\n", name(i))
+		}
+		return b.String()
+	}
+	each := func(i int) string { return fmt.Sprint(file, i) }
+	call(t, 0, lines(each), "chat", "-model", dir, "-n", "4")
 	m, err := photon.Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	lines := "one\n" + strings.Repeat("two\n/save "+file+"\n", 200)
-	for i := range 12 {
-		cmd := program(t, lines, "chat", "-model", dir, "-n", "4")
+	whole := map[string]int{}
+	for i := range turns {
+		data, err := os.ReadFile(each(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.ReadSession(bytes.NewReader(data)); err != nil {
+			t.Fatal(err)
+		}
+		whole[string(data)] = i
+	}
+	if err := os.Rename(each(turns-1), file); err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(85, 0))
+	before, old, replaced, unfinished := turns-1, 0, 0, 0
+	again := lines(func(int) string { return file })
+	for range *kills {
+		cmd := program(t, again, "chat", "-model", dir, "-n", "4")
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(30+7*i) * time.Millisecond)
+		after := time.Duration(r.IntN(120_000)) * time.Microsecond
+		time.Sleep(after)
 		cmd.Process.Kill()
 		cmd.Wait()
 		data, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := m.ReadSession(bytes.NewReader(data)); err != nil {
-			t.Fatalf("killed after %d ms: %v", 30+7*i, err)
+		now, ok := whole[string(data)]
+		if !ok {
+			t.Fatalf("killed after %v: the file is none that was saved", after)
 		}
+		if now == before {
+			old++
+		} else {
+			replaced++
+		}
+		before = now
+		left, _ := filepath.Glob(filepath.Join(folder, ".*.tmp")) // cut off while they were written
+		for _, name := range left {
+			os.Remove(name)
+		}
+		unfinished += len(left)
 	}
+	t.Logf("figure: killed %d times: %d left the old file, %d a newer one; %d in the middle of writing", *kills, old, replaced,
+		unfinished)
 }
 
 // Nothing that could not be written counts as done.

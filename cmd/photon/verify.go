@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -10,6 +12,7 @@ import (
 	"io/fs"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/photon-lm/photon"
 )
@@ -47,6 +50,15 @@ func verify(ctx context.Context, c *console, model modelFlags) error {
 		return invalid(err)
 	}
 	fmt.Fprintf(w, "files      %s bytes of weights in %d tensors, all that config.json asks for\n", count(info.WeightBytes), info.Tensors)
+	switch n, err := checkSums(ctx, files); {
+	case errors.Is(err, errNoSums):
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return invalid(fmt.Errorf("%s: %w", sumsFile, err))
+	default:
+		fmt.Fprintf(w, "hashes     %d files are as %s says\n", n, sumsFile)
+	}
 	p := c.progress()
 	_, err = photon.CheckWeights(files, func(done, total int64) { p.share("checking weights", done, total) })
 	p.done()
@@ -92,7 +104,7 @@ const (
 )
 
 func readGolden(files fs.FS, cfg photon.Config) (*golden, error) {
-	data, err := readGoldenFile(files)
+	data, err := readRegular(files, "golden.json")
 	if err != nil {
 		return nil, err
 	}
@@ -121,16 +133,9 @@ func readGolden(files fs.FS, cfg photon.Config) (*golden, error) {
 	return g, nil
 }
 
-// readGoldenFile reads no more than golden.json can have, from nothing but a file.
-func readGoldenFile(files fs.FS) ([]byte, error) {
-	info, err := fs.Stat(files, "golden.json")
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("not a regular file: %w", photon.ErrCorrupt)
-	}
-	f, err := files.Open("golden.json")
+// readRegular reads no more than golden.json or SHA256SUMS can have, from nothing but a file.
+func readRegular(files fs.FS, name string) ([]byte, error) {
+	f, err := openRegular(files, name)
 	if err != nil {
 		return nil, err
 	}
@@ -140,6 +145,72 @@ func readGoldenFile(files fs.FS) ([]byte, error) {
 		err = fmt.Errorf("more than %d bytes: %w", maxGoldenSize, photon.ErrCorrupt)
 	}
 	return data, err
+}
+
+func openRegular(files fs.FS, name string) (fs.File, error) {
+	info, err := fs.Stat(files, name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("not a regular file: %w", photon.ErrCorrupt)
+	}
+	return files.Open(name)
+}
+
+// sumsFile may stand beside a model, with the SHA-256 of its files as sha256sum writes them.
+const sumsFile = "SHA256SUMS"
+
+var errNoSums = errors.New("there is none")
+
+// checkSums holds files against what SHA256SUMS says of them, and returns how many these are.
+func checkSums(ctx context.Context, files fs.FS) (n int, err error) {
+	list, err := readRegular(files, sumsFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, errNoSums
+	}
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(list)) {
+		n++
+		line = strings.TrimRight(line, "\r\n")
+		sum, name, ok := strings.Cut(line, " ")
+		if name = strings.TrimLeft(name, " *"); !ok || len(sum) != 2*sha256.Size || !fs.ValidPath(name) {
+			return 0, fmt.Errorf("line %d is not a SHA-256 and a name: write it with sha256sum: %w", n, photon.ErrCorrupt)
+		}
+		f, err := openRegular(files, name)
+		if err != nil {
+			return 0, fmt.Errorf("line %d: %s: %w", n, name, err)
+		}
+		h := sha256.New()
+		_, err = io.Copy(h, untilDone{ctx, f})
+		f.Close()
+		if err != nil {
+			return 0, fmt.Errorf("line %d: %s: %w", n, name, err)
+		}
+		if got := hex.EncodeToString(h.Sum(nil)); !strings.EqualFold(got, sum) {
+			return 0, fmt.Errorf("%s has the SHA-256 %s, want %s: the file is damaged or another, download it again: %w",
+				name, got, sum, photon.ErrMismatch)
+		}
+	}
+	if n == 0 {
+		return 0, fmt.Errorf("it is empty: write it with sha256sum: %w", photon.ErrCorrupt)
+	}
+	return n, nil
+}
+
+// untilDone reads until ctx ends.
+type untilDone struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r untilDone) Read(b []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(b)
 }
 
 // compare computes the logits and returns the largest difference, as a share of the largest value.

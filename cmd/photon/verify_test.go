@@ -3,14 +3,21 @@
 package main
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/photon-lm/photon"
 )
 
 // goldenTensor reads one tensor of golden.safetensors as numbers, and its shape.
@@ -163,3 +170,67 @@ func TestVerifyFindsDamage(t *testing.T) {
 	_, errs := call(t, exitInvalidModel, "", "verify", dir)
 	want(t, errs, "truncated")
 }
+
+// Any flipped bit of any file shows in its hash.
+func TestVerifySums(t *testing.T) {
+	dir := copyModel(t, "../../testdata/golden/photon-shards-bf16")
+	names := []string{"config.json", "model-00002-of-00003.safetensors", "model.safetensors.index.json"}
+	sums := filepath.Join(dir, sumsFile)
+	var list strings.Builder
+	for i, name := range names {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&list, "%x %s%s\n", sha256.Sum256(data), []string{" ", "*"}[i%2], name)
+	}
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(sums, list.String())
+	out, _ := call(t, 0, "", "verify", dir)
+	want(t, out, "3 files are as SHA256SUMS says")
+
+	r := rand.New(rand.NewPCG(84, 0))
+	files := os.DirFS(dir)
+	found := 0
+	for range *flips {
+		path := filepath.Join(dir, names[r.IntN(len(names))])
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bit := r.IntN(8 * len(data))
+		data[bit/8] ^= 1 << (bit % 8)
+		write(path, string(data))
+		if _, err := checkSums(t.Context(), files); !errors.Is(err, photon.ErrMismatch) || !strings.Contains(err.Error(), filepath.Base(path)) {
+			t.Fatalf("bit %d of %s: %v", bit, path, err)
+		}
+		data[bit/8] ^= 1 << (bit % 8)
+		write(path, string(data))
+		found++
+	}
+	t.Logf("figure: %d flipped bits are found", found)
+
+	for text, says := range map[string]string{
+		"":        "empty",
+		"\n":      "line 1 is not",
+		"00  x\n": "line 1 is not",
+		list.String() + strings.Repeat("0", 64):                     "line 4 is not",
+		list.String() + strings.Repeat("0", 64) + "  ../config.json": "line 4 is not",
+		strings.Repeat("0", 64) + "  config.json\n":                 "want 0000",
+		strings.Repeat("0", 64) + "  .\n":                           "not a regular file",
+	} {
+		write(sums, text)
+		_, errs := call(t, exitInvalidModel, "", "verify", dir)
+		want(t, errs, "SHA256SUMS", says)
+	}
+	write(sums, list.String()+strings.Repeat("0", 64)+"  none\n")
+	_, errs := call(t, exitNotFound, "", "verify", dir)
+	want(t, errs, "SHA256SUMS: line 4: none")
+}
+
+var flips = flag.Int("flips", 100, "bits that TestVerifySums flips")
