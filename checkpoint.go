@@ -15,6 +15,7 @@ import (
 // Every tensor lies inside its file, the tensors cover the file exactly, and every I8 tensor has its scales.
 type checkpoint struct {
 	fsys    fs.FS
+	most    int // tensors
 	files   []weightFile
 	tensors []storedTensor // by file, then by offset
 	byName  map[string]int
@@ -29,13 +30,14 @@ type weightFile struct {
 	count int
 }
 
-// openCheckpoint reads and checks the headers of a model directory's weights. It touches no data.
-func openCheckpoint(fsys fs.FS) (*checkpoint, error) {
-	c := &checkpoint{fsys: fsys, byName: map[string]int{}}
+// openCheckpoint reads and checks the headers of a model directory's weights, as far as they have no more than most
+// tensors: an empty one takes more memory than its line of the header. It touches no data.
+func openCheckpoint(fsys fs.FS, most int) (*checkpoint, error) {
+	c := &checkpoint{fsys: fsys, most: min(most, maxTensors), byName: map[string]int{}}
 	names := []string{weightsFile}
 	var placed map[string]string // tensor → shard
 	if _, err := fs.Lstat(fsys, weightsFile); errors.Is(err, fs.ErrNotExist) {
-		if placed, err = readIndex(fsys); errors.Is(err, fs.ErrNotExist) {
+		if placed, err = readIndex(fsys, c.most); errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("photon: neither %s nor %s is in the model directory: %w", weightsFile, indexFile, fs.ErrNotExist)
 		} else if err != nil {
 			return nil, fmt.Errorf("photon: %s: %w", indexFile, err)
@@ -67,7 +69,7 @@ func (c *checkpoint) addFile(name string) error {
 		return err
 	}
 	file := weightFile{name: name, size: size, data: 8 + int64(len(header)), first: len(c.tensors)}
-	tensors, err := parseHeader(header, maxTensors-len(c.tensors))
+	tensors, err := parseHeader(header, len(c.tensors), c.most)
 	if err != nil {
 		return fmt.Errorf("header: %w", err)
 	}
@@ -88,7 +90,7 @@ func (c *checkpoint) addFile(name string) error {
 }
 
 // readIndex returns the shard of every tensor.
-func readIndex(fsys fs.FS) (map[string]string, error) {
+func readIndex(fsys fs.FS, most int) (map[string]string, error) {
 	f, size, err := openRegular(fsys, indexFile)
 	if err != nil {
 		return nil, err
@@ -118,6 +120,9 @@ func readIndex(fsys fs.FS) (map[string]string, error) {
 			if !isFileName(shard) {
 				return fmt.Errorf("tensor %.200q: shard %.200q is no file of this directory: %w", tensor, shard, ErrCorrupt)
 			}
+			if len(placed) == most {
+				return tooManyTensors(most)
+			}
 			placed[tensor] = shard
 			return nil
 		})
@@ -128,10 +133,14 @@ func readIndex(fsys fs.FS) (map[string]string, error) {
 	if err == nil && len(placed) == 0 {
 		err = fmt.Errorf("weight_map is empty: %w", ErrCorrupt)
 	}
-	if err == nil && len(placed) > maxTensors {
-		err = fmt.Errorf("%d tensors, more than %d: %w", len(placed), maxTensors, ErrUnsupported)
-	}
 	return placed, err
+}
+
+func tooManyTensors(most int) error {
+	if most < maxTensors {
+		return fmt.Errorf("more tensors than config.json asks for: the files are of different models: %w", ErrMismatch)
+	}
+	return fmt.Errorf("more than %d tensors: %w", maxTensors, ErrUnsupported)
 }
 
 func shardNames(placed map[string]string) []string {

@@ -328,7 +328,7 @@ func TestCheckpointReusesItsBuffer(t *testing.T) {
 	}
 	for _, seek := range []bool{true, false} {
 		file := testFile(tensors...)
-		c, err := openCheckpoint(lyingFS{file, int64(len(file)), seek})
+		c, err := openCheckpoint(lyingFS{file, int64(len(file)), seek}, maxTensors)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -348,7 +348,7 @@ func TestCheckpointReusesItsBuffer(t *testing.T) {
 func TestCheckpointChangesWhileOpen(t *testing.T) {
 	file := testFile(sampleTensors()...)
 	files := fstest.MapFS{weightsFile: {Data: file}}
-	c, err := openCheckpoint(files)
+	c, err := openCheckpoint(files, maxTensors)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -365,7 +365,7 @@ func TestCheckpointEachStops(t *testing.T) {
 	file := testFile(sampleTensors()...)
 	stop := errors.New("stop")
 	for _, seek := range []bool{true, false} {
-		c, err := openCheckpoint(lyingFS{file, int64(len(file)), seek})
+		c, err := openCheckpoint(lyingFS{file, int64(len(file)), seek}, maxTensors)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -588,7 +588,7 @@ func TestGoldenConfigs(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		ckpt, err := openCheckpoint(os.DirFS(filepath.Dir(name)))
+		ckpt, err := openCheckpoint(os.DirFS(filepath.Dir(name)), maxTensors)
 		if err != nil {
 			t.Error(err)
 			continue

@@ -295,7 +295,7 @@ func inspect(fsys fs.FS) (Info, *checkpoint, error) {
 	if err != nil {
 		return Info{}, nil, err
 	}
-	c, err := openCheckpoint(fsys)
+	c, err := openCheckpoint(fsys, 2*cfg.tensorCount()) // with scales, and what old exporters left
 	if err != nil {
 		return Info{}, nil, err
 	}

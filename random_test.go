@@ -40,7 +40,7 @@ func TestWriteRandom(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ckpt, err := openCheckpoint(os.DirFS(dir))
+		ckpt, err := openCheckpoint(os.DirFS(dir), maxTensors)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -145,8 +145,9 @@ func checkLFSPointer(data []byte) error {
 	return nil
 }
 
-// parseHeader reads the JSON text. Offsets are still those of the header, from the end of it.
-func parseHeader(header []byte, most int) ([]storedTensor, error) {
+// parseHeader reads the JSON text, whose tensors come to those that others have, and are most with these. Offsets are still
+// those of the header, from the end of it.
+func parseHeader(header []byte, have, most int) ([]storedTensor, error) {
 	// Padding is spaces only, and only behind the object, so that no two headers say the same.
 	text := bytes.TrimRight(header, " ")
 	if len(text) == 0 || text[0] != '{' || text[len(text)-1] != '}' {
@@ -164,8 +165,8 @@ func parseHeader(header []byte, most int) ([]storedTensor, error) {
 			}
 			return nil
 		}
-		if len(tensors) == most {
-			return fmt.Errorf("more than %d tensors: %w", maxTensors, ErrUnsupported)
+		if have+len(tensors) == most {
+			return tooManyTensors(most)
 		}
 		t := storedTensor{name: key, partner: -1}
 		if err := t.read(r); err != nil {

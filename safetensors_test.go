@@ -109,7 +109,7 @@ func sampleValues() map[string][]float32 {
 
 // readAll opens, matches and reads a checkpoint.
 func readAll(fsys fs.FS, specs []tensorSpec) (map[string][]float32, error) {
-	c, err := openCheckpoint(fsys)
+	c, err := openCheckpoint(fsys, maxTensors)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +175,7 @@ func onDisk(t testing.TB, files fs.FS) fs.FS {
 
 // Any run of elements is what the whole says.
 func TestTensorDataFloat32s(t *testing.T) {
-	c, err := openCheckpoint(fstest.MapFS{weightsFile: {Data: testFile(sampleTensors()...)}})
+	c, err := openCheckpoint(fstest.MapFS{weightsFile: {Data: testFile(sampleTensors()...)}}, maxTensors)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +210,7 @@ func FuzzSafetensors(f *testing.F) {
 		fsys := lyingFS{data, int64(len(data)), seek}
 		var c *checkpoint
 		var err error
-		if n := allocated(func() { c, err = openCheckpoint(fsys) }); n > uint64(16*len(data)+1<<20) {
+		if n := allocated(func() { c, err = openCheckpoint(fsys, maxTensors) }); n > uint64(16*len(data)+1<<20) {
 			t.Fatalf("%d bytes allocated for a file of %d", n, len(data))
 		}
 		if err != nil {

@@ -80,7 +80,7 @@ func TestCheckWeightsFindsDamage(t *testing.T) {
 		"photon-stream-bf16": func(data []byte, at int) { binary.LittleEndian.PutUint16(data[at:], 0xff80) },
 	} {
 		files := readModel(t, filepath.Join("testdata/golden", dir))
-		c, err := openCheckpoint(files)
+		c, err := openCheckpoint(files, maxTensors)
 		if err != nil {
 			t.Fatal(err)
 		}

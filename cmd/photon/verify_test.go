@@ -216,13 +216,13 @@ func TestVerifySums(t *testing.T) {
 	t.Logf("figure: %d flipped bits are found", found)
 
 	for text, says := range map[string]string{
-		"":        "empty",
-		"\n":      "line 1 is not",
-		"00  x\n": "line 1 is not",
-		list.String() + strings.Repeat("0", 64):                     "line 4 is not",
+		"":                                      "empty",
+		"\n":                                    "line 1 is not",
+		"00  x\n":                               "line 1 is not",
+		list.String() + strings.Repeat("0", 64): "line 4 is not",
 		list.String() + strings.Repeat("0", 64) + "  ../config.json": "line 4 is not",
-		strings.Repeat("0", 64) + "  config.json\n":                 "want 0000",
-		strings.Repeat("0", 64) + "  .\n":                           "not a regular file",
+		strings.Repeat("0", 64) + "  config.json\n":                  "want 0000",
+		strings.Repeat("0", 64) + "  .\n":                            "not a regular file",
 	} {
 		write(sums, text)
 		_, errs := call(t, exitInvalidModel, "", "verify", dir)
