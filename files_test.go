@@ -180,7 +180,7 @@ func TestGoldenDataFlips(t *testing.T) {
 			m, err := LoadFS(files, WithThreads(1))
 			file[at] ^= bit
 			switch {
-			case err == nil && m.fingerprint == whole.fingerprint:
+			case err == nil && m.fingerprint() == whole.fingerprint():
 				t.Fatalf("byte %d of %s: flipped, and the same model", at, w.name)
 			case err == nil:
 				loaded++

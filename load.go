@@ -2,14 +2,8 @@ package photon
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/json"
 	"fmt"
-	"hash/crc32"
 	"io/fs"
-	"math"
-	"slices"
 )
 
 // table is an embedding table [vocab × width], held as stored.
@@ -50,14 +44,10 @@ func (m *Model) readWeights(weights *checkpoint, o loadOptions) error {
 		return err
 	}
 	var done int64
-	var sums []string
-	err := weights.each(func(t tensorData) error {
-		sum := make(chan [sha256.Size]byte, 1)
-		go func() { sum <- t.sum(o.ctx) }() // beside the packing, which takes longer
+	return weights.each(func(t tensorData) error {
 		for _, sink := range l.sinks[t.name] {
 			sink(t)
 		}
-		sums = append(sums, fmt.Sprintf("%q %v %v %x", t.name, t.dtype, t.shape, <-sum))
 		if err := ended(o.ctx); err != nil {
 			return fmt.Errorf("photon: loading: %w", err)
 		}
@@ -67,37 +57,7 @@ func (m *Model) readWeights(weights *checkpoint, o loadOptions) error {
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	slices.Sort(sums)
-	config, err := json.Marshal(m.cfg)
-	if err != nil {
-		return err
-	}
-	m.fingerprint = sha256.Sum256(fmt.Append(nil, string(config), o.weights, sums))
-	return nil
 }
-
-// sum is the SHA-256 of a tensor as it is stored, or anything once ctx has ended.
-func (t tensorData) sum(ctx context.Context) (sum [sha256.Size]byte) {
-	h := sha256.New()
-	for piece := range slices.Chunk(t.data, 1<<20) {
-		if ended(ctx) != nil {
-			return sum
-		}
-		h.Write(piece)
-	}
-	for _, scale := range t.scales {
-		var b [4]byte
-		binary.LittleEndian.PutUint32(b[:], math.Float32bits(scale))
-		h.Write(b[:])
-	}
-	h.Sum(sum[:0])
-	return sum
-}
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func (l *loader) model() {
 	m, c := l.m, &l.m.cfg
@@ -202,6 +162,7 @@ type part struct {
 // matrix makes one matrix of several tensors below one another.
 func (l *loader) matrix(in int, parts ...part) *matrix {
 	w := &matrix{in: in, form: l.form}
+	l.m.held = append(l.m.held, w)
 	switch l.form {
 	case AsStored:
 		w.form = BF16
@@ -230,6 +191,7 @@ func (l *loader) matrix(in int, parts ...part) *matrix {
 }
 
 func (l *loader) vector(to *[]float32, name string) {
+	l.m.held = append(l.m.held, (*vector)(to))
 	l.sink(name, func(t tensorData) {
 		*to = make([]float32, t.shape[0])
 		t.float32s(*to, 0, len(*to))
@@ -238,6 +200,7 @@ func (l *loader) vector(to *[]float32, name string) {
 
 func (l *loader) table(to *table, name string, vocab, width int) {
 	to.width = width
+	l.m.held = append(l.m.held, to)
 	stored, _ := l.weights.dtypeOf(name)
 	size := int64(4)
 	if stored == dtypeBF16 {

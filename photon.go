@@ -27,6 +27,7 @@ package photon
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -38,12 +39,12 @@ import (
 
 // Model is a loaded model. It is immutable and safe for concurrent use.
 type Model struct {
-	cfg         Config
-	tokenizer   *Tokenizer
-	cacheType   CacheType
-	weights     WeightType
-	threads     int
-	fingerprint [32]byte // of config and weights: what a snapshot is bound to
+	cfg       Config
+	tokenizer *Tokenizer
+	cacheType CacheType
+	weights   WeightType
+	threads   int
+	held      []array // all weights, in an order that follows from the config
 
 	encoderTable table      // [vocab × d_e]
 	tokenEncoder *stack     // over the tokens; nil: none
@@ -53,6 +54,9 @@ type Model struct {
 	startLatent  []float32  // [D_L]
 	head         *matrix    // [vocab × W_1]
 	empty        *sequence  // the state before the first token
+
+	identify sync.Once
+	identity [sha256.Size]byte // see fingerprint
 
 	closed atomic.Bool
 	mu     sync.Mutex

@@ -1,9 +1,9 @@
 package photon
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math"
 	"runtime"
@@ -14,7 +14,7 @@ import (
 // of them empty. A block is its length in 4 bytes, so many bytes of the body, and the CRC-32C of all before, so that
 // each is checked before anything in it is believed, and neither side ever holds more than one. The body is what
 // coder.session and its helpers write: the text's counters, the rows that wait, and every cache oldest row first.
-const snapshotMagic = "PHOTON-SESSION-3"
+const snapshotMagic = "PHOTON-SESSION-4"
 
 const (
 	snapshotHeader = len(snapshotMagic) + 32 + 1 + kernelBytes
@@ -30,12 +30,16 @@ func snapshotKernel() string { return runtime.GOARCH + "/" + currentKernel }
 func (m *Model) header() []byte {
 	var kernel [kernelBytes]byte
 	copy(kernel[:], snapshotKernel())
-	header := append([]byte(snapshotMagic), m.fingerprint[:]...)
+	fingerprint := m.fingerprint()
+	header := append([]byte(snapshotMagic), fingerprint[:]...)
 	return append(append(header, byte(m.cacheType)), kernel[:]...)
 }
 
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
 // WriteTo writes a snapshot of the text: bound to the model, to how its weights and caches are held and to the kernels,
-// and checksummed. Options are not part of it. It needs no memory to speak of beside the session.
+// and checksummed. Options are not part of it. It needs no memory to speak of beside the session. The first snapshot that
+// a model writes or reads has it hash its weights, some seconds for 10 GB.
 func (s *Session) WriteTo(w io.Writer) (int64, error) {
 	if err := s.ready(); err != nil {
 		return 0, err
@@ -95,7 +99,7 @@ func (m *Model) checkHeader(header []byte) error {
 			snapshotMagic, ErrCorrupt)
 	}
 	at := header[len(snapshotMagic):]
-	if !bytes.Equal(at[:32], m.fingerprint[:]) {
+	if m.fingerprint() != [32]byte(at) {
 		return fmt.Errorf("written with another model, or with its weights held differently: load that one: %w", ErrMismatch)
 	}
 	if CacheType(at[32]) != m.cacheType {

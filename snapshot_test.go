@@ -100,11 +100,17 @@ func TestSnapshotIdentity(t *testing.T) {
 	if crc32.Checksum(changed[at:], castagnoli) != sum {
 		t.Fatal("the change shows in the CRC")
 	}
-	if load(changed).fingerprint == m.fingerprint {
+	if load(changed).fingerprint() == m.fingerprint() {
 		t.Error("other weights, the same fingerprint")
 	}
-	if load(data).fingerprint != m.fingerprint {
-		t.Error("the same weights, another fingerprint")
+	for _, threads := range []int{1, 3, 64} {
+		same, err := LoadFS(mapFS(t, g.dir, data), WithThreads(threads))
+		if err != nil || same.fingerprint() != m.fingerprint() {
+			t.Errorf("the same weights on %d threads, another fingerprint: %v", threads, err)
+		}
+	}
+	if held, err := LoadFS(mapFS(t, g.dir, data), WithWeights(Int8)); err != nil || held.fingerprint() == m.fingerprint() {
+		t.Errorf("weights held as int8, the same fingerprint: %v", err)
 	}
 	s := m.NewSession()
 	if err := s.Append(background, g.ids[:9]...); err != nil {
