@@ -30,6 +30,16 @@ type weightFile struct {
 	count int
 }
 
+// largest is the number of bytes of the file's largest tensor.
+func (w *weightFile) largest(tensors []storedTensor) (most int64) {
+	for _, t := range tensors[w.first:][:w.count] {
+		if !t.ignored {
+			most = max(most, t.end-t.begin)
+		}
+	}
+	return most
+}
+
 // openCheckpoint reads and checks the headers of a model directory's weights, as far as they have no more than most
 // tensors: an empty one takes more memory than its line of the header. It touches no data.
 func openCheckpoint(fsys fs.FS, most int) (*checkpoint, error) {
@@ -291,6 +301,9 @@ func (e *tensorReader) file(w *weightFile, f func(t tensorData) error) error {
 	}
 	src := &source{r: file, ctx: e.ctx}
 	src.at, _ = file.(io.ReaderAt)
+	if largest := w.largest(e.tensors); src.reaches(w.size) && int64(cap(e.buf)) < largest {
+		e.buf = make([]byte, 0, largest)
+	}
 
 	for i := w.first; i < w.first+w.count; i++ {
 		t := &e.tensors[i]
@@ -353,6 +366,16 @@ type source struct {
 	at  io.ReaderAt
 	pos int64 // of r
 	ctx context.Context
+}
+
+// reaches reports whether size bytes are really there, so that memory for them need not grow step by step, which leaves
+// as much again behind.
+func (s *source) reaches(size int64) bool {
+	if s.at == nil || size == 0 {
+		return false
+	}
+	n, _ := s.at.ReadAt(make([]byte, 1), size-1)
+	return n == 1
 }
 
 func (s *source) read(buf []byte, t *storedTensor) ([]byte, error) {

@@ -39,9 +39,10 @@ const (
 	mostRecGen = 1 << 30 // bytes of RecGen's meta-context
 )
 
-// memory is the bytes that a loaded model takes with one call running and one session, or loading if that takes more.
+// memory is the bytes that a loaded model takes with one call running and one session. What loading took is among them:
+// it may be long until the garbage collector finds that it is free.
 func (p *loadPlan) memory() int64 {
-	return addSaturating(p.weights, max(p.reading, addSaturating(p.scratch(), p.state)))
+	return addSaturating(addSaturating(p.weights, p.reading), addSaturating(p.scratch(), p.state))
 }
 
 // scratch is what one call takes.
