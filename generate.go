@@ -232,6 +232,9 @@ func (r *stream) next(ctx context.Context, ws *workspace) (Token, error) {
 // draw chooses a token and, unless it ends the text, makes it part of the session. The model has not read it then.
 func (r *stream) draw(ws *workspace) (Token, error) {
 	s := r.s
+	if err := s.m.check(); err != nil {
+		return Token{}, err
+	}
 	t, err := s.draw(ws, r)
 	if err != nil {
 		return Token{}, err

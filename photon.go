@@ -189,7 +189,8 @@ func (m *Model) Tokenizer() *Tokenizer { return m.tokenizer }
 // Kernel names the arithmetic that was chosen for this machine.
 func (m *Model) Kernel() string { return kernelName() }
 
-// Close makes every later use of the model an error that matches ErrClosed. Calls that run are not disturbed.
+// Close makes every later use of the model an error that matches ErrClosed. Streams that run end with it at their next
+// token; other calls that run are not disturbed.
 func (m *Model) Close() error {
 	m.closed.Store(true)
 	m.mu.Lock()
