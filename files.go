@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -111,6 +112,52 @@ func (d directory) ReadLink(name string) (string, error) {
 		return "", err
 	}
 	return os.Readlink(path)
+}
+
+// A witness is a file system that remembers what each file was when it was first opened.
+type witness struct {
+	fs.FS
+	seen map[string]fs.FileInfo
+}
+
+func (w *witness) Open(name string) (fs.File, error) {
+	f, err := w.FS.Open(name)
+	if err != nil || w.seen[name] != nil {
+		return f, err
+	}
+	if w.seen[name], err = f.Stat(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (w *witness) Stat(name string) (fs.FileInfo, error)  { return fs.Stat(w.FS, name) }
+func (w *witness) Lstat(name string) (fs.FileInfo, error) { return fs.Lstat(w.FS, name) }
+func (w *witness) ReadLink(name string) (string, error)   { return fs.ReadLink(w.FS, name) }
+
+// unchanged reports a file that is no longer what it was, as far as its size, time and identity tell: what was read may
+// be part of the one and of the other.
+func (w *witness) unchanged() error {
+	for _, name := range slices.Sorted(maps.Keys(w.seen)) {
+		before := w.seen[name]
+		now, err := fs.Stat(w.FS, name)
+		if err != nil {
+			return fmt.Errorf("photon: %s: it was there when loading began: %w", name, err)
+		}
+		replaced := os.SameFile(before, before) && !os.SameFile(before, now) // of other file systems it is never the same
+		if replaced || now.Size() != before.Size() || !now.ModTime().Equal(before.ModTime()) {
+			return fmt.Errorf("photon: %s: it was changed while it was read: load it again: %w", name, ErrCorrupt)
+		}
+	}
+	return nil
+}
+
+func checkFS(fsys fs.FS) error {
+	if fsys == nil {
+		return fmt.Errorf("photon: the file system is nil: %w", ErrInvalid)
+	}
+	return nil
 }
 
 // readSmall reads a file of at most limit bytes; memory follows what is really there.

@@ -247,8 +247,8 @@ func Inspect(fsys fs.FS) (Info, error) {
 }
 
 func inspect(fsys fs.FS) (Info, *checkpoint, error) {
-	if fsys == nil {
-		return Info{}, nil, fmt.Errorf("photon: the file system is nil: %w", ErrInvalid)
+	if err := checkFS(fsys); err != nil {
+		return Info{}, nil, err
 	}
 	data, err := readSmall(fsys, configFile, maxConfigSize)
 	if err != nil {

@@ -127,15 +127,16 @@ func LoadFS(fsys fs.FS, opts ...LoadOption) (*Model, error) {
 			set(&o)
 		}
 	}
-	if err := cmp.Or(errKernel, o.check(), ended(o.ctx)); err != nil {
+	if err := cmp.Or(errKernel, o.check(), checkFS(fsys), ended(o.ctx)); err != nil {
 		return nil, err
 	}
-	info, weights, err := inspect(fsys)
+	files := &witness{fsys, map[string]fs.FileInfo{}}
+	info, weights, err := inspect(files)
 	if err != nil {
 		return nil, err
 	}
 	cfg := info.Config
-	tokenizer, err := readTokenizer(fsys)
+	tokenizer, err := readTokenizer(files)
 	if err != nil {
 		return nil, err
 	}
@@ -148,6 +149,9 @@ func LoadFS(fsys fs.FS, opts ...LoadOption) (*Model, error) {
 	}
 	m := &Model{cfg: cfg, tokenizer: tokenizer, cacheType: o.cache, weights: o.weights, threads: o.threads}
 	if err := m.readWeights(weights, o); err != nil {
+		return nil, err
+	}
+	if err := files.unchanged(); err != nil {
 		return nil, err
 	}
 	m.begin()
