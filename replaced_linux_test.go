@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -17,7 +18,7 @@ import (
 func TestReplacedWhileLoading(t *testing.T) {
 	base := t.TempDir()
 	c := flat(3000, presetStack(128, 512, 4, 4))
-	make := func(name string, seed uint64, c Config) (dir string) {
+	random := func(name string, seed uint64, c Config) (dir string) {
 		dir = filepath.Join(base, name)
 		if err := WriteRandom(dir, c, seed, "F32"); err != nil {
 			t.Fatal(err)
@@ -38,7 +39,7 @@ func TestReplacedWhileLoading(t *testing.T) {
 	}
 	turned := c
 	turned.Transformer.RopeTheta = 20000 // the same tensors, and another model
-	old, fresh := make("old", 1, c), make("new", 2, turned)
+	old, fresh := random("old", 1, c), random("new", 2, turned)
 	// The new weights have a header of the old one's length, but two tensors in one another's place.
 	weights := read(fresh, weightsFile)
 	header := weights[8 : 8+binary.LittleEndian.Uint64(weights)]
@@ -54,62 +55,61 @@ func TestReplacedWhileLoading(t *testing.T) {
 		}
 		return m.fingerprint()
 	}
-	names := []string{configFile, weightsFile}
-	files := map[string]map[string][]byte{}
-	for _, name := range names {
-		files[name] = map[string][]byte{old: read(old, name), fresh: read(fresh, name)}
-	}
-	oldSum, newSum := fingerprint(old), fingerprint(fresh)
-	dir := filepath.Join(base, "model")
-	if err := os.CopyFS(dir, os.DirFS(old)); err != nil {
+	third := filepath.Join(base, "third") // the old config with the new weights
+	if err := os.CopyFS(third, os.DirFS(old)); err != nil {
 		t.Fatal(err)
 	}
+	write(filepath.Join(third, weightsFile), weights)
+	sums := map[[32]byte]string{fingerprint(old): "old", fingerprint(fresh): "new", fingerprint(third): "third"}
 	began := time.Now()
-	if fingerprint(dir) != oldSum {
-		t.Fatal("a copy is another model")
-	}
+	fingerprint(old)
 	took := time.Since(began)
 
 	r := rand.New(rand.NewPCG(88, 0))
 	outcomes := map[string]int{}
 	for round := range times(40, 1000) {
-		for _, name := range names {
-			path := filepath.Join(dir, name)
-			write(path, files[name][old])
-			past := time.Now().Add(-time.Hour) // as a model's files are
-			if err := os.Chtimes(path, past, past); err != nil {
+		// The model is a link to a folder that is as old as a model's files are.
+		dir, folder := filepath.Join(base, "model"), filepath.Join(base, fmt.Sprint(round))
+		if err := os.CopyFS(folder, os.DirFS(old)); err != nil {
+			t.Fatal(err)
+		}
+		past := time.Now().Add(-time.Hour)
+		for _, name := range []string{configFile, weightsFile} {
+			if err := os.Chtimes(filepath.Join(folder, name), past, past); err != nil {
 				t.Fatal(err)
 			}
 		}
-		kind := []string{"replaced", "rewritten", "truncated", "removed"}[r.IntN(4)]
+		link := func(to string) error {
+			return errors.Join(os.Symlink(to, dir+".tmp"), os.Rename(dir+".tmp", dir))
+		}
+		if err := link(folder); err != nil {
+			t.Fatal(err)
+		}
+		kind := []string{"folder", "replaced", "rewritten", "truncated", "removed"}[r.IntN(5)]
+		becomes := "third"
+		if kind == "folder" {
+			becomes = "new"
+		}
 		wait, lead := time.Duration(r.Int64N(int64(took))), time.Duration(r.Int64N(int64(took)))
+		cut := r.Int64N(int64(len(weights)))
 		changed := beside(func() error {
 			time.Sleep(wait)
-			for _, name := range names {
-				path, data := filepath.Join(dir, name), files[name][fresh]
-				var err error
-				switch kind {
-				case "replaced":
-					write(path+".tmp", data)
-					err = os.Rename(path+".tmp", path)
-				case "rewritten":
-					var f *os.File
-					if f, err = os.OpenFile(path, os.O_WRONLY, 0); err == nil {
-						for at := 0; at < len(data) && err == nil; at += 1 << 18 {
-							_, err = f.WriteAt(data[at:min(len(data), at+1<<18)], int64(at))
-						}
-						err = errors.Join(err, f.Close())
-					}
-				case "truncated":
-					err = os.Truncate(path, r.Int64N(int64(len(data))))
-				case "removed":
-					err = os.Remove(path)
-				}
-				if err != nil {
-					return err
-				}
+			path := filepath.Join(folder, weightsFile)
+			switch kind {
+			case "folder":
+				return link(fresh)
+			case "replaced":
+				return errors.Join(os.WriteFile(path+".tmp", weights, 0o644), os.Rename(path+".tmp", path))
+			case "truncated":
+				return os.Truncate(path, cut)
+			case "removed":
+				return os.Remove(path)
 			}
-			return nil
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			for at := 0; at < len(weights) && err == nil; at += 1 << 18 {
+				_, err = f.WriteAt(weights[at:min(len(weights), at+1<<18)], int64(at))
+			}
+			return errors.Join(err, f.Close())
 		})
 		time.Sleep(lead / 2)
 		m, err := Load(dir, WithThreads(1))
@@ -121,12 +121,14 @@ func TestReplacedWhileLoading(t *testing.T) {
 			t.Fatalf("round %d, %s: %v matches no sentinel", round, kind, err)
 		case err != nil:
 			outcomes["an error"]++
-		case m.fingerprint() == oldSum:
-			outcomes["the old model"]++
-		case m.fingerprint() == newSum:
-			outcomes["the new model"]++
+		case sums[m.fingerprint()] == "old" || sums[m.fingerprint()] == becomes:
+			outcomes["the "+sums[m.fingerprint()]+" model"]++
 		default:
-			t.Fatalf("round %d: %s after %v of %v, and the model is neither the old nor the new", round, kind, wait, took)
+			t.Fatalf("round %d: %s after %v of %v, and the model is neither the old nor the new: %q", round, kind, wait, took,
+				sums[m.fingerprint()])
+		}
+		if err := os.RemoveAll(folder); err != nil {
+			t.Fatal(err)
 		}
 	}
 	figure(t, "%v", outcomes)
