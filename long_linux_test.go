@@ -108,7 +108,7 @@ func TestLongSession(t *testing.T) {
 			t.Fatal(err)
 		}
 		near(t, "logits", s.Logits(), whole.Logits(), 0)
-		if got, most := s.Stats().StateBytes, m.cfg.StateBytes(n, m.cacheType); got > most {
+		if got, most := s.Stats().StateBytes, m.cfg.StateBytes(s.Len(), m.cacheType); got > most {
 			t.Errorf("%d bytes of state, %d at most", got, most)
 		}
 	}, WithThreads(1))
