@@ -1,6 +1,7 @@
 package photon
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -490,4 +491,38 @@ func FuzzSampler(f *testing.F) {
 			t.Fatalf("log-probability %g", logProb)
 		}
 	})
+}
+
+// A nucleus of many tokens is found as one of few is: the fewest of the ranking that reach the share.
+func TestWideNucleus(t *testing.T) {
+	r := rand.New(rand.NewPCG(91, 0))
+	logits := make([]float32, 5000)
+	for i := range logits {
+		logits[i] = float32(r.NormFloat64()) / 8
+	}
+	ranked := slices.Clone(logits)
+	slices.SortFunc(ranked, func(a, b float32) int { return cmp.Compare(b, a) })
+	total := 0.0
+	for _, v := range ranked {
+		total += math.Exp(float64(v) - float64(ranked[0]))
+	}
+	for _, p := range []float64{0.01, 0.013, 0.1, 0.5, 0.9, 0.999} {
+		want, sum := 0, 0.0
+		for sum < p*total {
+			sum += math.Exp(float64(ranked[want]) - float64(ranked[0]))
+			want++
+		}
+		o := defaultOptions()
+		o.topK, o.topP = 0, p
+		var s sampler
+		got := s.filter(&o, slices.Clone(logits), ranked[0])
+		if len(got) < want-1 || len(got) > want+1 { // the sums are rounded
+			t.Fatalf("a share of %g takes %d tokens, want %d", p, len(got), want)
+		}
+		for i, c := range got {
+			if c.logit != ranked[i] {
+				t.Fatalf("a share of %g: token %d of the ranking has logit %g, want %g", p, i, c.logit, ranked[i])
+			}
+		}
+	}
 }
