@@ -373,5 +373,8 @@ func (ws *workspace) forget() {
 		s := &ws.attention.scratch[i]
 		s.places = nil
 		clear(s.spans[:cap(s.spans)])
+		for r := range s.forks {
+			clear(s.forks[r][:cap(s.forks[r])])
+		}
 	}
 }
