@@ -53,8 +53,9 @@ type attentionTask struct {
 	q       []float32 // the queries, a row in qStep
 	qStep   int
 	tiles   []attentionTile
-	cut     int // blocks to a tile, each done by itself; 0: whole tiles are
-	perPart int // tiles or blocks
+	items   []attentionItem
+	cut     int // blocks to an item, each done by itself; 0: whole items are
+	perPart int // items or blocks
 	scratch []attentionScratch
 	sums    []float32 // of the blocks of cut tiles, [kv heads × tiles × cut × queries × dim]
 	soft    []softmax // and theirs, [… × queries]
@@ -65,7 +66,11 @@ type attentionTask struct {
 type attentionTile struct {
 	row, rows int
 	forks     bool
+	keeps     bool // its rows are all of their segments, and their keys and values are still to be stored
 }
+
+// attentionItem is a tile with the query heads of one kv head.
+type attentionItem struct{ tile, head int32 }
 
 // attentionScratch is what a worker needs, for a tile or a block of one at a time.
 type attentionScratch struct {
@@ -86,8 +91,8 @@ type attentionScratch struct {
 }
 
 // attend computes attention of one layer for the rows of the step: queries from ws.qkv, a row in qStep, results in
-// ws.mixed.
-func (ws *workspace) attend(shape *attentionShape, rows []rowPlace, layer, qStep int) {
+// ws.mixed. keep: the rows' own keys and values follow the queries, and are stored first.
+func (ws *workspace) attend(shape *attentionShape, rows []rowPlace, layer, qStep int, keep bool) {
 	t := &ws.attention
 	t.ws, t.shape, t.rows, t.layer, t.q, t.qStep = ws, shape, rows, layer, ws.qkv, qStep
 	t.tiles = t.tiles[:0]
@@ -95,7 +100,7 @@ func (ws *workspace) attend(shape *attentionShape, rows []rowPlace, layer, qStep
 	work, most := 0, 0
 	for r := range rows {
 		p := &rows[r]
-		if p.idle {
+		if p.kept = false; p.idle {
 			continue
 		}
 		work += p.visible
@@ -124,15 +129,61 @@ func (ws *workspace) attend(shape *attentionShape, rows []rowPlace, layer, qStep
 		t.sums = grow(t.sums, items*queries*shape.dim)
 		t.soft = grow(t.soft, items*queries)
 	}
+	if keep {
+		t.keep()
+	}
 	if items == 0 {
 		return
 	}
+	t.order()
 	parts := min(items, max(1, 2*work*shape.qWidth()/attentionPart), maxParts)
 	t.perPart = (items + parts - 1) / parts
 	ws.crew.run(t, (items+t.perPart-1)/t.perPart)
 	if t.cut > 0 {
 		t.joinCut()
 	}
+}
+
+// keep stores the keys and values of the rows, but for those of tiles that need no others of the step: these store
+// their own, just before they read what stands beside them.
+func (t *attentionTask) keep() {
+	kept := 0
+	for i := range t.tiles {
+		tile := &t.tiles[i]
+		end := tile.row + tile.rows
+		whole := t.rows[tile.row].start == tile.row && (end == len(t.rows) || t.rows[end].start == end)
+		if tile.keeps = whole && t.cut == 0; tile.keeps {
+			for r := tile.row; r < end; r++ {
+				t.rows[r].kept = true
+			}
+			kept += tile.rows
+		}
+	}
+	if kept < len(t.rows) {
+		t.ws.eachRow(keepRows, len(t.rows), t.shape.qWidth())
+	}
+}
+
+// order lists the items: head by head where tiles see the same keys, which then stay in the caches, the last tiles of a
+// text, which see the most, first; and all heads of a text that has its keys for itself, which stand side by side.
+func (t *attentionTask) order() {
+	t.items = t.items[:0]
+	for from, end := 0, 0; from < len(t.tiles); from = end {
+		for end = from + 1; end < len(t.tiles) && t.sameKeys(&t.tiles[from], &t.tiles[end]); {
+			end++
+		}
+		for h := range t.shape.kvHeads {
+			for i := end - 1; i >= from; i-- {
+				t.items = append(t.items, attentionItem{int32(i), int32(h)})
+			}
+		}
+	}
+}
+
+// sameKeys says whether two tiles are of one segment, or of forks of one text.
+func (t *attentionTask) sameKeys(a, b *attentionTile) bool {
+	x, y := &t.rows[a.row], &t.rows[b.row]
+	return x.start == y.start || a.forks && b.forks && x.cache.layers[t.layer].parts[0] == y.cache.layers[t.layer].parts[0]
 }
 
 // joins says whether row r of the step can be the next of a tile, and notes where it then is one of forks.
@@ -165,7 +216,7 @@ func (s *attentionScratch) grow(queries, dim int) {
 	s.soft, s.allSoft = grow(s.soft, queries), grow(s.allSoft, queries)
 }
 
-// part does a run of (kv head, tile), or of their blocks; the last tiles of a text, which see the most, come first.
+// part does a run of items, or of their blocks.
 func (t *attentionTask) part(i int) {
 	s := &t.scratch[0]
 	for n := 1; !s.busy.CompareAndSwap(false, true); n++ {
@@ -173,7 +224,7 @@ func (t *attentionTask) part(i int) {
 	}
 	defer s.busy.Store(false)
 	each := max(1, t.cut)
-	for item := i * t.perPart; item < min((i+1)*t.perPart, len(t.tiles)*t.shape.kvHeads*each); item++ {
+	for item := i * t.perPart; item < min((i+1)*t.perPart, len(t.items)*each); item++ {
 		from, end := t.begin(s, item/each)
 		if t.cut > 0 {
 			if block := from + item%each; block < end {
@@ -194,7 +245,7 @@ func (t *attentionTask) part(i int) {
 // joinCut joins the blocks of cut tiles.
 func (t *attentionTask) joinCut() {
 	s := &t.scratch[0]
-	for n := range len(t.tiles) * t.shape.kvHeads {
+	for n := range t.items {
 		from, end := t.begin(s, n)
 		for block := from; block < end; block++ {
 			item := n*t.cut + block - from
@@ -204,12 +255,16 @@ func (t *attentionTask) joinCut() {
 	}
 }
 
-// begin takes up the n-th (kv head, tile) and returns the blocks of positions that it sees, from … end-1.
+// begin takes up the n-th item and returns the blocks of positions that it sees, from … end-1.
 func (t *attentionTask) begin(s *attentionScratch, n int) (from, end int) {
-	tile := t.tiles[len(t.tiles)-1-n%len(t.tiles)]
-	s.h, s.tile, s.places = n/len(t.tiles), tile, t.rows[tile.row:][:tile.rows]
+	item := t.items[n]
+	tile := t.tiles[item.tile]
+	s.h, s.tile, s.places = int(item.head), tile, t.rows[tile.row:][:tile.rows]
 	wide := t.shape.group() * t.shape.dim
 	for r := range s.places {
+		if tile.keeps {
+			t.ws.keepHead(tile.row+r, s.h)
+		}
 		q := t.q[(tile.row+r)*t.qStep+s.h*wide:][:wide]
 		scale(s.q[r*wide:][:wide], q, float32(1/math.Sqrt(float64(t.shape.dim))))
 	}
