@@ -199,8 +199,9 @@ func (t *attentionTask) joins(tile *attentionTile, r int) bool {
 		return false
 	}
 	x, y := &a.cache.layers[t.layer], &b.cache.layers[t.layer]
-	tile.forks = x.window == 0 && len(x.parts) > 0 && len(y.parts) > 0 && x.parts[0] == y.parts[0]
-	return tile.forks
+	same := x.window == 0 && len(x.parts) > 0 && len(y.parts) > 0 && x.parts[0] == y.parts[0]
+	tile.forks = tile.forks || same
+	return same
 }
 
 // single says whether row r is the only one of its segment.

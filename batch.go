@@ -1,6 +1,7 @@
 package photon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -222,6 +223,8 @@ func (b *batch) pass(lanes []*lane) {
 	if len(b.intakes) == 0 {
 		return
 	}
+	// Forks that are beside one another read their common keys together.
+	slices.SortStableFunc(b.intakes, func(f, g intake) int { return cmp.Compare(f.s.seq.family, g.s.seq.family) })
 	begin := time.Now()
 	b.m.advance(b.ws, b.intakes)
 	took := time.Since(begin)

@@ -53,6 +53,7 @@ type Model struct {
 	startLatent  []float32  // [D_L]
 	head         *matrix    // [vocab × W_1]
 	empty        *sequence  // the state before the first token
+	families     atomic.Int64
 
 	closed atomic.Bool
 	mu     sync.Mutex

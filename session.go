@@ -45,6 +45,7 @@ func (m *Model) NewSession(opts ...Option) *Session {
 	s := &Session{m: m}
 	s.options, s.err = m.resolve(defaultOptions(), opts)
 	s.seq = m.empty.clone()
+	s.seq.family = m.families.Add(1)
 	return s
 }
 
