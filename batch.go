@@ -94,10 +94,11 @@ func (m *Model) GenerateBatch(ctx context.Context, reqs []Request, opts ...Optio
 // lane is a request that runs.
 type lane struct {
 	*stream
-	index int
-	todo  []int // of the prompt, what the text does not have yet
-	stats *Stats
-	done  bool
+	index   int
+	todo    []int // of the prompt, what the text does not have yet
+	keeping keeping
+	stats   *Stats
+	done    bool
 	served
 }
 
@@ -203,7 +204,7 @@ func (b *batch) pass(lanes []*lane) {
 	b.intakes = b.intakes[:0]
 	total, read, followed := 0, 0, 0
 	for _, l := range lanes {
-		n := min(len(l.todo), reads)
+		n := l.piece(reads)
 		if n > 0 {
 			l.s.add(l.todo[:n])
 			l.todo = l.todo[n:]

@@ -325,11 +325,8 @@ func (c *kvCache) reserveParts(layer, n int) {
 		case last == nil:
 			y.parts = append(y.parts, c.newPart(begin, min(wholePanels(end-begin), attentionBlock)))
 			y.shared = 0
-		case !y.own(last): // go on in a copy of a few rows, so that the keys of the next begin a run of 16
-			from := c.next &^ (leastRows - 1)
-			if c.next-last.from < keyPanel { // of all of a small part, or there would be many
-				from = last.from
-			}
+		case !y.own(last): // go on in a copy of a few rows
+			from := y.branch(c.next)
 			part := c.newPart(from, wholePanels(min(end-from, attentionBlock)))
 			c.copyRows(part, last, max(from, c.begin), c.next)
 			if y.shared = from; from == last.from {
@@ -353,6 +350,15 @@ func (c *kvCache) reserveParts(layer, n int) {
 			}
 		}
 	}
+}
+
+// branch is where the part begins in which a copy goes on at position next, of rows that it shares: so that keys begin
+// a run of 16, and with all of a small part, or there would be many.
+func (y *kvRing) branch(next int) (from int) {
+	if last := y.parts[len(y.parts)-1]; next-last.from < keyPanel {
+		return last.from
+	}
+	return next &^ (leastRows - 1)
 }
 
 // forget drops the parts of which all rows are before position begin, and returns one whose arrays can be used again.

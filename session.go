@@ -30,6 +30,7 @@ type Session struct {
 // share out the time of a step by their tokens.
 type Stats struct {
 	PromptTokens int           // appended
+	ReusedTokens int           // of these, those whose state a Batcher had kept: see KeepPrefixes
 	Tokens       int           // generated
 	PromptTime   time.Duration // spent on those
 	Time         time.Duration // spent on these, without what the caller's loop did
