@@ -205,6 +205,10 @@ func (b *batch) pass(lanes []*lane) {
 	total, read, followed := 0, 0, 0
 	for _, l := range lanes {
 		n := l.piece(reads)
+		settles := l.settles()
+		if settles {
+			n = 0
+		}
 		if n > 0 {
 			l.s.add(l.todo[:n])
 			l.todo = l.todo[n:]
@@ -218,7 +222,7 @@ func (b *batch) pass(lanes []*lane) {
 		if n == 0 && l.reads() {
 			followed += follows
 		}
-		b.intakes = append(b.intakes, intake{l.s, tokens, len(l.todo) == 0, max(follows, shortStep)})
+		b.intakes = append(b.intakes, intake{l.s, tokens, len(l.todo) == 0 || settles, max(follows, shortStep)})
 		total += max(1, len(tokens))
 	}
 	if len(b.intakes) == 0 {

@@ -214,7 +214,7 @@ func (b *Batcher) reuse(l *lane) {
 func (b *Batcher) keep(l *lane) {
 	s, k := l.s, &l.keeping
 	n := s.seq.n
-	if k.border == 0 || n == k.at || s.rec.started || !l.stopped && !k.due(n) {
+	if k.border == 0 || n == k.at || s.rec.started || !l.stopped && (!k.due(n) || l.settles()) {
 		return
 	}
 	k.hash, k.at = hashOn(k.hash, s.ids[k.at:n]), n

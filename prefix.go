@@ -112,6 +112,13 @@ func (k *keeping) due(n int) bool {
 	return n <= k.prompt && n%k.border == 0 && n-k.at >= max(k.border, (k.prompt-n)/16)
 }
 
+// settles says whether the decoders are to follow before more of the prompt is read: then a text that starts from the
+// state that is kept here has less to do. They would have come to it, so near the end.
+func (l *lane) settles() bool {
+	s, k := l.s.seq, &l.keeping
+	return k.border > 0 && k.due(s.n) && s.synced < s.n && len(l.todo) > 0 && len(l.todo) <= min(l.s.m.reach, 4*k.border)
+}
+
 // piece is how many tokens of the prompt, at most most, a pass reads. Where states are kept it ends with units, and the
 // pieces get shorter towards the end of the prompt: texts that begin alike often differ there.
 func (l *lane) piece(most int) int {
