@@ -133,7 +133,7 @@ func LoadFS(fsys fs.FS, opts ...LoadOption) (*Model, error) {
 		return nil, err
 	}
 	cfg := info.Config
-	tokenizer, err := readTokenizer(fsys)
+	tokenizer, err := readTokenizer(o.ctx, fsys)
 	if err != nil {
 		return nil, err
 	}

@@ -116,7 +116,7 @@ func (k *keeping) due(n int) bool {
 // state that is kept here has less to do. They would have come to it, so near the end.
 func (l *lane) settles() bool {
 	s, k := l.s.seq, &l.keeping
-	return k.border > 0 && k.due(s.n) && s.synced < s.n && len(l.todo) > 0 && len(l.todo) <= min(l.s.m.reach, 4*k.border)
+	return k.border > 0 && k.due(s.n) && s.synced < s.n && len(l.todo) > 0 && len(l.todo) <= min(l.s.m.reach, 2*k.border)
 }
 
 // piece is how many tokens of the prompt, at most most, a pass reads. Where states are kept it ends with units, and the

@@ -63,6 +63,9 @@ func (b *bpe) set(m *bpeModel, ids map[string]int) error {
 		b.whole = make(map[string]int32, len(m.vocab))
 	}
 	for token, id := range m.vocab {
+		if err := m.merges.until.passed(); err != nil {
+			return err
+		}
 		if char, n := utf8.DecodeRuneInString(token); !b.byteLevel && n > 0 && n == len(token) {
 			b.chars[char] = id
 		}
