@@ -47,7 +47,7 @@ func (m *Model) GenerateBatch(ctx context.Context, reqs []Request, opts ...Optio
 			}
 		}()
 		for i, r := range reqs {
-			l, err := m.lane(r, opts)
+			l, err := m.lane(ctx, r, opts)
 			if err != nil {
 				if !yield(BatchToken{i, noToken("")}, fmt.Errorf("%w (request %d)", err, i)) {
 					return
@@ -103,7 +103,7 @@ type lane struct {
 }
 
 // lane checks a request and takes hold of its session.
-func (m *Model) lane(r Request, opts []Option) (*lane, error) {
+func (m *Model) lane(ctx context.Context, r Request, opts []Option) (*lane, error) {
 	if r.Prompt != "" && len(r.IDs) > 0 {
 		return nil, fmt.Errorf("photon: a request with Prompt and IDs: give one of them: %w", ErrInvalid)
 	}
@@ -120,7 +120,7 @@ func (m *Model) lane(r Request, opts []Option) (*lane, error) {
 	l := &lane{todo: r.IDs, stats: r.Stats}
 	var err error
 	if len(r.IDs) == 0 && (r.Prompt != "" || r.Session == nil) {
-		if l.todo, err = s.encodePrompt(r.Prompt); err != nil {
+		if l.todo, err = s.encodePrompt(ctx, r.Prompt); err != nil {
 			return nil, err
 		}
 	}

@@ -117,7 +117,7 @@ const (
 // such as a LogitsFunc, are called from the Batcher's goroutine.
 func (b *Batcher) Generate(ctx context.Context, r Request) iter.Seq2[Token, error] {
 	return func(yield func(Token, error) bool) {
-		l, err := b.join(r)
+		l, err := b.join(ctx, r)
 		if err != nil {
 			yield(noToken(""), err)
 			return
@@ -165,11 +165,11 @@ func poke(c chan struct{}) {
 }
 
 // join puts a request into the queue, and starts the worker if there is none.
-func (b *Batcher) join(r Request) (*lane, error) {
+func (b *Batcher) join(ctx context.Context, r Request) (*lane, error) {
 	if b.opts != nil {
 		return nil, b.opts
 	}
-	l, err := b.m.lane(r, nil)
+	l, err := b.m.lane(ctx, r, nil)
 	if err != nil {
 		return nil, err
 	}

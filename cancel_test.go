@@ -63,6 +63,7 @@ func TestCancelIsPrompt(t *testing.T) {
 	}
 	m := stories(t, WithThreads(1))
 	ids := longIDs(m, 30000)
+	text := strings.Repeat("The king has a daughter, and she is clever. ", 200000)
 	head := m.NewSession()
 	if err := head.Append(background, ids[:20000]...); err != nil {
 		t.Fatal(err)
@@ -77,6 +78,9 @@ func TestCancelIsPrompt(t *testing.T) {
 		"WriteRandom":   func(ctx context.Context) error { return writeFlat(ctx, t.TempDir()) },
 		"Generate":      func(ctx context.Context) error { return firstError(m.Generate(ctx, "Once", MaxTokens(-1), noEnd(m))) },
 		"a long prompt": func(ctx context.Context) error { return firstError(head.Fork().Generate(ctx, MaxTokens(-1), noEnd(m))) },
+		"a long text":   func(ctx context.Context) error { return firstError(m.Generate(ctx, text)) },
+		"its tokens":    func(ctx context.Context) error { return m.NewSession().AppendText(ctx, text) },
+		"in a batch":    func(ctx context.Context) error { return batcherError(ctx, m, Request{Prompt: text}) },
 		"GenerateBatch": func(ctx context.Context) error { return batchError(ctx, m, ids) },
 		"Batcher":       func(ctx context.Context) error { return batcherError(ctx, m, Request{IDs: ids}) },
 		"Batcher, owned": func(ctx context.Context) error {

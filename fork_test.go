@@ -362,7 +362,7 @@ func TestForksReadTogether(t *testing.T) {
 			defer m.release(run.ws)
 			var lanes []*lane
 			for _, s := range texts {
-				l, err := m.lane(Request{Session: s, Options: []Option{Temperature(0)}}, nil)
+				l, err := m.lane(background, Request{Session: s, Options: []Option{Temperature(0)}}, nil)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -130,13 +130,12 @@ func (s *Session) AppendText(ctx context.Context, text string) error {
 	if err := s.ready(); err != nil {
 		return err
 	}
-	if err := s.m.checkText(text); err != nil {
+	ids, err := s.m.encodeText(ctx, text)
+	if err != nil {
 		return err
 	}
-	t := s.m.tokenizer
-	ids := t.EncodeText(text)
 	if s.Len() == 0 {
-		ids = append(slices.Clip(t.prefix), ids...)
+		ids = append(slices.Clip(s.m.tokenizer.prefix), ids...)
 	}
 	return s.Append(ctx, ids...)
 }

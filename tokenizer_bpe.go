@@ -122,6 +122,8 @@ type bpeEncoder struct {
 	*bpe
 	ids     []int
 	symbols []bpeSymbol
+	until   *deadline
+	over    bool     // it has passed
 	heap    []uint64 // the merges that were due at some time, rank<<32 | left symbol: the first to merge on top
 }
 
@@ -129,6 +131,9 @@ type bpeEncoder struct {
 func (e *bpeEncoder) word(word string) {
 	for ; len(word) > maxWord; word = word[maxWord:] {
 		e.word(word[:maxWord])
+	}
+	if e.over = e.over || e.until.passed() != nil; e.over {
+		return
 	}
 	if id, found := e.whole[word]; found {
 		e.ids = append(e.ids, int(id))
