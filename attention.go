@@ -195,7 +195,7 @@ func (t *attentionTask) joins(tile *attentionTile, r int) bool {
 		return false
 	}
 	a, b := &t.rows[tile.row], &t.rows[r]
-	if a.cache == nil || b.cache == nil || a.first() != b.first() {
+	if a.cache == nil || b.cache == nil {
 		return false
 	}
 	x, y := &a.cache.layers[t.layer], &b.cache.layers[t.layer]
@@ -271,7 +271,7 @@ func (t *attentionTask) begin(s *attentionScratch, n int) (from, end int) {
 	}
 	first, last := s.places[0].first(), 0
 	for r := range s.places {
-		last = max(last, s.places[r].position)
+		first, last = min(first, s.places[r].first()), max(last, s.places[r].position)
 	}
 	if s.common = last + 1; tile.forks {
 		for r := range s.places {
@@ -328,11 +328,11 @@ func (t *attentionTask) block(s *attentionScratch, block int) {
 	clear(s.sums[:rows*wide])
 
 	// Some row of the tile sees first … end-1; all see allFirst … allEnd-1, in the same places.
-	first, end := places[0].first(), places[0].position+1
-	allFirst, allEnd := first, min(end, s.common)
-	for r := range places[1:] {
-		p := &places[r+1]
-		end = max(end, p.position+1)
+	first, end := places[0].first(), 0
+	allFirst, allEnd := first, s.common
+	for r := range places {
+		p := &places[r]
+		first, end = min(first, p.first()), max(end, p.position+1)
 		allFirst, allEnd = max(allFirst, p.first()), min(allEnd, p.position+1)
 	}
 	from, to := max(block*attentionBlock, first), min((block+1)*attentionBlock, end)
