@@ -79,6 +79,12 @@ func TestKeepPrefixes(t *testing.T) {
 					prompts := [][]int{prompt(), prompt(), prompt()}
 					for _, ids := range prompts {
 						opts := append(randomOptions(r, m.Config().VocabSize), MaxTokens(r.IntN(30)), LogProbs(1), TopP(1), TopK(0), MinP(0))
+						if m.checkMode(RecGen) == nil && r.IntN(3) == 0 {
+							opts = append(opts, Mode(RecGen))
+						}
+						if m.tokenizer != nil && r.IntN(2) == 0 {
+							opts = append(opts, Stop("e", "the ", ". The"))
+						}
 						leave, before := r.IntN(20), time.Duration(r.IntN(3000))*time.Microsecond
 						all.Go(func() {
 							ctx, cancel := context.WithCancel(background)
