@@ -307,8 +307,12 @@ func (s *Session) draw(ws *workspace, r *stream) (Token, error) {
 
 // choose draws from logits, which stay as they are.
 func (s *Session) choose(ws *workspace, r *stream, logits []float32) (Token, error) {
-	ws.logits = append(ws.logits[:0], logits...)
-	id, p := ws.sampler.next(&r.o, ws.logits, s.ids, len(s.ids), slices.Clip(s.ids[r.from:]))
+	scores := logits
+	if r.o.changes() {
+		ws.logits = append(ws.logits[:0], logits...)
+		scores = ws.logits
+	}
+	id, p := ws.sampler.next(&r.o, scores, s.ids, len(s.ids), slices.Clip(s.ids[r.from:]))
 	if id < 0 {
 		return Token{}, s.nothingLeft(&r.o, logits)
 	}
