@@ -72,7 +72,7 @@ func TestManySessions(t *testing.T) {
 		for i := range workers {
 			all.Go(func() {
 				told := false
-				for _, err := range endless(m, b, i) {
+				for _, err := range neverEnding(m, b, i) {
 					if !told {
 						told = true
 						running.Done()
@@ -109,8 +109,8 @@ func TestManySessions(t *testing.T) {
 		operations.Load(), panics.Load(), cancels.Load())
 }
 
-// endless generates without an end, by a session of its own or by the Batcher.
-func endless(m *Model, b *Batcher, i int) func(func(Token, error) bool) {
+// neverEnding generates without an end, by a session of its own or by the Batcher.
+func neverEnding(m *Model, b *Batcher, i int) func(func(Token, error) bool) {
 	opts := []Option{MaxTokens(-1), LogitsFunc(func(_ []int, logits []float32) {
 		for _, id := range m.cfg.EOSTokenIDs {
 			logits[id] = negInf
