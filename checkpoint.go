@@ -196,7 +196,9 @@ func (c *checkpoint) pairScales() error {
 
 // match holds the checkpoint against what the config wants: the same names, the same shapes, nothing missing and nothing else.
 // After it, each leaves out what a Hugging Face directory may hold beside the weights.
-func (c *checkpoint) match(specs []tensorSpec) error {
+//
+// copies are tensors that may be there, with the shape of those that they are copies of.
+func (c *checkpoint) match(specs []tensorSpec, copies map[string]string) error {
 	fail := func(format string, args ...any) error {
 		where := weightsFile
 		if len(c.files) > 1 {
@@ -218,7 +220,8 @@ func (c *checkpoint) match(specs []tensorSpec) error {
 	for i := range c.tensors {
 		t := &c.tensors[i]
 		switch {
-		case wanted[i] || t.isScales() && wanted[t.partner]:
+		case wanted[i] || t.isScales() && (wanted[t.partner] || copies[c.tensors[t.partner].name] != ""):
+		case copies[t.name] != "" && slices.Equal(t.shape, c.tensors[c.byName[copies[t.name]]].shape):
 		case strings.HasPrefix(t.name, "model.") && strings.HasSuffix(t.name, ".rotary_emb.inv_freq"):
 			t.ignored = true // follows from rope_theta
 		default:

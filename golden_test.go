@@ -15,7 +15,7 @@ import (
 
 var background = context.Background()
 
-// golden is a tiny random model with what train/golden.py computed for it in float64.
+// golden is a tiny random model with what train/golden.py, or train/flats.py, computed for it in float64.
 type golden struct {
 	dir     string
 	ids     []int
@@ -30,6 +30,11 @@ func goldens(t testing.TB) (list []golden) {
 	if err != nil || len(dirs) < 8 {
 		t.Fatalf("testdata/golden holds %d models: run train/golden.py (%v)", len(dirs), err)
 	}
+	flats, err := filepath.Glob("testdata/flats/*")
+	if err != nil || len(flats) < 8 {
+		t.Fatalf("testdata/flats holds %d models: run train/flats.py (%v)", len(flats), err)
+	}
+	dirs = append(dirs, flats...)
 	for _, dir := range dirs {
 		g := golden{dir: dir, ints: map[string][]int{}, floats: map[string][]float32{}}
 		data, err := os.ReadFile(filepath.Join(dir, "golden.safetensors"))

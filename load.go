@@ -51,13 +51,15 @@ func (m *Model) readWeights(weights *checkpoint, o loadOptions) error {
 	}
 	var done int64
 	var sums []string
+	byName := map[string]string{}
 	err := weights.each(func(t tensorData) error {
 		sum := make(chan [sha256.Size]byte, 1)
 		go func() { sum <- t.sum(o.ctx) }() // beside the packing, which takes longer
 		for _, sink := range l.sinks[t.name] {
 			sink(t)
 		}
-		sums = append(sums, fmt.Sprintf("%q %v %v %x", t.name, t.dtype, t.shape, <-sum))
+		byName[t.name] = fmt.Sprintf("%v %v %x", t.dtype, t.shape, <-sum)
+		sums = append(sums, fmt.Sprintf("%q %s", t.name, byName[t.name]))
 		if err := ended(o.ctx); err != nil {
 			return fmt.Errorf("photon: loading: %w", err)
 		}
@@ -69,6 +71,12 @@ func (m *Model) readWeights(weights *checkpoint, o loadOptions) error {
 	})
 	if err != nil {
 		return err
+	}
+	for name, twin := range m.cfg.copies() {
+		if sum, stored := byName[name]; stored && sum != byName[twin] {
+			return fmt.Errorf("photon: tensors %q and %q differ, but tie_word_embeddings is true: set it to false, or "+
+				"remove one: %w", name, twin, ErrMismatch)
+		}
 	}
 	slices.Sort(sums)
 	config, err := json.Marshal(m.cfg)
@@ -157,6 +165,22 @@ func (l *loader) stack(at string, c StackConfig) *stack {
 		l.vector(&y.mlpNorm, at+"post_attention_layernorm.weight")
 		y.gateUp = l.matrix(c.HiddenSize, part{at + "mlp.gate_proj.weight", c.IntermediateSize}, part{at + "mlp.up_proj.weight", c.IntermediateSize})
 		y.down = l.matrix(c.IntermediateSize, part{at + "mlp.down_proj.weight", c.HiddenSize})
+		if c.QKVBias {
+			l.vectors(&y.qkvBias, part{at + "self_attn.q_proj.bias", q}, part{at + "self_attn.k_proj.bias", kv},
+				part{at + "self_attn.v_proj.bias", kv})
+		}
+		if c.OutBias {
+			l.vector(&y.outBias, at+"self_attn.o_proj.bias")
+		}
+		if c.QKNorm {
+			l.vector(&y.qNorm, at+"self_attn.q_norm.weight")
+			l.vector(&y.kNorm, at+"self_attn.k_norm.weight")
+		}
+		if c.MLPBias {
+			l.vectors(&y.gateBias, part{at + "mlp.gate_proj.bias", c.IntermediateSize},
+				part{at + "mlp.up_proj.bias", c.IntermediateSize})
+			l.vector(&y.mlpBias, at+"mlp.down_proj.bias")
+		}
 	}
 	l.vector(&s.norm, at+"norm.weight")
 	return s
@@ -236,6 +260,21 @@ func (l *loader) vector(to *[]float32, name string) {
 	})
 }
 
+// vectors makes one vector of several, one behind another.
+func (l *loader) vectors(to *[]float32, parts ...part) {
+	n := 0
+	for _, p := range parts {
+		first := n
+		n += p.rows
+		l.sink(p.name, func(t tensorData) {
+			if *to == nil {
+				*to = make([]float32, n)
+			}
+			t.float32s((*to)[first:], 0, p.rows)
+		})
+	}
+}
+
 func (l *loader) table(to *table, name string, vocab, width int) {
 	to.width = width
 	stored, _ := l.weights.dtypeOf(name)
@@ -299,7 +338,7 @@ func inspect(fsys fs.FS) (Info, *checkpoint, error) {
 	if err != nil {
 		return Info{}, nil, err
 	}
-	if err := c.match(cfg.tensors()); err != nil {
+	if err := c.match(cfg.tensors(), cfg.copies()); err != nil {
 		return Info{}, nil, err
 	}
 	info := Info{Config: cfg, WeightBytes: c.bytes(), DTypes: map[string]int64{}}

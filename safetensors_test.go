@@ -113,7 +113,7 @@ func readAll(fsys fs.FS, specs []tensorSpec) (map[string][]float32, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.match(specs); err != nil {
+	if err := c.match(specs, nil); err != nil {
 		return nil, err
 	}
 	all := map[string][]float32{}
@@ -249,7 +249,7 @@ func FuzzSafetensors(f *testing.F) {
 				specs = append(specs, tensorSpec{s.name, s.shape})
 			}
 		}
-		if err := c.match(specs); err != nil {
+		if err := c.match(specs, nil); err != nil {
 			t.Fatal(err)
 		}
 	})
