@@ -318,29 +318,51 @@ type Info struct {
 // Inspect reads config.json and the headers of the weights, and checks the files' structure and that they hold exactly the tensors that the configuration
 // asks for. It touches no weights, and is quick for a model of any size. The errors are those of LoadFS. It may be called from several goroutines.
 func Inspect(fsys fs.FS) (Info, error) {
-	info, _, err := inspect(fsys)
-	return info, err
+	c, err := openContents(fsys)
+	return c.info, err
 }
 
-func inspect(fsys fs.FS) (Info, *checkpoint, error) {
+// contents is a model before its weights are read.
+type contents struct {
+	info      Info
+	weights   *checkpoint
+	defaults  options                    // of sessions
+	tokenizer func() (*Tokenizer, error) // nil, nil: there is none
+}
+
+func openContents(fsys fs.FS) (contents, error) {
 	if fsys == nil {
-		return Info{}, nil, fmt.Errorf("photon: the file system is nil: %w", ErrInvalid)
+		return contents{}, fmt.Errorf("photon: the file system is nil: %w", ErrInvalid)
 	}
 	data, err := readSmall(fsys, configFile, maxConfigSize)
 	if err != nil {
-		return Info{}, nil, err
+		return contents{}, err
 	}
 	cfg, err := parseConfig(data)
 	if err != nil {
-		return Info{}, nil, err
+		return contents{}, err
 	}
-	c, err := openCheckpoint(fsys)
+	defaults, ends, err := readGeneration(fsys)
 	if err != nil {
-		return Info{}, nil, err
+		return contents{}, err
 	}
-	if err := c.match(cfg.tensors(), cfg.copies()); err != nil {
-		return Info{}, nil, err
+	if ends != nil {
+		cfg.EOSTokenIDs = ends
+		if err := cfg.validate(); err != nil {
+			return contents{}, fmt.Errorf("photon: generation_config.json: %w", err)
+		}
 	}
+	weights, err := openCheckpoint(fsys)
+	if err != nil {
+		return contents{}, err
+	}
+	if err := weights.match(cfg.tensors(), cfg.copies()); err != nil {
+		return contents{}, err
+	}
+	return contents{weights.info(cfg), weights, defaults, func() (*Tokenizer, error) { return readTokenizer(fsys) }}, nil
+}
+
+func (c *checkpoint) info(cfg Config) Info {
 	info := Info{Config: cfg, WeightBytes: c.bytes(), DTypes: map[string]int64{}}
 	for _, t := range c.tensors {
 		if !t.ignored {
@@ -348,16 +370,17 @@ func inspect(fsys fs.FS) (Info, *checkpoint, error) {
 			info.DTypes[t.dtype.String()] += t.end - t.begin
 		}
 	}
-	return info, c, nil
+	return info
 }
 
 // CheckWeights is Inspect, and then reads every weight: a NaN or an infinity among them is an error that names the tensor, counts them and matches ErrCorrupt.
 // progress, unless nil, is told the bytes read so far and in all. Memory in use is that of the largest tensor.
 func CheckWeights(fsys fs.FS, progress func(done, total int64)) (Info, error) {
-	info, c, err := inspect(fsys)
+	opened, err := openContents(fsys)
 	if err != nil {
 		return Info{}, err
 	}
+	info, c := opened.info, opened.weights
 	var row []float32
 	done := int64(0)
 	err = c.each(func(t tensorData) error {

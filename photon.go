@@ -44,6 +44,7 @@ type Model struct {
 	weights     WeightType
 	threads     int
 	fingerprint [32]byte // of config and weights: what a snapshot is bound to
+	defaults    options  // of sessions
 
 	encoderTable table      // [vocab × d_e]
 	tokenEncoder *stack     // over the tokens; nil: none
@@ -126,24 +127,24 @@ func LoadFS(fsys fs.FS, opts ...LoadOption) (*Model, error) {
 	if err := cmp.Or(errKernel, o.check(), ended(o.ctx)); err != nil {
 		return nil, err
 	}
-	info, weights, err := inspect(fsys)
+	c, err := openContents(fsys)
 	if err != nil {
 		return nil, err
 	}
-	cfg := info.Config
-	tokenizer, err := readTokenizer(fsys)
+	cfg := c.info.Config
+	tokenizer, err := c.tokenizer()
 	if err != nil {
 		return nil, err
 	}
 	if tokenizer != nil && tokenizer.VocabSize() > cfg.VocabSize {
-		return nil, fmt.Errorf("photon: tokenizer.json has %d tokens, config.json says vocab_size %d: the files are of different models: %w",
+		return nil, fmt.Errorf("photon: the tokenizer has %d tokens, vocab_size is %d: the files are of different models: %w",
 			tokenizer.VocabSize(), cfg.VocabSize, ErrMismatch)
 	}
 	if err := ended(o.ctx); err != nil {
 		return nil, fmt.Errorf("photon: loading: %w", err)
 	}
-	m := &Model{cfg: cfg, tokenizer: tokenizer, cacheType: o.cache, weights: o.weights, threads: o.threads}
-	if err := m.readWeights(weights, o); err != nil {
+	m := &Model{cfg: cfg, tokenizer: tokenizer, cacheType: o.cache, weights: o.weights, threads: o.threads, defaults: c.defaults}
+	if err := m.readWeights(c.weights, o); err != nil {
 		return nil, err
 	}
 	m.begin()
