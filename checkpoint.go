@@ -220,7 +220,7 @@ func (c *checkpoint) match(specs []tensorSpec, copies map[string]string) error {
 	for i := range c.tensors {
 		t := &c.tensors[i]
 		switch {
-		case wanted[i] || t.isScales() && (wanted[t.partner] || copies[c.tensors[t.partner].name] != ""):
+		case wanted[i] || t.ignored || t.isScales() && (wanted[t.partner] || copies[c.tensors[t.partner].name] != ""):
 		case copies[t.name] != "" && slices.Equal(t.shape, c.tensors[c.byName[copies[t.name]]].shape):
 		case strings.HasPrefix(t.name, "model.") && strings.HasSuffix(t.name, ".rotary_emb.inv_freq"):
 			t.ignored = true // follows from rope_theta
@@ -295,6 +295,9 @@ func (e *tensorReader) file(w *weightFile, f func(t tensorData) error) error {
 		if e.buf, err = src.read(e.buf[:0], t); err != nil {
 			return where(err)
 		}
+		if t.interleaved > 0 {
+			e.aside = t.deinterleave(e.aside, e.buf)
+		}
 		if t.partner < 0 {
 			if err := f(tensorData{name: t.name, dtype: t.dtype, shape: t.shape, data: e.buf, stored: int64(len(e.buf))}); err != nil {
 				return err
@@ -326,6 +329,20 @@ func (e *tensorReader) file(w *weightFile, f func(t tensorData) error) error {
 		return where(err)
 	}
 	return nil
+}
+
+// deinterleave puts the rows of data in the order of the arithmetic, by way of scratch, which it returns: of each head,
+// the even ones first.
+func (t *storedTensor) deinterleave(scratch, data []byte) []byte {
+	row := len(data) / t.shape[0]
+	scratch = grow(scratch, row*t.interleaved)
+	for ; len(data) > 0; data = data[len(scratch):] {
+		for r := range t.interleaved {
+			copy(scratch[(r/2+r%2*t.interleaved/2)*row:][:row], data[r*row:])
+		}
+		copy(data, scratch)
+	}
+	return scratch
 }
 
 // int8Data joins an I8 tensor and its scales; i is the index of either.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io/fs"
@@ -16,19 +17,10 @@ import (
 type table struct {
 	width    int
 	rowBytes int64 // as held
-	f32      []float32
-	bf16     []uint16
+	stored   tensorData
 }
 
-func (t *table) row(dst []float32, id int) {
-	if t.bf16 == nil {
-		copy(dst[:t.width], t.f32[id*t.width:])
-		return
-	}
-	for i, v := range t.bf16[id*t.width:][:t.width] {
-		dst[i] = bf16ToF32(v)
-	}
-}
+func (t *table) row(dst []float32, id int) { t.stored.float32s(dst[:t.width], id*t.width, t.width) }
 
 // loader knows where each tensor goes: a model's shape is built first, without weights, and then filled in file order. Arrays are made when the first
 // of their bytes have been read.
@@ -225,17 +217,8 @@ type part struct {
 
 // matrix makes one matrix of several tensors below one another.
 func (l *loader) matrix(in int, parts ...part) *matrix {
-	w := &matrix{in: in, form: l.form}
-	switch l.form {
-	case AsStored:
-		w.form = BF16
-	case BF16:
-		w.form = bf16Rounded
-	}
+	w := &matrix{in: in, form: l.formOf(parts)}
 	for _, p := range parts {
-		if t, _ := l.weights.dtypeOf(p.name); l.form == AsStored && t != dtypeBF16 {
-			w.form = F32
-		}
 		first := w.out
 		w.out += p.rows
 		l.sink(p.name, func(t tensorData) {
@@ -245,12 +228,43 @@ func (l *loader) matrix(in int, parts ...part) *matrix {
 				if r%64 == 0 && ended(l.ctx) != nil {
 					return
 				}
+				if t.dtype == dtypeQ8x0 && w.form == Int8 || t.dtype == dtypeQ4x0 && w.form == Int4 {
+					w.setBlocks(first+r, t.data[r*len(t.data)/p.rows:][:len(t.data)/p.rows])
+					continue
+				}
 				t.float32s(row, r*in, in)
 				w.setRows(first+r, row)
 			}
 		})
 	}
 	return w
+}
+
+// formOf is how a matrix of these parts is held.
+func (l *loader) formOf(parts []part) WeightType {
+	switch l.form {
+	case AsStored:
+	case BF16:
+		return bf16Rounded
+	default:
+		return l.form
+	}
+	bf16, int4, quantized := true, true, true
+	for _, p := range parts {
+		t, _ := l.weights.dtypeOf(p.name)
+		bf16 = bf16 && t == dtypeBF16
+		int4 = int4 && t == dtypeQ4x0
+		quantized = quantized && (t == dtypeQ4x0 || t == dtypeQ8x0 || t == dtypeQ6K)
+	}
+	switch {
+	case bf16:
+		return BF16
+	case int4:
+		return Int4
+	case quantized:
+		return Int8
+	}
+	return F32
 }
 
 func (l *loader) vector(to *[]float32, name string) {
@@ -278,30 +292,13 @@ func (l *loader) vectors(to *[]float32, parts ...part) {
 func (l *loader) table(to *table, name string, vocab, width int) {
 	to.width = width
 	stored, _ := l.weights.dtypeOf(name)
-	size := int64(4)
-	if stored == dtypeBF16 {
-		size = 2
+	to.rowBytes = int64(width / stored.block() * stored.size())
+	if stored == dtypeI8 {
+		to.rowBytes += 4 * int64((width+scaleGroup-1)/scaleGroup)
 	}
-	to.rowBytes = size * int64(width)
 	l.sink(name, func(t tensorData) {
-		if stored != dtypeBF16 {
-			to.f32 = make([]float32, vocab*width)
-			for r := 0; r < vocab && (r%64 > 0 || ended(l.ctx) == nil); r++ {
-				t.float32s(to.f32[r*width:][:width], r*width, width)
-			}
-			return
-		}
-		to.bf16 = make([]uint16, vocab*width)
-		row := make([]float32, width)
-		for r := range vocab {
-			if r%64 == 0 && ended(l.ctx) != nil {
-				return
-			}
-			t.float32s(row, r*width, width)
-			for i, v := range row {
-				to.bf16[r*width+i] = f32ToBF16(v)
-			}
-		}
+		t.data, t.scales = slices.Clone(t.data), slices.Clone(t.scales)
+		to.stored = t
 	})
 }
 
@@ -335,6 +332,13 @@ func openContents(fsys fs.FS) (contents, error) {
 		return contents{}, fmt.Errorf("photon: the file system is nil: %w", ErrInvalid)
 	}
 	data, err := readSmall(fsys, configFile, maxConfigSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		if name, err := findGGUF(fsys); err != nil {
+			return contents{}, err
+		} else if name != "" {
+			return openGGUF(fsys, name)
+		}
+	}
 	if err != nil {
 		return contents{}, err
 	}

@@ -4,11 +4,15 @@ package photon
 type WeightType int
 
 const (
-	AsStored WeightType = iota // as the file has them, activations float32: F32, F16 (held as F32), BF16, int8 (held as F32, exact)
-	F32                        // 4 bytes a weight
-	BF16                       // 2 bytes a weight; activations are rounded to bfloat16 too
-	Int8                       // 1.06 bytes a weight: groups of 32 along the input share a scale; activations are rounded to int8 likewise
-	Int4                       // 0.56 bytes a weight: as Int8, with weights from -8 to 7
+	// AsStored is as the file has them, activations float32: F32, F16 (held as F32), BF16, int8 (held as F32, exact). Of
+	// a GGUF file Q8_0 is held as Int8 and Q4_0 as Int4, the integers as they are and the scales rounded from float16 to
+	// bfloat16, and Q6_K as Int8; the activations are then rounded as with these.
+	AsStored WeightType = iota
+
+	F32  // 4 bytes a weight
+	BF16 // 2 bytes a weight; activations are rounded to bfloat16 too
+	Int8 // 1.06 bytes a weight: groups of 32 along the input share a scale; activations are rounded to int8 likewise
+	Int4 // 0.56 bytes a weight: as Int8, with weights from -8 to 7
 
 	// bf16Rounded is BF16 whose products round the activations to bfloat16 too, which is what VDPBF16PS and its like compute.
 	// BF16 as a form of matrix keeps the activations float32.
@@ -107,6 +111,19 @@ func (w *matrix) setRows(first int, values []float32) {
 			for g := range w.groups() {
 				packInt4(w.quant[(panel*w.groups()+g)*int4Group:][:int4Group], lane, row[g*groupSize:min((g+1)*groupSize, w.in)])
 			}
+		}
+	}
+}
+
+// setBlocks packs a row of W from the blocks of a GGUF file: Q8_0 for the form Int8, Q4_0 for Int4. The integers stay as
+// they are, the scales are rounded to bfloat16.
+func (w *matrix) setBlocks(row int, blocks []byte) {
+	panel, lane := row/panelWidth, row%panelWidth
+	for g := range w.groups() {
+		if w.form == Int8 {
+			setQ8Block(w.quant[(panel*w.groups()+g)*int8Group:][:int8Group], lane, blocks[g*34:][:34])
+		} else {
+			setQ4Block(w.quant[(panel*w.groups()+g)*int4Group:][:int4Group], lane, blocks[g*18:][:18])
 		}
 	}
 }

@@ -52,6 +52,28 @@ func packInt4(group []byte, lane int, values []float32) {
 	}
 }
 
+// setQ8Block puts a block of GGUF's Q8_0 into lane of an int8 group, setQ4Block one of Q4_0 into lane of an int4 group.
+func setQ8Block(group []byte, lane int, block []byte) {
+	setScale(group, lane, block)
+	q := group[2*panelWidth:]
+	for k, n := range block[2:] {
+		q[(k/4*panelWidth+lane)*4+k%4] = n + 128
+	}
+}
+
+func setQ4Block(group []byte, lane int, block []byte) {
+	setScale(group, lane, block)
+	packed := group[2*panelWidth:]
+	for k, n := range block[2:] {
+		packed[(k/4*panelWidth+lane)*4+k%4] = n
+	}
+}
+
+func setScale(group []byte, lane int, block []byte) {
+	scale := f16ToF32(binary.LittleEndian.Uint16(block))
+	binary.LittleEndian.PutUint16(group[2*lane:], f32ToBF16(scale))
+}
+
 // quantizeInt4 finds q [-8, 7] and a bfloat16 scale that leave a small squared error: it tries a few scales, for each the best q,
 // and for that q the best scale.
 func quantizeInt4(best *[groupSize]int8, values []float32) (scaleBits uint16) {

@@ -28,14 +28,19 @@ const (
 	dtypeF16
 	dtypeBF16
 	dtypeI8
+	dtypeQ8x0 // of GGUF, as what follows; blocks of 32: a scale, float16, and 32 integers
+	dtypeQ4x0 // blocks of 32: a scale, float16, and 16 bytes, the second half of the numbers in their high halves
+	dtypeQ6K  // blocks of 256: the low 4 bits, the high 2, 16 int8 scales, and a float16 that scales those
 )
 
 var dtypes = [...]struct {
-	name string
-	size int
-}{dtypeF32: {"F32", 4}, dtypeF16: {"F16", 2}, dtypeBF16: {"BF16", 2}, dtypeI8: {"I8", 1}}
+	name        string
+	block, size int // elements and bytes
+}{dtypeF32: {"F32", 1, 4}, dtypeF16: {"F16", 1, 2}, dtypeBF16: {"BF16", 1, 2}, dtypeI8: {"I8", 1, 1},
+	dtypeQ8x0: {"Q8_0", 32, 34}, dtypeQ4x0: {"Q4_0", 32, 18}, dtypeQ6K: {"Q6_K", 256, 210}}
 
 func (d dtype) String() string { return dtypes[d].name }
+func (d dtype) block() int     { return dtypes[d].block }
 func (d dtype) size() int      { return dtypes[d].size }
 
 // tensorData is one tensor's values as stored, row-major. It is valid until the callback that got it returns.
@@ -79,6 +84,40 @@ func (t tensorData) float32s(dst []float32, first, n int) {
 				dst[i] = float32(int8(data[i])) * scale
 			}
 		}
+	case dtypeQ8x0, dtypeQ4x0, dtypeQ6K:
+		size, bytes := t.dtype.block(), t.dtype.size()
+		var block [256]float32
+		for len(dst) > 0 {
+			at := first % size
+			t.dtype.unpack(block[:size], t.data[first/size*bytes:][:bytes])
+			n := copy(dst, block[at:size])
+			dst, first = dst[n:], first+n
+		}
+	}
+}
+
+// unpack writes the values of a block.
+func (d dtype) unpack(dst []float32, block []byte) {
+	switch d {
+	case dtypeQ8x0:
+		scale := f16ToF32(binary.LittleEndian.Uint16(block))
+		for i, q := range block[2:34] {
+			dst[i] = float32(int8(q)) * scale
+		}
+	case dtypeQ4x0:
+		scale := f16ToF32(binary.LittleEndian.Uint16(block))
+		for i, q := range block[2:18] {
+			dst[i], dst[i+16] = float32(int(q&15)-8)*scale, float32(int(q>>4)-8)*scale
+		}
+	case dtypeQ6K:
+		low, high, scales := block[:128], block[128:192], block[192:208]
+		scale := f16ToF32(binary.LittleEndian.Uint16(block[208:]))
+		for i := range dst {
+			half, in := i/128, i%128 // each half has four rows of 32
+			l := low[64*half+in%64] >> (in / 64 * 4) & 15
+			h := high[32*half+in%32] >> (in / 32 * 2) & 3
+			dst[i] = float32(int(l|h<<4)-32) * (scale * float32(int8(scales[i/16])))
+		}
 	}
 }
 
@@ -106,6 +145,10 @@ type storedTensor struct {
 	file       int
 	partner    int  // I8: the index of its scales; scales: of their I8 tensor; else -1
 	ignored    bool // a buffer that old exporters left in the file
+
+	// Rows of one head that stand together in the file: those that rotate together are neighbours there, and half a head
+	// apart in the arithmetic here. 0: as they are.
+	interleaved int
 }
 
 func (t *storedTensor) isScales() bool { return t.partner >= 0 && t.dtype != dtypeI8 }
@@ -191,7 +234,7 @@ func (t *storedTensor) read(r *jsonReader) error {
 			if err != nil {
 				return err
 			}
-			for d := range dtypes {
+			for d := range dtypes[:dtypeI8+1] {
 				if dtypes[d].name == name {
 					t.dtype = dtype(d)
 					return nil

@@ -76,14 +76,7 @@ func (b *bpe) set(m *bpeModel, ids map[string]int) error {
 		}
 	}
 	b.merges = map[[2]int32]bpeMerge{}
-	return m.merges.array(func(rank int) error {
-		left, right, none, err := readMerge(&m.merges)
-		if err != nil {
-			return fmt.Errorf("merge %d: %w", rank, err)
-		}
-		if none {
-			return nil
-		}
+	return m.merges(func(rank int, left, right string) error {
 		l, ok1 := m.vocab[left]
 		r, ok2 := m.vocab[right]
 		id, ok3 := m.vocab[left+right]

@@ -55,7 +55,7 @@ type tokenizerFile struct {
 // bpeModel is the file's "model".
 type bpeModel struct {
 	vocab                           map[string]int32
-	merges                          jsonReader // at the list of them, which is read when the vocabulary is known
+	merges                          func(each func(rank int, left, right string) error) error // the first to come first
 	unknown, wordPrefix, wordSuffix string
 	dropout                         float64
 	fuseUnknown, byteFallback       bool
@@ -276,7 +276,11 @@ func readBPE(r *jsonReader, m *bpeModel) error {
 			return err
 		}, false},
 		jsonField{"vocab", func() error { return readVocab(r, m) }, true},
-		jsonField{"merges", func() error { m.merges = *r; return r.skip() }, true},
+		jsonField{"merges", func() error {
+			list := *r // it is read when the vocabulary is known
+			m.merges = func(each func(rank int, left, right string) error) error { return readMerges(list, each) }
+			return r.skip()
+		}, true},
 		jsonField{"unk_token", optional(r, into(&m.unknown, r.string)), false},
 		jsonField{"continuing_subword_prefix", optional(r, into(&m.wordPrefix, r.string)), false},
 		jsonField{"end_of_word_suffix", optional(r, into(&m.wordSuffix, r.string)), false},
@@ -300,6 +304,19 @@ func readVocab(r *jsonReader, m *bpeModel) error {
 		id, err := tokenID(n, token)
 		m.vocab[strings.Clone(token)] = int32(id)
 		return err
+	})
+}
+
+func readMerges(r jsonReader, each func(rank int, left, right string) error) error {
+	return r.array(func(rank int) error {
+		left, right, none, err := readMerge(&r)
+		if err != nil {
+			return fmt.Errorf("merge %d: %w", rank, err)
+		}
+		if none {
+			return nil
+		}
+		return each(rank, left, right)
 	})
 }
 
