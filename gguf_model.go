@@ -425,21 +425,24 @@ func (f *tokenizerFile) sentencePiece(tokens []string, kinds, scores []float64, 
 	}
 	slices.SortStableFunc(ids, func(a, b int) int { return cmp.Compare(scores[b], scores[a]) })
 	f.model.merges = func(each func(rank int, left, right string) error) error {
-		rank := 0
+		rank, left := 0, 4*len(ids)+1<<16 // merges; vocabularies have two for each token
 		for i, id := range ids {
 			if i > 0 && scores[id] != scores[ids[i-1]] {
 				rank++ // tokens of one score merge from left to right
 			}
 			token := tokens[id]
 			for at := range token {
-				left, right := token[:at], token[at:]
-				if _, ok := f.model.vocab[left]; at == 0 || !ok {
+				before, behind := token[:at], token[at:]
+				if _, ok := f.model.vocab[before]; at == 0 || !ok {
 					continue
 				}
-				if _, ok := f.model.vocab[right]; !ok {
+				if _, ok := f.model.vocab[behind]; !ok {
 					continue
 				}
-				if err := each(rank, left, right); err != nil {
+				if left--; left < 0 {
+					return fmt.Errorf("the tokens merge in more than %d ways: %w", 4*len(ids)+1<<16, ErrUnsupported)
+				}
+				if err := each(rank, before, behind); err != nil {
 					return err
 				}
 			}

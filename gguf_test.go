@@ -1,14 +1,18 @@
 package photon
 
 import (
+	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"unicode"
 )
 
@@ -135,5 +139,283 @@ func TestGGUFFiles(t *testing.T) {
 	}
 	if _, err := LoadFS(directory("testdata/gguf")); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "say which") {
 		t.Errorf("several files: %v", err)
+	}
+}
+
+// ggufMaker writes GGUF files of any sense.
+type ggufMaker struct{ bytes.Buffer }
+
+func (m *ggufMaker) put(values ...any) *ggufMaker {
+	for _, v := range values {
+		switch v := v.(type) {
+		case string:
+			m.put(uint64(len(v)))
+			m.WriteString(v)
+		default:
+			if err := binary.Write(m, binary.LittleEndian, v); err != nil {
+				panic(err)
+			}
+		}
+	}
+	return m
+}
+
+func ggufHead(tensors, keys uint64) *ggufMaker {
+	m := &ggufMaker{}
+	m.WriteString("GGUF")
+	return m.put(uint32(3), tensors, keys)
+}
+
+func loadGGUFBytes(data []byte) error {
+	m, err := LoadFS(fstest.MapFS{"model.gguf": {Data: data}})
+	if err == nil {
+		err = m.Close()
+	}
+	return err
+}
+
+func TestGGUFRefuses(t *testing.T) {
+	tensor := func(values ...any) []byte { return ggufHead(1, 0).put(values...).Bytes() }
+	key := func(values ...any) []byte { return ggufHead(0, 1).put(values...).Bytes() }
+	for _, test := range []struct {
+		name string
+		data []byte
+		want error
+		says string
+	}{
+		{"nothing", nil, ErrCorrupt, "truncated"},
+		{"another file", []byte("PK\x03\x04 and so on"), ErrCorrupt, "no GGUF file"},
+		{"LFS pointer", []byte(lfsMagic + ".github.com/spec/v1\n"), ErrCorrupt, "LFS"},
+		{"version 1", (&ggufMaker{*bytes.NewBufferString("GGUF")}).put(uint32(1), uint64(0), uint64(0)).Bytes(), ErrUnsupported, "version 1"},
+		{"big-endian", (&ggufMaker{*bytes.NewBufferString("GGUF")}).put(uint32(3<<24), uint64(0), uint64(0)).Bytes(), ErrUnsupported, "version"},
+		{"many tensors", ggufHead(1<<40, 0).Bytes(), ErrUnsupported, "tensors"},
+		{"many keys", ggufHead(0, 1<<63).Bytes(), ErrUnsupported, "keys"},
+		{"a long key", key(uint64(1 << 62)), ErrCorrupt, "bytes"},
+		{"no key", key("", uint32(4), uint32(1)), ErrCorrupt, "no name"},
+		{"a key twice", ggufHead(0, 2).put("a", uint32(4), uint32(1), "a", uint32(4), uint32(1)).Bytes(), ErrCorrupt, "twice"},
+		{"a key that is not UTF-8", key("a\xff", uint32(4), uint32(1)), ErrCorrupt, "UTF-8"},
+		{"an unknown kind", key("a", uint32(13), uint32(1)), ErrUnsupported, "kind 13"},
+		{"a list of lists", key("a", uint32(9), uint32(9), uint64(1)), ErrUnsupported, "kind 9"},
+		{"a list of very many", key("a", uint32(9), uint32(10), uint64(1<<60)), ErrUnsupported, "values"},
+		{"a list of more than there are", key("a", uint32(9), uint32(10), uint64(1<<20), uint64(1)), ErrCorrupt, "truncated"},
+		{"a string of more than there is", key("a", uint32(8), uint64(1<<20)), ErrCorrupt, "truncated"},
+		{"no dimensions", tensor("t", uint32(0), uint32(0), uint64(0)), ErrCorrupt, "0 dimensions"},
+		{"five dimensions", tensor("t", uint32(5)), ErrCorrupt, "5 dimensions"},
+		{"an empty dimension", tensor("t", uint32(1), uint64(0)), ErrUnsupported, "dimension of 0"},
+		{"an overflow", tensor("t", uint32(2), uint64(1<<31), uint64(1<<33)), ErrUnsupported, "dimension"},
+		{"Q4_K", tensor("t", uint32(1), uint64(256), uint32(12), uint64(0)), ErrUnsupported, "Q4_K"},
+		{"a type of the future", tensor("t", uint32(1), uint64(256), uint32(999), uint64(0)), ErrUnsupported, "999"},
+		{"half a block", tensor("t", uint32(1), uint64(16), uint32(8), uint64(0)), ErrCorrupt, "blocks of 32"},
+		{"a tensor beyond the end", tensor("t", uint32(1), uint64(16), uint32(0), uint64(0)), ErrCorrupt, "truncated"},
+		{"a tensor elsewhere", tensor("t", uint32(1), uint64(16), uint32(0), uint64(32), [128]byte{}), ErrCorrupt, "begins at byte 32"},
+		{"a tensor far away", tensor("t", uint32(1), uint64(16), uint32(0), uint64(math.MaxUint64)), ErrCorrupt, "begins"},
+		{"bytes behind", ggufHead(0, 0).put([100]byte{}).Bytes(), ErrCorrupt, "behind"},
+		{"a strange alignment", key("general.alignment", uint32(4), uint32(24)), ErrCorrupt, "alignment"},
+		{"no architecture", ggufHead(0, 0).put([8]byte{}).Bytes(), ErrUnsupported, "general.architecture"},
+		{"another architecture", key("general.architecture", uint32(8), "gemma3"), ErrUnsupported, "gemma3"},
+		{"an architecture that is a number", key("general.architecture", uint32(4), uint32(1)), ErrUnsupported, "architecture"},
+	} {
+		if err := loadGGUFBytes(test.data); !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%s: %v, want %q", test.name, err, test.says)
+		}
+	}
+}
+
+// editGGUF replaces a key's value, or adds the key; nil takes it away. It knows the files of testdata.
+func editGGUF(t testing.TB, name, key string, kind uint32, value any) []byte {
+	t.Helper()
+	data, err := os.ReadFile(ggufPath(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := readGGUF(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &ggufMaker{}
+	count := uint64(0)
+	for k, v := range g.values {
+		if k == key {
+			continue
+		}
+		count++
+		m.put(k)
+		if v.list {
+			m.put(uint32(9), uint32(v.kind), uint64(v.n))
+		} else {
+			m.put(uint32(v.kind))
+		}
+		m.Write(v.raw)
+		for _, text := range v.text {
+			m.put(text)
+		}
+	}
+	if value != nil {
+		count++
+		m.put(key, kind, value)
+	}
+	first := g.tensors[0].begin
+	for _, tensor := range g.tensors {
+		kinds := map[dtype]uint32{}
+		for n, d := range ggufTypes {
+			kinds[d] = n
+		}
+		m.put(tensor.name, uint32(len(tensor.shape)))
+		for _, n := range slices.Backward(tensor.shape) {
+			m.put(uint64(n))
+		}
+		m.put(kinds[tensor.dtype], uint64(tensor.begin-first))
+	}
+	head := ggufHead(uint64(len(g.tensors)), count)
+	head.Write(m.Bytes())
+	head.Write(make([]byte, -head.Len()&31))
+	head.Write(data[first:])
+	return head.Bytes()
+}
+
+// TestGGUFKeys: keys that change the arithmetic and are not run are refused by name, and those that do not fit.
+func TestGGUFKeys(t *testing.T) {
+	if err := loadGGUFBytes(editGGUF(t, "smollm2-q8_0", "general.name", 8, "another")); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		key   string
+		kind  uint32
+		value any
+		want  error
+		says  string
+	}{
+		{"llama.expert_count", 4, uint32(8), ErrUnsupported, "llama.expert_count"},
+		{"llama.attention.sliding_window", 4, uint32(8), ErrUnsupported, "sliding_window"},
+		{"llama.attention.scale", 6, float32(1), ErrUnsupported, "attention.scale"},
+		{"llama.logit_scale", 6, float32(1), ErrUnsupported, "logit_scale"},
+		{"llama.attention.causal", 7, false, ErrUnsupported, "causal"},
+		{"split.count", 2, uint16(3), ErrUnsupported, "parts"},
+		{"llama.rope.dimension_count", 4, uint32(8), ErrUnsupported, "dimension_count"},
+		{"llama.attention.value_length", 4, uint32(8), ErrUnsupported, "value_length"},
+		{"llama.rope.scaling.type", 8, "yarn", ErrUnsupported, "yarn"},
+		{"llama.rope.scaling.factor", 6, float32(0), ErrCorrupt, "factor is 0"},
+		{"llama.block_count", 8, nil, ErrCorrupt, "block_count"},
+		{"llama.block_count", 8, "two", ErrCorrupt, "block_count"},
+		{"llama.block_count", 4, uint32(3), ErrMismatch, "layers.2"},
+		{"llama.block_count", 4, uint32(math.MaxUint32), ErrCorrupt, "block_count"},
+		{"llama.attention.head_count", 4, uint32(0), ErrCorrupt, "num_attention_heads"},
+		{"llama.attention.head_count_kv", 5, int32(-1), ErrCorrupt, "head_count_kv"},
+		{"llama.attention.layer_norm_rms_epsilon", 6, nil, ErrCorrupt, "rms_norm_eps"},
+		{"llama.vocab_size", 4, uint32(9), ErrMismatch, "vocab_size"},
+		{"tokenizer.ggml.eos_token_id", 4, uint32(1 << 20), ErrCorrupt, "eos_token_id"},
+		{"tokenizer.ggml.model", 8, "t5", ErrUnsupported, "t5"},
+		{"tokenizer.ggml.pre", 8, "default", ErrUnsupported, "default"},
+		{"tokenizer.ggml.pre", 8, nil, ErrUnsupported, "tokenizer.ggml.pre"},
+		{"tokenizer.ggml.tokens", 8, "a", ErrCorrupt, "tokens"},
+	} {
+		if err := loadGGUFBytes(editGGUF(t, "smollm2-q8_0", test.key, test.kind, test.value)); !errors.Is(err, test.want) ||
+			!strings.Contains(err.Error(), test.says) {
+			t.Errorf("%s %v: %v, want %q", test.key, test.value, err, test.says)
+		}
+	}
+}
+
+// TestGGUFDamage: a file cut anywhere is refused, one with a bit turned is loaded or refused, and neither takes memory
+// that the file does not have.
+func TestGGUFDamage(t *testing.T) {
+	data, err := os.ReadFile(ggufPath("smollm2-q8_0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := readGGUF(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	step := 97
+	if testing.Short() {
+		step = 997
+	}
+	for n := 0; n < len(data); n += step {
+		if err := loadGGUFBytes(data[:n]); !errors.Is(err, ErrCorrupt) {
+			t.Fatalf("cut at %d: %v", n, err)
+		}
+	}
+	for at := 0; at < int(g.data); at += step {
+		damaged := slices.Clone(data)
+		damaged[at] ^= 1 << (at % 8)
+		err := loadGGUFBytes(damaged)
+		if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrUnsupported) && !errors.Is(err, ErrMismatch) {
+			t.Fatalf("a bit of byte %d: %v", at, err)
+		}
+	}
+	tokens := ggufHead(0, 1).put("tokenizer.ggml.tokens", uint32(9), uint32(8), uint64(maxGGUFHeader)).Bytes()
+	if n := allocated(func() { _ = loadGGUFBytes(tokens) }); n > 1<<20 {
+		t.Errorf("%d bytes for a file of %d", n, len(tokens))
+	}
+}
+
+// TestGGUFMerges: a vocabulary whose tokens merge in very many ways is refused before it takes the memory.
+func TestGGUFMerges(t *testing.T) {
+	const n = 1200
+	m := ggufHead(0, 3).put("tokenizer.ggml.model", uint32(8), "llama")
+	m.put("tokenizer.ggml.tokens", uint32(9), uint32(8), uint64(n))
+	for i := range n {
+		m.put(strings.Repeat("a", i+1))
+	}
+	m.put("tokenizer.ggml.scores", uint32(9), uint32(6), uint64(n), make([]float32, n))
+	data := append(m.Bytes(), make([]byte, -m.Len()&31)...)
+	g, err := readGGUF(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.tokenizer(); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "ways") {
+		t.Error(err)
+	}
+}
+
+func FuzzGGUF(f *testing.F) {
+	for _, name := range []string{"smollm2-q8_0", "llama2-q4_0"} {
+		data, err := os.ReadFile(ggufPath(name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add(ggufHead(1, 0).put("t", uint32(1), uint64(32), uint32(8), uint64(0), [64]byte{}).Bytes())
+	f.Fuzz(func(t *testing.T, data []byte) {
+		err := loadGGUFBytes(data)
+		if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrUnsupported) && !errors.Is(err, ErrMismatch) {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// TestGGUFBlocks: blocks are packed as the values that they stand for are, where the scale is a bfloat16 too.
+func TestGGUFBlocks(t *testing.T) {
+	for _, test := range []struct {
+		form  WeightType
+		dtype dtype
+	}{{Int8, dtypeQ8x0}, {Int4, dtypeQ4x0}} {
+		const out, groups = 40, 3
+		direct, packed := newMatrix(out, 32*groups, test.form), newMatrix(out, 32*groups, test.form)
+		r := rand.New(rand.NewPCG(1, 2))
+		for row := range out {
+			var blocks []byte
+			for range groups {
+				block := make([]byte, test.dtype.size())
+				binary.LittleEndian.PutUint16(block, f32ToF16(float32(1+r.IntN(127))/512))
+				for i := range block[2:] {
+					block[2+i] = byte(r.IntN(255) + 129)
+				}
+				block[2] = 127 // the largest, of either form
+				if test.form == Int4 {
+					block[2] = 0x80
+				}
+				blocks = append(blocks, block...)
+			}
+			values := make([]float32, 32*groups)
+			tensorData{dtype: test.dtype, shape: []int{1, 32 * groups}, data: blocks}.float32s(values, 0, len(values))
+			direct.setBlocks(row, blocks)
+			packed.setRows(row, values)
+		}
+		if !bytes.Equal(direct.quant, packed.quant) {
+			t.Errorf("%v: other bytes", test.form)
+		}
 	}
 }
