@@ -121,6 +121,7 @@ func (e MemoryConfig) rowsPerUnit(levels []LevelConfig) int {
 
 const (
 	configFile      = "config.json"
+	generationFile  = "generation_config.json"
 	maxConfigSize   = 1 << 20
 	maxVocabulary   = 1 << 24
 	maxSize         = 1<<31 - 1 // of any number in a config, and of the elements of any tensor

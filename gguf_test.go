@@ -411,7 +411,7 @@ func TestGGUFBlocks(t *testing.T) {
 			}
 			values := make([]float32, 32*groups)
 			tensorData{dtype: test.dtype, shape: []int{1, 32 * groups}, data: blocks}.float32s(values, 0, len(values))
-			direct.setBlocks(row, blocks)
+			direct.setRow(row, &tensorData{dtype: test.dtype, data: blocks}, 0)
 			packed.setRows(row, values)
 		}
 		if !bytes.Equal(direct.quant, packed.quant) {

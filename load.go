@@ -228,8 +228,8 @@ func (l *loader) matrix(in int, parts ...part) *matrix {
 				if r%64 == 0 && ended(l.ctx) != nil {
 					return
 				}
-				if t.dtype == dtypeQ8x0 && w.form == Int8 || t.dtype == dtypeQ4x0 && w.form == Int4 {
-					w.setBlocks(first+r, t.data[r*len(t.data)/p.rows:][:len(t.data)/p.rows])
+				if w.form.holds(t.dtype) {
+					w.setRow(first+r, &t, r)
 					continue
 				}
 				t.float32s(row, r*in, in)
@@ -293,8 +293,11 @@ func (l *loader) table(to *table, name string, vocab, width int) {
 	to.width = width
 	stored, _ := l.weights.dtypeOf(name)
 	to.rowBytes = int64(width / stored.block() * stored.size())
-	if stored == dtypeI8 {
-		to.rowBytes += 4 * int64((width+scaleGroup-1)/scaleGroup)
+	switch groups := int64((width + scaleGroup - 1) / scaleGroup); stored {
+	case dtypeI8:
+		to.rowBytes += 4 * groups
+	case dtypeI4:
+		to.rowBytes = (4 + scaleGroup/2) * groups
 	}
 	l.sink(name, func(t tensorData) {
 		t.data, t.scales = slices.Clone(t.data), slices.Clone(t.scales)

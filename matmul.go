@@ -1,5 +1,7 @@
 package photon
 
+import "encoding/binary"
+
 // WeightType is how the matrices of a model are held in memory.
 type WeightType int
 
@@ -115,15 +117,29 @@ func (w *matrix) setRows(first int, values []float32) {
 	}
 }
 
-// setBlocks packs a row of W from the blocks of a GGUF file: Q8_0 for the form Int8, Q4_0 for Int4. The integers stay as
-// they are, the scales are rounded to bfloat16.
-func (w *matrix) setBlocks(row int, blocks []byte) {
-	panel, lane := row/panelWidth, row%panelWidth
+// holds tells of tensors whose integers the form holds as they are.
+func (f WeightType) holds(d dtype) bool {
+	return f == Int8 && d == dtypeQ8x0 || f == Int4 && (d == dtypeQ4x0 || d == dtypeI4)
+}
+
+// setRow packs row `to` of W from row `from` of a tensor that its form holds. The scales are rounded to bfloat16.
+func (w *matrix) setRow(to int, t *tensorData, from int) {
+	panel, lane := to/panelWidth, to%panelWidth
 	for g := range w.groups() {
-		if w.form == Int8 {
-			setQ8Block(w.quant[(panel*w.groups()+g)*int8Group:][:int8Group], lane, blocks[g*34:][:34])
-		} else {
-			setQ4Block(w.quant[(panel*w.groups()+g)*int4Group:][:int4Group], lane, blocks[g*18:][:18])
+		at := from*w.groups() + g
+		switch t.dtype {
+		case dtypeQ8x0, dtypeQ4x0:
+			size := t.dtype.size()
+			block := t.data[at*size:][:size]
+			scale := f16ToF32(binary.LittleEndian.Uint16(block))
+			if w.form == Int8 {
+				setGroup(w.quant[(panel*w.groups()+g)*int8Group:][:int8Group], lane, scale, block[2:], 128)
+			} else {
+				setGroup(w.quant[(panel*w.groups()+g)*int4Group:][:int4Group], lane, scale, block[2:], 0)
+			}
+		case dtypeI4:
+			group := w.quant[(panel*w.groups()+g)*int4Group:][:int4Group]
+			setGroup(group, lane, t.scales[at], t.data[at*groupSize/2:][:groupSize/2], 0)
 		}
 	}
 }

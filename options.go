@@ -24,7 +24,7 @@ type Option func(*options)
 // A file that names a filter or the temperature means the others as Hugging Face has them by default, and one that says
 // do_sample false means the most likely token.
 func readGeneration(fsys fs.FS) (o options, ends []int, err error) {
-	const name = "generation_config.json"
+	const name = generationFile
 	o = defaultOptions()
 	data, err := readSmall(fsys, name, maxConfigSize)
 	if errors.Is(err, fs.ErrNotExist) {
