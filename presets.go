@@ -32,7 +32,7 @@ var presets = map[string]Config{
 	"vanilla-900m": vanilla(paperStack(1792, 4608, 20)),
 	"vanilla-1.2b": vanilla(paperStack(1920, 5120, 24)),
 
-	"photon-15m": photon15M(), // the embedded model, and a flat one of its size
+	"photon-15m": photon15M(), // the first form's, and a flat one of its size
 	"flat-15m":   flat15M(),
 	"rival-15m":  rival15M(),
 	"memory-15m": memory15M(),
