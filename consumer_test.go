@@ -18,7 +18,7 @@ func TestConsumer(t *testing.T) {
 	command.Dir = "testdata/consumer"
 	command.Env = append(command.Environ(), "GOFLAGS=-mod=readonly", "GOWORK=off")
 	out, err := command.CombinedOutput()
-	const want = `levels 2 tensors true
+	const want = `levels true tensors true
 the same in a batch true
 forked and restored true
 a missing model true

@@ -32,7 +32,7 @@ func run() error {
 		return err
 	}
 	defer model.Close()
-	fmt.Println("levels", len(model.Config().Levels), "tensors", info.Tensors > 0)
+	fmt.Println("levels", len(model.Config().Levels) > 0, "tensors", info.Tensors > 0)
 
 	// A text, by itself and among others.
 	alone, err := model.Complete(ctx, "The little fox", photon.MaxTokens(8), photon.Seed(3))
