@@ -121,6 +121,30 @@ func TestLevelsHaveNoExtras(t *testing.T) {
 	}
 }
 
+// TestFlatShapes: a configuration that was made by hand has what its kind has.
+func TestFlatShapes(t *testing.T) {
+	for kind, change := range map[string]func(*StackConfig){
+		"llama":    func(s *StackConfig) { s.QKVBias = true },
+		"mistral":  func(s *StackConfig) { s.QKVBias, s.OutBias = true, true },
+		"qwen2":    func(s *StackConfig) {},
+		"qwen3":    func(s *StackConfig) {},
+		"smollm3":  func(s *StackConfig) { s.NoRope = []int{2, 1} },
+		"llama ":   func(s *StackConfig) { s.NoRope = []int{1} },
+		"llama  ":  func(s *StackConfig) { s.QKNorm = true },
+		"qwen2 ":   func(s *StackConfig) { s.QKVBias, s.MLPBias = true, true },
+		"qwen2  ":  func(s *StackConfig) { s.QKVBias, s.SlidingWindow = true, 9 },
+		"qwen2   ": func(s *StackConfig) { s.QKVBias, s.Windows = true, []int{9, 8, 0} },
+		"llama   ": func(s *StackConfig) { s.RopeScaling.Factor = 2 },
+	} {
+		c := Config{ModelType: strings.TrimSpace(kind), VocabSize: 300, EmbeddingSize: 48, RMSNormEps: 1e-6, BOSTokenID: -1,
+			Transformer: testStack(48, 3, 6, 2, 8, 64, 0, 10000)}
+		change(&c.Transformer)
+		if _, err := json.Marshal(c); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}
+
 // TestStoredHead: a head that is stored beside the table that it is tied to must be the same.
 func TestStoredHead(t *testing.T) {
 	const dir = "testdata/flats/llama3-stored-head-bf16"

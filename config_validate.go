@@ -49,10 +49,14 @@ func (c Config) validateFlat(check *checker, kind flatKind) {
 	check.that(c.TokenEncoder == nil && c.Content == "" && s.Memories == nil, "a flat model has no token encoder, no content and no memories")
 	check.that(c.EmbeddingSize == s.HiddenSize, "embedding size %d of a flat model is not its hidden_size %d", c.EmbeddingSize, s.HiddenSize)
 	check.product("embed_tokens", c.VocabSize, s.HiddenSize)
-	check.that(s.QKVBias || !kind.qkvBias, "model_type %q has biases of q, k and v", c.ModelType)
-	check.that(!s.QKVBias || kind.qkvBias || kind.attnBias, "model_type %q has no biases of q, k and v", c.ModelType)
-	check.that(s.OutBias == (s.QKVBias && !kind.qkvBias), "model_type %q has a bias of attention's output where it has "+
-		"one that is read from attention_bias", c.ModelType)
+	biases := !s.QKVBias && !s.OutBias
+	switch {
+	case kind.qkvBias:
+		biases = s.QKVBias && !s.OutBias
+	case kind.attnBias:
+		biases = s.QKVBias == s.OutBias
+	}
+	check.that(biases, "model_type %q with biases of q, k and v: %v, of o: %v", c.ModelType, s.QKVBias, s.OutBias)
 	check.that(!s.MLPBias || kind.mlpBias, "model_type %q has no biases of gate, up and down", c.ModelType)
 	check.that(s.QKNorm == kind.qkNorm, "model_type %q has norms of q and k: %v, want %v", c.ModelType, s.QKNorm, kind.qkNorm)
 	check.that(s.NoRope == nil || kind.ropes, "model_type %q has no layers without rotation: want %q", c.ModelType, modelTypeSmolLM3)
