@@ -10,7 +10,7 @@ import (
 // Config is what config.json says: the architecture and the ids that begin and end a text. It holds no weights.
 // A Config is a plain value; it is safe to copy and to read from several goroutines.
 type Config struct {
-	ModelType         string // "photon"; for a flat model in the Hugging Face layout "llama", "mistral", "ministral", "qwen2", …
+	ModelType         string // "photon"; of a flat model in the Hugging Face layout "llama", "mistral", "qwen2", …
 	FormatVersion     int    // of "photon", 1 or 2; 0 for a flat model
 	VocabSize         int
 	EmbeddingSize     int // width of the encoder's embedding rows; of a flat model, its hidden size

@@ -27,23 +27,28 @@ type flatKind struct {
 type flatWindows uint8
 
 const (
-	noWindows     flatWindows = iota
-	oneWindow                 // sliding_window is that of all layers
-	typedWindows              // layer_types says which have it, all without the key
-	switchWindows             // as those, but where use_sliding_window is true; without layer_types those from max_window_layers on
-	noRopeWindows             // as those, but without layer_types those that do not rotate
+	noWindows    flatWindows = iota
+	oneWindow                // sliding_window is that of all layers
+	typedWindows             // layer_types says which have it, all without the key
+	// Where use_sliding_window is true: by layer_types, or without them from layer max_window_layers on, or those that do
+	// not rotate.
+	switchWindows
+	noRopeWindows
 )
 
 var flatKinds = map[string]flatKind{
-	modelTypeLlama:   {architecture: "LlamaForCausalLM", attnBias: true, mlpBias: true, theta: 1e4},
-	modelTypeMistral: {architecture: "MistralForCausalLM", windows: oneWindow, theta: 1e4, must: []string{keyKVHeads, keyWindow}},
+	modelTypeLlama: {architecture: "LlamaForCausalLM", attnBias: true, mlpBias: true, theta: 1e4},
+	modelTypeMistral: {architecture: "MistralForCausalLM", windows: oneWindow, theta: 1e4,
+		must: []string{keyKVHeads, keyWindow}},
 	modelTypeMinistral: {architecture: "MinistralForCausalLM", windows: typedWindows, theta: 1e4,
 		must: []string{keyKVHeads, keyWindow}},
-	modelTypeQwen2: {architecture: "Qwen2ForCausalLM", qkvBias: true, windows: switchWindows, theta: 1e4, must: []string{keyKVHeads}},
+	modelTypeQwen2: {architecture: "Qwen2ForCausalLM", qkvBias: true, windows: switchWindows, theta: 1e4,
+		must: []string{keyKVHeads}},
 	modelTypeQwen3: {architecture: "Qwen3ForCausalLM", attnBias: true, qkNorm: true, windows: switchWindows, theta: 1e4,
 		must: []string{keyKVHeads, keyHeadDim}},
-	modelTypeSmolLM3: {architecture: "SmolLM3ForCausalLM", attnBias: true, mlpBias: true, ropes: true, windows: noRopeWindows,
-		tied: true, theta: 2e6, must: []string{keyKVHeads}},
+	modelTypeSmolLM3: {architecture: "SmolLM3ForCausalLM", attnBias: true, mlpBias: true, ropes: true,
+		windows: noRopeWindows,
+		tied:    true, theta: 2e6, must: []string{keyKVHeads}},
 }
 
 const (
@@ -149,7 +154,8 @@ func (c *Config) readFlat(r *jsonReader, kind flatKind) error {
 	}
 	if s.HeadDim == absent {
 		if s.Heads < 1 || s.HiddenSize%s.Heads != 0 {
-			return fmt.Errorf("hidden_size %d is no multiple of num_attention_heads %d, and head_dim is missing: %w", s.HiddenSize, s.Heads, ErrCorrupt)
+			return fmt.Errorf("hidden_size %d is no multiple of num_attention_heads %d, and head_dim is missing: %w",
+				s.HiddenSize, s.Heads, ErrCorrupt)
 		}
 		s.HeadDim = s.HiddenSize / s.Heads
 	}
@@ -177,7 +183,8 @@ func (c *Config) readRotations(kind flatKind, keys layerKeys) error {
 		return nil
 	}
 	if keys.ropes != nil && len(keys.ropes) < s.Layers {
-		return fmt.Errorf("no_rope_layers has %d entries, want one for each of %d layers: %w", len(keys.ropes), s.Layers, ErrCorrupt)
+		return fmt.Errorf("no_rope_layers has %d entries, want one for each of %d layers: %w", len(keys.ropes), s.Layers,
+			ErrCorrupt)
 	}
 	if keys.ropeInterval < 1 {
 		return fmt.Errorf("no_rope_layer_interval is %d, want at least 1: %w", keys.ropeInterval, ErrCorrupt)
@@ -209,7 +216,8 @@ func (c *Config) readLayerTypes(kind flatKind, keys layerKeys) error {
 		}
 	case switchWindows:
 		if window != 0 && types == nil && keys.firstSliding < 0 {
-			return fmt.Errorf("use_sliding_window is true, but neither layer_types nor max_window_layers is there: %w", ErrCorrupt)
+			return fmt.Errorf("use_sliding_window is true, but neither layer_types nor max_window_layers is there: %w",
+				ErrCorrupt)
 		}
 	}
 	slides := func(layer int) bool {
@@ -233,7 +241,8 @@ func (c *Config) readLayerTypes(kind flatKind, keys layerKeys) error {
 		}
 		switch {
 		case t != plain && kind.windows <= oneWindow:
-			return fmt.Errorf("layer_types[%d] is %.80q, want %q for model_type %q: %w", i, t, plain, c.ModelType, ErrUnsupported)
+			return fmt.Errorf("layer_types[%d] is %.80q, want %q for model_type %q: %w", i, t, plain, c.ModelType,
+				ErrUnsupported)
 		case t != layerFull && t != layerSliding:
 			return fmt.Errorf("layer_types[%d] is %.80q, want %q or %q: %w", i, t, layerSliding, layerFull, ErrUnsupported)
 		case t == layerSliding && window == 0:
@@ -309,7 +318,8 @@ func (p *RopeScaling) read(r *jsonReader, theta *float64) error {
 		}
 	case ropeDefault, ropeLinear, ropeLlama3, ropeFactors:
 	default:
-		return fmt.Errorf("rope_type is %.80q, want %q, %q or %q: %w", p.Type, ropeDefault, ropeLinear, ropeLlama3, ErrUnsupported)
+		return fmt.Errorf("rope_type is %.80q, want %q, %q or %q: %w", p.Type, ropeDefault, ropeLinear, ropeLlama3,
+			ErrUnsupported)
 	}
 	if other != "" {
 		return fmt.Errorf("%.80q is not run: %w", other, ErrUnsupported)

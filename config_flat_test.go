@@ -16,7 +16,8 @@ import (
 // TestFlatConfigs reads what each kind of model says of its layers, and writes it back.
 func TestFlatConfigs(t *testing.T) {
 	text := func(kind, more string) string {
-		return `{"model_type": "` + kind + `", "vocab_size": 300, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3,
+		return `{"model_type": "` + kind + `", "vocab_size": 300, "hidden_size": 48, "intermediate_size": 64,
+			"num_hidden_layers": 3,
 			"num_attention_heads": 6, "num_key_value_heads": 2, ` + more + ` "max_position_embeddings": 8}`
 	}
 	config := func(kind string, change func(c *Config, s *StackConfig)) Config {
@@ -57,7 +58,8 @@ func TestFlatConfigs(t *testing.T) {
 		{"qwen2", `"sliding_window": 9, "use_sliding_window": true, "max_window_layers": 2,`,
 			func(_ *Config, s *StackConfig) { s.QKVBias, s.Windows = true, []int{0, 0, 9} }},
 		{"qwen2", `"sliding_window": 9, "use_sliding_window": true, "max_window_layers": 3,`, qwen2},
-		{"qwen3", `"head_dim": 16, "sliding_window": null, "layer_types": ["full_attention", "full_attention", "full_attention"],`, qwen3},
+		{"qwen3", `"head_dim": 16, "sliding_window": null,
+			"layer_types": ["full_attention", "full_attention", "full_attention"],`, qwen3},
 		{"qwen3", `"head_dim": 16, "sliding_window": 9, "use_sliding_window": true, "attention_bias": true,
 			"layer_types": ["sliding_attention", "full_attention", "full_attention"],`,
 			func(_ *Config, s *StackConfig) {
@@ -65,7 +67,8 @@ func TestFlatConfigs(t *testing.T) {
 			}},
 		{"smollm3", `"no_rope_layer_interval": 2,`, smollm3([]int{1}, nil)},
 		{"smollm3", `"no_rope_layers": [0, 1, 0, 0],`, smollm3([]int{0, 2}, nil)},
-		{"smollm3", `"no_rope_layer_interval": 2, "sliding_window": 5, "use_sliding_window": true,`, smollm3([]int{1}, []int{0, 5, 0})},
+		{"smollm3", `"no_rope_layer_interval": 2, "sliding_window": 5, "use_sliding_window": true,`,
+			smollm3([]int{1}, []int{0, 5, 0})},
 	} {
 		got, err := parseConfig([]byte(text(test.kind, test.more)))
 		if err != nil {
@@ -94,14 +97,16 @@ func TestFlatConfigs(t *testing.T) {
 		says       string
 	}{
 		{"qwen2", `"use_sliding_window": true, "sliding_window": 9,`, ErrCorrupt, "max_window_layers"},
-		{"qwen2", `"layer_types": ["full_attention", "sliding_attention", "full_attention"], "sliding_window": 9,`, ErrCorrupt, "use_sliding_window"},
+		{"qwen2", `"layer_types": ["full_attention", "sliding_attention", "full_attention"], "sliding_window": 9,`,
+			ErrCorrupt, "use_sliding_window"},
 		{"qwen3", `"num_experts": 8,`, ErrCorrupt, "head_dim"},
 		{"qwen3", `"head_dim": 15,`, ErrCorrupt, "head_dim is 15"},
 		{"smollm3", `"no_rope_layers": [1, 0],`, ErrCorrupt, "no_rope_layers has 2"},
 		{"smollm3", `"no_rope_layer_interval": 0,`, ErrCorrupt, "no_rope_layer_interval"},
 		{"qwen2_moe", ``, ErrUnsupported, "qwen2_moe"},
 	} {
-		if _, err := parseConfig([]byte(text(test.kind, test.more))); !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.says) {
+		if _, err := parseConfig([]byte(text(test.kind, test.more))); !errors.Is(err, test.want) ||
+			!strings.Contains(err.Error(), test.says) {
 			t.Errorf("%s %s: %v, want %q", test.kind, test.more, err, test.says)
 		}
 	}
@@ -111,7 +116,10 @@ func TestFlatConfigs(t *testing.T) {
 func TestLevelsHaveNoExtras(t *testing.T) {
 	for _, change := range []func(*StackConfig){
 		func(s *StackConfig) { s.QKVBias = true }, func(s *StackConfig) { s.QKNorm = true },
-		func(s *StackConfig) { s.NoRope = []int{0} }, func(s *StackConfig) { s.RopeScaling = RopeScaling{Type: "linear", Factor: 2} },
+		func(s *StackConfig) { s.NoRope = []int{0} }, func(s *StackConfig) {
+			s.RopeScaling = RopeScaling{Type: "linear",
+				Factor: 2}
+		},
 	} {
 		c := photonConfig()
 		change(&c.Levels[0].Encoder)
@@ -186,7 +194,8 @@ func TestStoredHead(t *testing.T) {
 		t.Errorf("another head: %v", err)
 	}
 	err = load(func(f fstest.MapFS) {
-		text := strings.Replace(string(f["config.json"].Data), `"tie_word_embeddings": true`, `"tie_word_embeddings": false`, 1)
+		text := strings.Replace(string(f["config.json"].Data), `"tie_word_embeddings": true`,
+			`"tie_word_embeddings": false`, 1)
 		f["config.json"] = &fstest.MapFile{Data: []byte(text)}
 	})
 	if err != nil {

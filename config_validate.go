@@ -58,20 +58,25 @@ func (c Config) validateFlat(check *checker, kind flatKind) {
 	}
 	check.that(biases, "model_type %q with biases of q, k and v: %v, of o: %v", c.ModelType, s.QKVBias, s.OutBias)
 	check.that(!s.MLPBias || kind.mlpBias, "model_type %q has no biases of gate, up and down", c.ModelType)
-	check.that(s.QKNorm == kind.qkNorm, "model_type %q has norms of q and k: %v, want %v", c.ModelType, s.QKNorm, kind.qkNorm)
-	check.that(s.NoRope == nil || kind.ropes, "model_type %q has no layers without rotation: want %q", c.ModelType, modelTypeSmolLM3)
+	check.that(s.QKNorm == kind.qkNorm, "model_type %q has norms of q and k: %v, want %v", c.ModelType, s.QKNorm,
+		kind.qkNorm)
+	check.that(s.NoRope == nil || kind.ropes, "model_type %q has no layers without rotation: want %q", c.ModelType,
+		modelTypeSmolLM3)
 	switch kind.windows {
 	case noWindows:
-		check.that(!s.stream(), "model_type %q has no sliding window: want %q or %q", c.ModelType, modelTypeMistral, modelTypeMinistral)
+		check.that(!s.stream(), "model_type %q has no sliding window: want %q or %q", c.ModelType, modelTypeMistral,
+			modelTypeMinistral)
 	case oneWindow:
-		check.that(s.Windows == nil, "model_type %q has one sliding window for all layers: want %q", c.ModelType, modelTypeMinistral)
+		check.that(s.Windows == nil, "model_type %q has one sliding window for all layers: want %q", c.ModelType,
+			modelTypeMinistral)
 	case typedWindows:
 		check.that(s.Windows != nil && s.SlidingWindow == 0, "model_type %q has a window a layer", c.ModelType)
 	default:
 		check.that(s.SlidingWindow == 0, "model_type %q has a window a layer, or none", c.ModelType)
 	}
 	for _, w := range s.Windows {
-		check.that(w == 0 || w == slices.Max(s.Windows), "model_type %q has windows of one size, these are %d", c.ModelType, s.Windows)
+		check.that(w == 0 || w == slices.Max(s.Windows), "model_type %q has windows of one size, these are %d", c.ModelType,
+			s.Windows)
 	}
 }
 
@@ -79,7 +84,8 @@ func (c Config) validateFlat(check *checker, kind flatKind) {
 func (s StackConfig) validateRotation(check *checker) {
 	before := -1
 	for _, n := range s.NoRope {
-		check.that(n > before && n < s.Layers, "layers without rotation are %d, want ascending numbers below num_hidden_layers %d",
+		check.that(n > before && n < s.Layers, "layers without rotation are %d, want ascending numbers below "+
+			"num_hidden_layers %d",
 			s.NoRope, s.Layers)
 		before = n
 	}
@@ -99,7 +105,8 @@ func (s StackConfig) validateRotation(check *checker) {
 		factor("factor", p.Factor)
 		factor("low_freq_factor", p.LowFreqFactor)
 		factor("high_freq_factor", p.HighFreqFactor)
-		check.that(p.HighFreqFactor > p.LowFreqFactor, "rope_scaling.high_freq_factor is %g, want more than low_freq_factor %g",
+		check.that(p.HighFreqFactor > p.LowFreqFactor, "rope_scaling.high_freq_factor is %g, want more than "+
+			"low_freq_factor %g",
 			p.HighFreqFactor, p.LowFreqFactor)
 		check.count("rope_scaling.original_max_position_embeddings", p.OriginalContext, maxSize)
 	case ropeFactors:
@@ -209,7 +216,8 @@ func (e MemoryConfig) validate(check *checker, at string, decoder StackConfig, w
 }
 
 func (s StackConfig) validate(check *checker, at string) {
-	check.that(at == "" || !s.beyondPhoton(), "%s: only flat models have biases, norms of q and k, and scaled rotations", at)
+	check.that(at == "" || !s.beyondPhoton(), "%s: only flat models have biases, norms of q and k, and scaled rotations",
+		at)
 	check.count(at+"hidden_size", s.HiddenSize, maxSize)
 	check.count(at+"num_hidden_layers", s.Layers, maxTensors/tensorsPerLayer)
 	check.count(at+"num_attention_heads", s.Heads, maxSize)

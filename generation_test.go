@@ -24,7 +24,8 @@ func TestGenerationConfig(t *testing.T) {
 		ends []int
 	}{
 		{`{}`, defaultOptions(), nil},
-		{`{"bos_token_id": 1, "eos_token_id": [2, 5, 7], "transformers_version": "4.51.0", "max_new_tokens": 20}`, defaultOptions(), []int{2, 5, 7}},
+		{`{"bos_token_id": 1, "eos_token_id": [2, 5, 7], "transformers_version": "4.51.0", "max_new_tokens": 20}`,
+			defaultOptions(), []int{2, 5, 7}},
 		{`{"eos_token_id": 2, "do_sample": true, "temperature": 0.6, "top_p": 0.9}`,
 			set(func(o *options) { published(o); o.temperature, o.topP = 0.6, 0.9 }), []int{2}},
 		{`{"repetition_penalty": 1.05, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "do_sample": true, "min_p": null}`,
@@ -89,7 +90,8 @@ func TestGenerationConfig(t *testing.T) {
 		}
 	}
 	files["generation_config.json"] = &fstest.MapFile{Data: []byte(`{"eos_token_id": 61}`)}
-	if _, err := LoadFS(files); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "generation_config.json: eos_token_id is 61") {
+	if _, err := LoadFS(files); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(),
+		"generation_config.json: eos_token_id is 61") {
 		t.Errorf("%v", err)
 	}
 }

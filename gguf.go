@@ -167,7 +167,8 @@ func (g *ggufFile) place(header int64) error {
 // bytes reads n bytes; what it returns follows what is there.
 func (r *ggufReader) bytes(n int64) ([]byte, error) {
 	if n > r.end-r.at {
-		return nil, fmt.Errorf("%d bytes at byte %d, the file, or what is read of it, has %d: it is truncated, download it again: %w",
+		return nil, fmt.Errorf("%d bytes at byte %d, the file, or what is read of it, has %d: it is truncated, "+
+			"download it again: %w",
 			n, r.at, r.end, ErrCorrupt)
 	}
 	buf := r.buf[:0]
@@ -310,7 +311,8 @@ func (r *ggufReader) tensor() (storedTensor, error) {
 		if name == "" {
 			name = "unknown here"
 		}
-		return fail(ErrUnsupported, "type %d (%s), want F32, F16, BF16, Q8_0, Q4_0 or Q6_K: quantize the weights to one of these", kind, name)
+		return fail(ErrUnsupported, "type %d (%s), want F32, F16, BF16, Q8_0, Q4_0 or Q6_K: quantize the weights "+
+			"to one of these", kind, name)
 	}
 	if row := t.shape[rank-1]; row%t.dtype.block() != 0 {
 		return fail(ErrCorrupt, "rows of %d, where %v has blocks of %d", row, t.dtype, t.dtype.block())
@@ -486,7 +488,8 @@ func findGGUF(fsys fs.FS) (string, error) {
 		return "", nil
 	}
 	if len(names) > 1 {
-		return "", fmt.Errorf("photon: %d GGUF files, %s and %s among them: say which one to load: %w", len(names), names[0], names[1], ErrInvalid)
+		return "", fmt.Errorf("photon: %d GGUF files, %s and %s among them: say which one to load: %w", len(names),
+			names[0], names[1], ErrInvalid)
 	}
 	return names[0], nil
 }

@@ -46,9 +46,11 @@ var (
 		"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head",
 	}
 	ggufLayer = map[string]string{
-		"attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
-		"attn_output": "self_attn.o_proj", "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
-		"ffn_norm": "post_attention_layernorm", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+		"attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
+		"attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
+		"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
+		"ffn_norm": "post_attention_layernorm", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
+		"ffn_down": "mlp.down_proj",
 	}
 )
 
@@ -117,7 +119,8 @@ func (g *ggufFile) config(weights *checkpoint) (Config, error) {
 	case ropeLinear:
 		s.RopeScaling = RopeScaling{Type: ropeLinear, Factor: k.float(at+"rope.scaling.factor", 0)}
 	default:
-		return Config{}, fmt.Errorf("key %q is %.80q, want \"none\" or %q: %w", at+"rope.scaling.type", scaling, ropeLinear, ErrUnsupported)
+		return Config{}, fmt.Errorf("key %q is %.80q, want \"none\" or %q: %w", at+"rope.scaling.type", scaling, ropeLinear,
+			ErrUnsupported)
 	}
 	if kind.ropes { // the architecture's, which no key says
 		for n := 3; n < min(s.Layers, maxTensors); n += 4 {
@@ -140,7 +143,8 @@ func (g *ggufFile) config(weights *checkpoint) (Config, error) {
 		c.VocabSize = weights.tensors[i].shape[0]
 	}
 	if n := k.int(at+"vocab_size", c.VocabSize); k.err == nil && n != c.VocabSize {
-		return Config{}, fmt.Errorf("key %q is %d, the embedding table has %d rows: %w", at+"vocab_size", n, c.VocabSize, ErrMismatch)
+		return Config{}, fmt.Errorf("key %q is %d, the embedding table has %d rows: %w", at+"vocab_size", n, c.VocabSize,
+			ErrMismatch)
 	}
 	c.EOSTokenIDs = g.ends(k)
 	if k.err != nil {
@@ -168,7 +172,8 @@ func (g *ggufFile) refuse(arch string) error {
 			return fmt.Errorf("key %q is %d, which is not run: %w", arch+"."+key, n, ErrUnsupported)
 		}
 	}
-	for _, key := range []string{"attention.scale", "logit_scale", "residual_scale", "embedding_scale", "attn_logit_softcapping",
+	for _, key := range []string{"attention.scale", "logit_scale", "residual_scale", "embedding_scale",
+		"attn_logit_softcapping",
 		"final_logit_softcapping", "attention.max_alibi_bias", "attention.clamp_kqv", "attention.temperature_scale",
 		"rope.scaling.attn_factor", "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor", "rope.scale_linear"} {
 		if k.has(arch + "." + key) {
@@ -192,7 +197,8 @@ func (g *ggufFile) factors(weights *checkpoint, s *StackConfig) error {
 	}
 	t := &weights.tensors[i]
 	if t.dtype != dtypeF32 || len(t.shape) != 1 || t.shape[0] != s.HeadDim/2 || s.RopeScaling.Type != "" {
-		return fmt.Errorf("tensor %q is %v %v, want F32 [%d], and no other scaling: %w", ggufFactors, t.dtype, t.shape, s.HeadDim/2, ErrMismatch)
+		return fmt.Errorf("tensor %q is %v %v, want F32 [%d], and no other scaling: %w", ggufFactors, t.dtype, t.shape,
+			s.HeadDim/2, ErrMismatch)
 	}
 	f, size, err := openRegular(weights.fsys, weights.files[0].name)
 	if err != nil {
@@ -275,7 +281,8 @@ var ggufPres = map[string]ggufPre{
 }
 
 // Other names of the same.
-var ggufPreNames = map[string]string{"llama3": "llama-bpe", "llama-v3": "llama-bpe", "deepseek-r1-qwen": "qwen2", "pixtral": "llama-bpe"}
+var ggufPreNames = map[string]string{"llama3": "llama-bpe", "llama-v3": "llama-bpe", "deepseek-r1-qwen": "qwen2",
+	"pixtral": "llama-bpe"}
 
 // tokenizer makes the tokenizer that the keys describe; nil: they describe none.
 func (g *ggufFile) tokenizer() (*Tokenizer, error) {

@@ -86,7 +86,8 @@ func TestGGUFTokenizers(t *testing.T) {
 			}))
 			var cases struct{ Encoded []struct{ Text string } }
 			var theirs [][]int
-			for path, to := range map[string]any{"tokenizer/" + family + ".cases.json": &cases, "gguf/" + name + ".ids.json": &theirs} {
+			for path, to := range map[string]any{"tokenizer/" + family + ".cases.json": &cases, "gguf/" + name +
+				".ids.json": &theirs} {
 				data, err := os.ReadFile("testdata/" + path)
 				if err == nil {
 					err = json.Unmarshal(data, to)
@@ -137,7 +138,8 @@ func TestGGUFFiles(t *testing.T) {
 	if _, err := Files("testdata/gguf/make.py"); !errors.Is(err, ErrInvalid) {
 		t.Errorf("%v", err)
 	}
-	if _, err := LoadFS(directory("testdata/gguf")); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "say which") {
+	if _, err := LoadFS(directory("testdata/gguf")); !errors.Is(err, ErrInvalid) ||
+		!strings.Contains(err.Error(), "say which") {
 		t.Errorf("several files: %v", err)
 	}
 }
@@ -186,13 +188,16 @@ func TestGGUFRefuses(t *testing.T) {
 		{"nothing", nil, ErrCorrupt, "truncated"},
 		{"another file", []byte("PK\x03\x04 and so on"), ErrCorrupt, "no GGUF file"},
 		{"LFS pointer", []byte(lfsMagic + ".github.com/spec/v1\n"), ErrCorrupt, "LFS"},
-		{"version 1", (&ggufMaker{*bytes.NewBufferString("GGUF")}).put(uint32(1), uint64(0), uint64(0)).Bytes(), ErrUnsupported, "version 1"},
-		{"big-endian", (&ggufMaker{*bytes.NewBufferString("GGUF")}).put(uint32(3<<24), uint64(0), uint64(0)).Bytes(), ErrUnsupported, "version"},
+		{"version 1", (&ggufMaker{*bytes.NewBufferString("GGUF")}).put(uint32(1), uint64(0), uint64(0)).Bytes(),
+			ErrUnsupported, "version 1"},
+		{"big-endian", (&ggufMaker{*bytes.NewBufferString("GGUF")}).put(uint32(3<<24), uint64(0), uint64(0)).Bytes(),
+			ErrUnsupported, "version"},
 		{"many tensors", ggufHead(1<<40, 0).Bytes(), ErrUnsupported, "tensors"},
 		{"many keys", ggufHead(0, 1<<63).Bytes(), ErrUnsupported, "keys"},
 		{"a long key", key(uint64(1 << 62)), ErrCorrupt, "bytes"},
 		{"no key", key("", uint32(4), uint32(1)), ErrCorrupt, "no name"},
-		{"a key twice", ggufHead(0, 2).put("a", uint32(4), uint32(1), "a", uint32(4), uint32(1)).Bytes(), ErrCorrupt, "twice"},
+		{"a key twice", ggufHead(0, 2).put("a", uint32(4), uint32(1), "a", uint32(4), uint32(1)).Bytes(), ErrCorrupt,
+			"twice"},
 		{"a key that is not UTF-8", key("a\xff", uint32(4), uint32(1)), ErrCorrupt, "UTF-8"},
 		{"an unknown kind", key("a", uint32(13), uint32(1)), ErrUnsupported, "kind 13"},
 		{"a list of lists", key("a", uint32(9), uint32(9), uint64(1)), ErrUnsupported, "kind 9"},
@@ -207,13 +212,15 @@ func TestGGUFRefuses(t *testing.T) {
 		{"a type of the future", tensor("t", uint32(1), uint64(256), uint32(999), uint64(0)), ErrUnsupported, "999"},
 		{"half a block", tensor("t", uint32(1), uint64(16), uint32(8), uint64(0)), ErrCorrupt, "blocks of 32"},
 		{"a tensor beyond the end", tensor("t", uint32(1), uint64(16), uint32(0), uint64(0)), ErrCorrupt, "truncated"},
-		{"a tensor elsewhere", tensor("t", uint32(1), uint64(16), uint32(0), uint64(32), [128]byte{}), ErrCorrupt, "begins at byte 32"},
+		{"a tensor elsewhere", tensor("t", uint32(1), uint64(16), uint32(0), uint64(32), [128]byte{}), ErrCorrupt,
+			"begins at byte 32"},
 		{"a tensor far away", tensor("t", uint32(1), uint64(16), uint32(0), uint64(math.MaxUint64)), ErrCorrupt, "begins"},
 		{"bytes behind", ggufHead(0, 0).put([100]byte{}).Bytes(), ErrCorrupt, "behind"},
 		{"a strange alignment", key("general.alignment", uint32(4), uint32(24)), ErrCorrupt, "alignment"},
 		{"no architecture", ggufHead(0, 0).put([8]byte{}).Bytes(), ErrUnsupported, "general.architecture"},
 		{"another architecture", key("general.architecture", uint32(8), "gemma3"), ErrUnsupported, "gemma3"},
-		{"an architecture that is a number", key("general.architecture", uint32(4), uint32(1)), ErrUnsupported, "architecture"},
+		{"an architecture that is a number", key("general.architecture", uint32(4), uint32(1)), ErrUnsupported,
+			"architecture"},
 	} {
 		if err := loadGGUFBytes(test.data); !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.says) {
 			t.Errorf("%s: %v, want %q", test.name, err, test.says)
@@ -380,7 +387,8 @@ func tinyGGUF(tokenizer string) []byte {
 	keys := []entry{
 		{"general.architecture", []any{uint32(8), "llama"}},
 		number("llama.block_count", 1), number("llama.embedding_length", 32), number("llama.feed_forward_length", 32),
-		number("llama.attention.head_count", 2), number("llama.attention.head_count_kv", 1), number("llama.attention.key_length", 2),
+		number("llama.attention.head_count", 2), number("llama.attention.head_count_kv",
+			1), number("llama.attention.key_length", 2),
 		number("llama.attention.value_length", 2), number("llama.rope.dimension_count", 2),
 		{"llama.attention.layer_norm_rms_epsilon", []any{uint32(6), float32(1e-5)}},
 		number("tokenizer.ggml.eos_token_id", 7), number("tokenizer.ggml.bos_token_id", 0),

@@ -16,11 +16,11 @@ import (
 // matches ErrInvalid.
 //
 // Without options a token is drawn as the model's generation_config.json says (do_sample, temperature, top_k, top_p,
-// min_p, repetition_penalty); where that says nothing, as llama.cpp draws it by default: top-k 40, then top-p 0.95, then
-// min-p 0.05, then temperature 0.8; no repeat penalty; seed 0; at most 256 tokens.
+// min_p, repetition_penalty); where that says nothing, as llama.cpp draws it by default: top-k 40, then top-p 0.95,
+// then min-p 0.05, then temperature 0.8; no repeat penalty; seed 0; at most 256 tokens.
 type Option func(*options)
 
-// readGeneration reads what generation_config.json says of how to draw and where a text ends; nil ends: it does not say.
+// readGeneration reads what generation_config.json says of how to draw and where a text ends; nil ends: it does not.
 // A file that names a filter or the temperature means the others as Hugging Face has them by default, and one that says
 // do_sample false means the most likely token.
 func readGeneration(fsys fs.FS) (o options, ends []int, err error) {

@@ -98,10 +98,10 @@ func WithProgress(f func(done, total int64)) LoadOption {
 // it.
 func WithContext(ctx context.Context) LoadOption { return func(o *loadOptions) { o.ctx = ctx } }
 
-// Load opens a model: a directory with config.json, model.safetensors (or shards, with model.safetensors.index.json), and
-// tokenizer.json and generation_config.json if they are there; or a GGUF file, with its tokenizer. A missing file matches
-// fs.ErrNotExist; ErrCorrupt, ErrUnsupported, ErrMismatch and ErrMemoryLimit tell of the rest. What is no regular file,
-// such as a named pipe or a device, is ErrCorrupt and is not waited for.
+// Load opens a model: a directory with config.json, model.safetensors (or shards, with model.safetensors.index.json),
+// and tokenizer.json and generation_config.json if they are there; or a GGUF file, with its tokenizer. A missing file
+// matches fs.ErrNotExist; ErrCorrupt, ErrUnsupported, ErrMismatch and ErrMemoryLimit tell of the rest. What is no
+// regular file, such as a named pipe or a device, is ErrCorrupt and is not waited for.
 func Load(path string, opts ...LoadOption) (*Model, error) {
 	files, err := Files(path)
 	if err != nil {
@@ -114,8 +114,8 @@ func Load(path string, opts ...LoadOption) (*Model, error) {
 	return m, nil
 }
 
-// LoadFS is Load on any file system: go:embed, a zip archive, a map in a test. Without a config.json, its one .gguf file is
-// the model.
+// LoadFS is Load on any file system: go:embed, a zip archive, a map in a test. Without a config.json, its one .gguf file
+// is the model.
 func LoadFS(fsys fs.FS, opts ...LoadOption) (*Model, error) {
 	o := loadOptions{threads: min(runtime.GOMAXPROCS(0), maxThreads), ctx: context.Background()}
 	for _, set := range opts {
@@ -142,7 +142,8 @@ func LoadFS(fsys fs.FS, opts ...LoadOption) (*Model, error) {
 	if err := ended(o.ctx); err != nil {
 		return nil, fmt.Errorf("photon: loading: %w", err)
 	}
-	m := &Model{cfg: cfg, tokenizer: tokenizer, cacheType: o.cache, weights: o.weights, threads: o.threads, defaults: c.defaults}
+	m := &Model{cfg: cfg, tokenizer: tokenizer, cacheType: o.cache, weights: o.weights, threads: o.threads,
+		defaults: c.defaults}
 	if err := m.readWeights(c.weights, o); err != nil {
 		return nil, err
 	}

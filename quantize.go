@@ -16,9 +16,9 @@ import (
 
 // Quantize writes the model in files to the directory dir, which it makes if need be, with its matrices in the int8 or
 // the int4 form of docs/formats.md; form is Int8 or Int4. Vectors stay as they are stored, and with Int4 the embedding
-// tables take the int8 form. config.json, the tokenizer and the chat template are copied, and generation_config.json says
-// that the weights are best held in this form. A file that is there is replaced. When ctx ends, nothing is left of the
-// weights, and its error is returned. A GGUF file matches ErrUnsupported: its own tools quantize it.
+// tables take the int8 form. config.json, the tokenizer and the chat template are copied, and generation_config.json
+// says that the weights are best held in this form. A file that is there is replaced. When ctx ends, nothing is left of
+// the weights, and its error is returned. A GGUF file matches ErrUnsupported: its own tools quantize it.
 func Quantize(ctx context.Context, dir string, files fs.FS, form WeightType) error {
 	if form != Int8 && form != Int4 {
 		return fmt.Errorf("photon: Quantize to %v: give Int8 or Int4: %w", form, ErrInvalid)
@@ -44,7 +44,10 @@ func Quantize(ctx context.Context, dir string, files fs.FS, form WeightType) err
 	}
 	q := &quantizer{weights: c.weights, form: form, copies: c.info.Config.copies()}
 	c.weights.ctx = ctx
-	if err := writeFile(filepath.Join(dir, weightsFile), func(w io.Writer) error { return q.write(contextWriter{ctx, w}) }); err != nil {
+	if err := writeFile(filepath.Join(dir, weightsFile), func(w io.Writer) error {
+		return q.write(contextWriter{ctx,
+			w})
+	}); err != nil {
 		return err
 	}
 	generation, err := recommend(files, form)
@@ -130,7 +133,8 @@ func (q *quantizer) write(w io.Writer) error {
 			return nil
 		}
 		if q.order[n].name != t.name {
-			return fmt.Errorf("the tensors come in another order than the file's, as from a compressed one: unpack it: %w", ErrUnsupported)
+			return fmt.Errorf("the tensors come in another order than the file's, as from a compressed one: unpack it: %w",
+				ErrUnsupported)
 		}
 		n++
 		_, err := w.Write(q.quantize(&q.order[n-1], t))

@@ -15,7 +15,8 @@ import (
 // TestQuantize: what is written is what holding the weights in that form makes of them, and it stays so when it is
 // quantized again.
 func TestQuantize(t *testing.T) {
-	for _, dir := range []string{"testdata/golden/photon-local-f32", "testdata/golden/flat-tied-f16", "testdata/golden/photon-shards-bf16",
+	for _, dir := range []string{"testdata/golden/photon-local-f32", "testdata/golden/flat-tied-f16",
+		"testdata/golden/photon-shards-bf16",
 		"testdata/golden/three-unpack-bf16", "testdata/flats/qwen2-bf16", "testdata/flats/llama-linear-biases-f16",
 		"testdata/flats/llama3-stored-head-bf16"} {
 		for _, form := range []WeightType{Int8, Int4} {
@@ -36,7 +37,8 @@ func TestQuantize(t *testing.T) {
 				if form == Int8 && (err1 != nil || err2 != nil || !bytes.Equal(first, second)) {
 					t.Errorf("quantized again it is another: %v, %v", err1, err2)
 				}
-				if text, err := os.ReadFile(filepath.Join(out, generationFile)); err != nil || !strings.Contains(string(text), form.String()) {
+				if text, err := os.ReadFile(filepath.Join(out, generationFile)); err != nil ||
+					!strings.Contains(string(text), form.String()) {
 					t.Errorf("%s, %v", text, err)
 				}
 				load := func(dir string, form WeightType) *Model {
@@ -108,7 +110,8 @@ func TestQuantizeRefuses(t *testing.T) {
 func TestInt4Form(t *testing.T) {
 	weights := func(rows, columns int) []byte { return bytes.Repeat([]byte{0x9f}, rows*columns) } // 7 and 1
 	scales := testTensor{"w.scales", dtypeF32, []int{1, 2}, floats(2, 3)}
-	c, err := openCheckpoint(fstest.MapFS{weightsFile: {Data: testFile(testTensor{"w", dtypeI4, []int{1, 32}, weights(1, 32)}, scales)}})
+	c, err := openCheckpoint(fstest.MapFS{weightsFile: {Data: testFile(testTensor{"w", dtypeI4, []int{1, 32},
+		weights(1, 32)}, scales)}})
 	if err != nil {
 		t.Fatal(err)
 	}

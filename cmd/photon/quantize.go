@@ -12,16 +12,19 @@ import (
 )
 
 const quantizeNotes = `
-Writes the model in DIR to OUT, with int8 or int4 weights in the forms of docs/formats.md. With a FILE of text, prints how well both predict it, as photon score does.
+Writes the model in DIR to OUT, with int8 or int4 weights in the forms of docs/formats.md. With a FILE of text, prints
+how well both predict it, as photon score does.
 `
 
 func setupQuantize(f *flag.FlagSet) func(c *console, args []string) error {
 	form := photon.Int8
-	f.Func("weights", "`form` to write: int8 or int4 (default int8)", choice(&form, map[string]photon.WeightType{"int8": photon.Int8, "int4": photon.Int4}))
+	f.Func("weights", "`form` to write: int8 or int4 (default int8)",
+		choice(&form, map[string]photon.WeightType{"int8": photon.Int8, "int4": photon.Int4}))
 	f.Usage = func() { fmt.Fprint(f.Output(), quantizeNotes) }
 	return func(c *console, args []string) error {
 		if len(args) != 2 && len(args) != 3 {
-			return usageError{fmt.Errorf("wants a model's directory and the one to write, and may have a file of text, as in photon quantize DIR OUT FILE")}
+			return usageError{fmt.Errorf("wants a model's directory and the one to write, and may have a file of " +
+				"text, as in photon quantize DIR OUT FILE")}
 		}
 		from, to := modelFlags{dir: args[0]}, modelFlags{dir: args[1], weights: form}
 		files, err := from.files()

@@ -13,7 +13,8 @@ func TestQuantize(t *testing.T) {
 	const dir = "../../models/stories"
 	out := filepath.Join(t.TempDir(), "out")
 	text := filepath.Join(t.TempDir(), "text")
-	if err := os.WriteFile(text, []byte("Once upon a time there was a small robot who lived in a lighthouse."), 0o644); err != nil {
+	if err := os.WriteFile(text, []byte("Once upon a time there was a small robot who lived in a lighthouse."),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	printed, _ := call(t, 0, "", "quantize", "-weights", "int4", dir, out, text)
@@ -39,7 +40,8 @@ func TestGGUF(t *testing.T) {
 	if !strings.Contains(printed, "qwen3") {
 		t.Errorf("%s", printed)
 	}
-	if printed, _ = call(t, 0, "", "run", "-model", file, "-n", "3", "the robot"); !strings.HasPrefix(printed, "the robot") {
+	if printed, _ = call(t, 0, "", "run", "-model", file, "-n", "3", "the robot"); !strings.HasPrefix(printed,
+		"the robot") {
 		t.Errorf("%q", printed)
 	}
 }

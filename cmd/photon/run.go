@@ -27,8 +27,8 @@ var modes = map[string]photon.GenMode{"hiergen": photon.HierGen, "recgen": photo
 func (s *samplingFlags) declare(f *flag.FlagSet) {
 	s.flags = f
 	f.IntVar(&s.tokens, "n", 256, "write at most this many tokens; -1: no bound")
-	f.Float64Var(&s.temperature, "temp", 0.8, "temperature; 0: always the most likely token; without this and the other filters, "+
-		"what generation_config.json says goes before these defaults")
+	f.Float64Var(&s.temperature, "temp", 0.8, "temperature; 0: always the most likely token; what "+
+		"generation_config.json says goes before this default and those of the filters")
 	f.IntVar(&s.topK, "top-k", 40, "draw from the k most likely tokens; 0: all")
 	f.Float64Var(&s.topP, "top-p", 0.95, "draw from the most likely tokens whose probabilities reach p; 1: all")
 	f.Float64Var(&s.minP, "min-p", 0.05, "draw from tokens at least p times as likely as the most likely one; 0: all")
@@ -43,7 +43,8 @@ func (s *samplingFlags) declare(f *flag.FlagSet) {
 
 // options leaves what was not given to the model.
 func (s *samplingFlags) options() []photon.Option {
-	options := []photon.Option{photon.MaxTokens(s.tokens), photon.Seed(s.seed), photon.Stop(s.stop...), photon.Mode(s.mode)}
+	options := []photon.Option{photon.MaxTokens(s.tokens), photon.Seed(s.seed), photon.Stop(s.stop...),
+		photon.Mode(s.mode)}
 	filters := map[string]photon.Option{
 		"temp": photon.Temperature(s.temperature), "top-k": photon.TopK(s.topK), "top-p": photon.TopP(s.topP),
 		"min-p": photon.MinP(s.minP), "repeat-penalty": photon.RepeatPenalty(s.repeatPenalty),

@@ -1,5 +1,5 @@
-// Command chat talks on the terminal, and goes on where it was left: the whole conversation, as the model has read it, is
-// kept in a file of a few kilobytes, so that nothing is read twice.
+// Command chat talks on the terminal, and goes on where it was left: the whole conversation, as the model has read it,
+// is kept in a file, so that nothing is read twice.
 //
 //	go run ./examples/chat conversation
 package main

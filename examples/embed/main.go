@@ -15,7 +15,8 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	for token, err := range model.Generate(context.Background(), "Once upon a time", photon.MaxTokens(12), photon.Temperature(0)) {
+	for token, err := range model.Generate(context.Background(), "Once upon a time", photon.MaxTokens(12),
+		photon.Temperature(0)) {
 		if err != nil {
 			log.Fatal(err)
 		}

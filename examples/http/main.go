@@ -22,7 +22,8 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	server := &http.Server{Addr: "127.0.0.1:8090", Handler: handler(model.NewBatcher()), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Addr: "127.0.0.1:8090", Handler: handler(model.NewBatcher()),
+		ReadHeaderTimeout: 10 * time.Second}
 	log.Println("http://" + server.Addr + "/story?begin=Once+upon+a+time")
 	log.Fatal(server.ListenAndServe())
 }

@@ -14,7 +14,8 @@ func TestFill(t *testing.T) {
 		t.Fatal(err)
 	}
 	for seed := range uint64(6) {
-		h, err := fill(context.Background(), model, "Once upon a time there was a hero. ", photon.Seed(seed), photon.Temperature(1.5))
+		h, err := fill(context.Background(), model, "Once upon a time there was a hero. ", photon.Seed(seed),
+			photon.Temperature(1.5))
 		if err != nil || h.Name == "" || h.Age < 1 || h.Age > 99 || h.Home == "" || len(h.Name) > 12 {
 			t.Errorf("seed %d: %+v, %v", seed, h, err)
 		}

@@ -19,7 +19,8 @@ func TestRank(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for question, want := range map[string]string{"a ship on the waves": "ship", "a cake with sugar": "baker", "a fox in the trees": "fox",
+	for question, want := range map[string]string{"a ship on the waves": "ship", "a cake with sugar": "baker",
+		"a fox in the trees":  "fox",
 		"a song on the piano": "piano"} {
 		found, err := index.rank(ctx, question)
 		if err != nil || len(found) != len(texts) || !strings.Contains(found[0].text, want) {

@@ -39,7 +39,8 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	requests := []photon.Request{{Prompt: "A dragon"}, {Prompt: "The little fox", Options: []photon.Option{photon.Seed(3)}}}
+	requests := []photon.Request{{Prompt: "A dragon"}, {Prompt: "The little fox",
+		Options: []photon.Option{photon.Seed(3)}}}
 	texts := make([]string, len(requests))
 	for token, err := range model.GenerateBatch(ctx, requests, photon.MaxTokens(8)) {
 		if err != nil {
