@@ -40,6 +40,8 @@ var presets = map[string]Config{
 	"flat-20m":  flat(8192, presetStack(384, 1024, 6, 8)),
 	"flat-134m": flat(32000, presetStack(768, 2048, 12, 12)),
 	"flat-597m": flat(32000, presetStack(1280, 3456, 20, 26)),
+
+	"qwen3-600m": qwen3(), // the shape of Qwen3 0.6B
 }
 
 // Preset returns the configuration of that name; the error of an unknown one lists the names and matches ErrInvalid.
@@ -65,6 +67,13 @@ func paperStack(hidden, intermediate, layers int) StackConfig {
 
 func flat(vocabulary int, s StackConfig) Config {
 	return Config{ModelType: modelTypeLlama, VocabSize: vocabulary, EmbeddingSize: s.HiddenSize, RMSNormEps: 1e-5, BOSTokenID: -1, Transformer: s}
+}
+
+func qwen3() Config {
+	s := StackConfig{HiddenSize: 1024, Layers: 28, Heads: 16, KVHeads: 8, HeadDim: 128, IntermediateSize: 3072,
+		RopeTheta: 1e6, QKNorm: true}
+	return Config{ModelType: modelTypeQwen3, VocabSize: 151936, EmbeddingSize: s.HiddenSize, RMSNormEps: 1e-6,
+		TieWordEmbeddings: true, BOSTokenID: -1, Transformer: s}
 }
 
 // photon15M has stream decoders and a windowed lower encoder, so that only the top encoder's cache grows with the text. Most of its layers are at the tokens.
