@@ -643,6 +643,17 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte(llamaConfigText))
 	f.Add([]byte(format2ConfigText))
 	f.Add([]byte(mistralConfigText))
+	flats, err := filepath.Glob("testdata/flats/*/config.json")
+	if err != nil || len(flats) == 0 {
+		f.Fatal(err)
+	}
+	for _, name := range flats {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
 	f.Add([]byte(`{"model_type":"llama","rope_scaling":{"rope_type":"default"},"eos_token_id":[1]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := parseConfig(data)

@@ -310,9 +310,9 @@ func (l *loader) sink(name string, f func(tensorData)) { l.sinks[name] = append(
 // Info describes a model directory by what its headers say.
 type Info struct {
 	Config      Config
-	Tensors     int              // in the files; int8 scales count as tensors of their own
+	Tensors     int              // in the files; scales of integers count as tensors of their own
 	WeightBytes int64            // of all tensors
-	DTypes      map[string]int64 // bytes by number format: "F32", "F16", "BF16", "I8"
+	DTypes      map[string]int64 // bytes by number format: "F32", "F16", "BF16", "I8", "U8"; "Q8_0", "Q4_0", "Q6_K"
 }
 
 // Inspect reads config.json and the headers of the weights, and checks the files' structure and that they hold exactly the tensors that the configuration
