@@ -2,6 +2,7 @@ package photon
 
 import (
 	"cmp"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io/fs"
@@ -31,8 +32,8 @@ func openGGUF(fsys fs.FS, name string) (contents, error) {
 	if err := weights.match(cfg.tensors(), cfg.copies()); err != nil {
 		return contents{}, err
 	}
-	return contents{weights.info(cfg), weights, defaultOptions(), func() (*Tokenizer, error) {
-		t, err := g.tokenizer()
+	return contents{weights.info(cfg), weights, defaultOptions(), func(ctx context.Context) (*Tokenizer, error) {
+		t, err := g.tokenizer(&deadline{ctx: ctx})
 		if err != nil {
 			return nil, fmt.Errorf("photon: %s: tokenizer: %w", name, err)
 		}
@@ -285,7 +286,7 @@ var ggufPreNames = map[string]string{"llama3": "llama-bpe", "llama-v3": "llama-b
 	"pixtral": "llama-bpe"}
 
 // tokenizer makes the tokenizer that the keys describe; nil: they describe none.
-func (g *ggufFile) tokenizer() (*Tokenizer, error) {
+func (g *ggufFile) tokenizer(until *deadline) (*Tokenizer, error) {
 	k := &ggufKeys{g: g}
 	model := k.string("tokenizer.ggml.model")
 	if k.err == nil && (model == "" || model == "no_vocab" || model == "none") {
@@ -298,9 +299,13 @@ func (g *ggufFile) tokenizer() (*Tokenizer, error) {
 	if k.err != nil {
 		return nil, k.err
 	}
-	f := &tokenizerFile{}
+	f := &tokenizerFile{until: until}
+	f.model.until = until
 	f.model.vocab = make(map[string]int32, len(tokens))
 	for id, token := range tokens {
+		if err := until.passed(); err != nil {
+			return nil, err
+		}
 		kind := 1.0
 		if kinds != nil {
 			kind = kinds[id]
@@ -438,6 +443,9 @@ func (f *tokenizerFile) sentencePiece(tokens []string, kinds, scores []float64, 
 				rank++ // tokens of one score merge from left to right
 			}
 			token := tokens[id]
+			if err := f.model.until.passed(); err != nil {
+				return err
+			}
 			for at := range token {
 				before, behind := token[:at], token[at:]
 				if _, ok := f.model.vocab[before]; at == 0 || !ok {

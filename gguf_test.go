@@ -371,7 +371,7 @@ func TestGGUFMerges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := g.tokenizer(); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "ways") {
+	if _, err := g.tokenizer(nil); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "ways") {
 		t.Error(err)
 	}
 }

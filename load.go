@@ -326,8 +326,8 @@ func Inspect(fsys fs.FS) (Info, error) {
 type contents struct {
 	info      Info
 	weights   *checkpoint
-	defaults  options                    // of sessions
-	tokenizer func() (*Tokenizer, error) // nil, nil: there is none
+	defaults  options                                       // of sessions
+	tokenizer func(ctx context.Context) (*Tokenizer, error) // nil, nil: there is none
 }
 
 func openContents(fsys fs.FS) (contents, error) {
@@ -366,7 +366,8 @@ func openContents(fsys fs.FS) (contents, error) {
 	if err := weights.match(cfg.tensors(), cfg.copies()); err != nil {
 		return contents{}, err
 	}
-	return contents{weights.info(cfg), weights, defaults, func() (*Tokenizer, error) { return readTokenizer(fsys) }}, nil
+	tokenizer := func(ctx context.Context) (*Tokenizer, error) { return readTokenizer(ctx, fsys) }
+	return contents{weights.info(cfg), weights, defaults, tokenizer}, nil
 }
 
 func (c *checkpoint) info(cfg Config) Info {

@@ -300,18 +300,31 @@ func (d dtype) put(dst []byte, x float32) {
 
 // safetensorsHeader is what stands before the data of these tensors, all of one dtype.
 func safetensorsHeader(specs []tensorSpec, as dtype) []byte {
-	var b bytes.Buffer
-	b.WriteString(`{"__metadata__":{"format":"pt"}`)
-	at := int64(0)
+	var h headerWriter
 	for _, spec := range specs {
-		end := at + spec.elements()*int64(as.size())
-		shape := strings.ReplaceAll(strings.Trim(fmt.Sprint(spec.shape), "[]"), " ", ",")
-		fmt.Fprintf(&b, `,%q:{"dtype":%q,"shape":[%s],"data_offsets":[%d,%d]}`, spec.name, as, shape, at, end)
-		at = end
+		h.add(as, spec.name, spec.shape...)
 	}
-	b.WriteByte('}')
-	for b.Len()%8 != 0 {
-		b.WriteByte(' ')
+	return h.finish()
+}
+
+// headerWriter writes the header of a safetensors file, tensor by tensor in the order of their data.
+type headerWriter struct {
+	b  bytes.Buffer
+	at int64
+}
+
+func (h *headerWriter) add(as dtype, name string, shape ...int) {
+	end := h.at + tensorSpec{name, shape}.elements()*int64(as.size())
+	list := strings.ReplaceAll(strings.Trim(fmt.Sprint(shape), "[]"), " ", ",")
+	fmt.Fprintf(&h.b, `,%q:{"dtype":%q,"shape":[%s],"data_offsets":[%d,%d]}`, name, as, list, h.at, end)
+	h.at = end
+}
+
+func (h *headerWriter) finish() []byte {
+	text := append([]byte(`{"__metadata__":{"format":"pt"}`), h.b.Bytes()...)
+	text = append(text, '}')
+	for len(text)%8 != 0 {
+		text = append(text, ' ')
 	}
-	return append(binary.LittleEndian.AppendUint64(nil, uint64(b.Len())), b.Bytes()...)
+	return append(binary.LittleEndian.AppendUint64(nil, uint64(len(text))), text...)
 }

@@ -1,7 +1,6 @@
 package photon
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -144,34 +143,22 @@ func (q *quantizer) write(w io.Writer) error {
 
 // header is that of the tensors, the scales of each matrix ahead of its integers.
 func (q *quantizer) header() []byte {
-	var b bytes.Buffer
-	b.WriteString(`{"__metadata__":{"format":"pt"}`)
-	at := int64(0)
-	put := func(name string, as dtype, shape ...int) {
-		end := at + tensorSpec{name, shape}.elements()*int64(as.size())
-		list := strings.ReplaceAll(strings.Trim(fmt.Sprint(shape), "[]"), " ", ",")
-		fmt.Fprintf(&b, `,%q:{"dtype":%q,"shape":[%s],"data_offsets":[%d,%d]}`, name, as, list, at, end)
-		at = end
-	}
+	var h headerWriter
 	for i := range q.order {
 		t := &q.order[i]
 		if t.form == AsStored {
-			put(t.name, t.dtype, t.shape...)
+			h.add(t.dtype, t.name, t.shape...)
 			continue
 		}
 		rows, groups := t.rows()
-		put(t.name+scalesSuffix, dtypeBF16, rows, groups)
+		h.add(dtypeBF16, t.name+scalesSuffix, rows, groups)
 		if t.form == Int8 {
-			put(t.name, dtypeI8, t.shape...)
+			h.add(dtypeI8, t.name, t.shape...)
 		} else {
-			put(t.name, dtypeI4, rows, groups*groupSize/2)
+			h.add(dtypeI4, t.name, rows, groups*groupSize/2)
 		}
 	}
-	b.WriteByte('}')
-	for b.Len()%8 != 0 {
-		b.WriteByte(' ')
-	}
-	return append(binary.LittleEndian.AppendUint64(nil, uint64(b.Len())), b.Bytes()...)
+	return h.finish()
 }
 
 // quantize returns the bytes of a tensor, those of its scales first.

@@ -12,9 +12,7 @@ package beam
 import (
 	"context"
 	"hash/fnv"
-	"io/fs"
 	"math"
-	"os"
 	"strings"
 	"sync"
 
@@ -81,8 +79,6 @@ func (f *generateFn) Setup() (err error) {
 	return err
 }
 
-func (f *generateFn) Teardown() error { return f.loaded.release() }
-
 func (f *generateFn) ProcessElement(ctx context.Context, key, prompt string) (string, string, error) {
 	var text strings.Builder
 	for token, err := range f.loaded.texts.Generate(ctx, photon.Request{Prompt: prompt, Options: f.Options.of(key)}) {
@@ -130,8 +126,6 @@ func (f *scoreFn) Setup() (err error) {
 	return err
 }
 
-func (f *scoreFn) Teardown() error { return f.loaded.release() }
-
 func (f *scoreFn) ProcessElement(ctx context.Context, key, text string) (string, Scored, error) {
 	m := f.loaded.model
 	ids := m.Tokenizer().Encode(text)
@@ -153,10 +147,8 @@ func (f *scoreFn) ProcessElement(ctx context.Context, key, text string) (string,
 	return key, s, nil
 }
 
-// loaded is a model that DoFns of this process share, until the last of them is torn down.
+// loaded is a model that the DoFns of this process share. It stays until the process ends: runners keep their DoFns.
 type loaded struct {
-	of    Model
-	users int // guarded by all.Mutex
 	once  sync.Once
 	err   error
 	model *photon.Model
@@ -172,48 +164,23 @@ func load(of Model) (*loaded, error) {
 	all.Lock()
 	l := all.models[of]
 	if l == nil {
-		l = &loaded{of: of}
+		l = &loaded{}
 		all.models[of] = l
 	}
-	l.users++
 	all.Unlock()
 	l.once.Do(func() {
-		var files fs.FS = models.Stories()
-		if of.Dir != "" {
-			files = os.DirFS(of.Dir)
-		}
 		options := []photon.LoadOption{photon.WithWeights(of.Weights), photon.WithCache(of.Cache)}
 		if of.Threads != 0 {
 			options = append(options, photon.WithThreads(of.Threads))
 		}
-		if l.model, l.err = photon.LoadFS(files, options...); l.err == nil {
+		if of.Dir != "" {
+			l.model, l.err = photon.Load(of.Dir, options...)
+		} else {
+			l.model, l.err = photon.LoadFS(models.Stories(), options...)
+		}
+		if l.err == nil {
 			l.texts = l.model.NewBatcher()
 		}
 	})
-	if l.err != nil {
-		l.release()
-		return nil, l.err
-	}
-	return l, nil
-}
-
-// release gives a model back, and closes it where nobody else has it.
-func (l *loaded) release() error {
-	if l == nil { // Setup has failed
-		return nil
-	}
-	all.Lock()
-	l.users--
-	last := l.users == 0
-	if last {
-		delete(all.models, l.of)
-	}
-	all.Unlock()
-	if !last || l.model == nil {
-		return nil
-	}
-	if err := l.texts.Close(); err != nil {
-		return err
-	}
-	return l.model.Close()
+	return l, l.err
 }
