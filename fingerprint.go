@@ -18,8 +18,8 @@ type vector []float32
 func (v *vector) hash(h hash.Hash) { hashFloats(h, *v) }
 
 func (t *table) hash(h hash.Hash) {
-	hashFloats(h, t.f32)
-	hashWords(h, t.bf16)
+	h.Write(t.stored.data)
+	hashFloats(h, t.stored.scales)
 }
 
 func (w *matrix) hash(h hash.Hash) {
