@@ -135,6 +135,7 @@ func (w *witness) Open(name string) (fs.File, error) {
 func (w *witness) Stat(name string) (fs.FileInfo, error)  { return fs.Stat(w.FS, name) }
 func (w *witness) Lstat(name string) (fs.FileInfo, error) { return fs.Lstat(w.FS, name) }
 func (w *witness) ReadLink(name string) (string, error)   { return fs.ReadLink(w.FS, name) }
+func (w *witness) Glob(pattern string) ([]string, error)  { return fs.Glob(w.FS, pattern) }
 
 // unchanged reports a file that is no longer what it was, as far as its size, time and identity tell: what was read may
 // be part of the one and of the other.
