@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/photon-lm/photon"
+)
+
+const (
+	firstTokens = 32   // behind a long text
+	nextTokens  = 128  // and after those
+	mostDecoded = 512  // in all
+	readBehind  = 2048 // tokens of a prompt behind a long text
+)
+
+// long measures behind texts of growing length, which are one text: what has been generated and read stays in it.
+func (t *paperModel) long(ctx context.Context, rows []paperRow) error {
+	slices.SortStableFunc(rows, func(a, b paperRow) int { return a.Depth - b.Depth })
+	s := t.m.NewSession(t.options("hiergen")...)
+	var reading time.Duration
+	var stopped note
+	for _, r := range rows {
+		if stopped == "" {
+			begin := time.Now()
+			var err error
+			if stopped, err = t.readTo(ctx, s, r.Depth); err != nil {
+				return err
+			}
+			reading += time.Since(begin)
+		}
+		err := t.measured(&r, func() error {
+			switch {
+			case stopped != "":
+				r.Note = stopped
+				return nil
+			case r.Test == "long":
+				r.FirstToken50 = milliseconds(reading)
+				return t.behind(ctx, &r, s)
+			}
+			return t.manyBehind(ctx, &r, s)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readTo reads until the text has so many tokens; stopped says why it does not get there.
+func (t *paperModel) readTo(ctx context.Context, s *photon.Session, depth int) (stopped note, err error) {
+	if need := t.m.Config().StateBytes(depth, t.model.cache); need > t.memoryBytes() {
+		return note(fmt.Sprintf("%s tokens take %s, more than -memory %g", count(depth), size(need), t.memory)), nil
+	}
+	begin, limit := time.Now(), readFactor*t.seconds
+	for s.Len() < depth {
+		t.progress.share("reading", int64(s.Len()), int64(depth))
+		if err := s.Append(ctx, t.text(0, s.Len(), min(4096, depth-s.Len()))...); err != nil {
+			return "", err
+		}
+		if took := seconds(time.Since(begin)); took > limit && s.Len() < depth {
+			return note(fmt.Sprintf("stopped reading at %s of %s tokens after %.0f s", count(s.Len()), count(depth), took)), nil
+		}
+	}
+	return "", nil
+}
+
+// behind measures one text: the first tokens, those after them, and how fast more is read.
+func (t *paperModel) behind(ctx context.Context, r *paperRow, s *photon.Session) error {
+	first := r.FirstToken50
+	texts, before := []*photon.Session{s}, s.Stats()
+	text := stamps{begin: time.Now()}
+	for _, err := range s.Generate(ctx, photon.MaxTokens(mostDecoded)) {
+		if err != nil {
+			return err
+		}
+		text.mark()
+		if n := len(text.tokens); seconds(time.Since(text.begin)) > t.seconds && (n > firstTokens+nextTokens || n > t.round()) {
+			break
+		}
+	}
+	s.Logits() // has the model read the last token too
+	r.times([]stamps{text})
+	r.costs(texts, before, r.Made)
+	r.Runs = 1
+	r.PerSecond = r.DecodePerSecond
+	r.FirstToken50, r.FirstToken99 = first, 0
+	if n := len(text.tokens); n > firstTokens {
+		r.First32 = firstTokens / seconds(text.tokens[firstTokens].Sub(text.tokens[0]))
+		if n > firstTokens+nextTokens {
+			r.Next128 = nextTokens / seconds(text.tokens[firstTokens+nextTokens].Sub(text.tokens[firstTokens]))
+		}
+	}
+	begin := time.Now()
+	err := s.Append(ctx, t.text(1, s.Len(), readBehind)...)
+	r.PrefillPerSecond = readBehind / seconds(time.Since(begin))
+	return err
+}
+
+// manyBehind doubles the texts, copies of s, until the memory holds no more or the time is up, and measures the last.
+func (t *paperModel) manyBehind(ctx context.Context, r *paperRow, s *photon.Session) error {
+	most := t.memoryFor(r, s.Len())
+	texts := []*photon.Session{s}
+	var last []stamps
+	for n := min(2, most); ; n = min(2*n, most) {
+		for len(texts) < n {
+			c, err := t.copyOf(s)
+			if err != nil {
+				return err
+			}
+			texts = append(texts, c)
+		}
+		var requests []photon.Request
+		for _, s := range texts {
+			requests = append(requests, photon.Request{Session: s})
+		}
+		before, begin := read(texts), time.Now()
+		times, err := t.together(ctx, requests, t.round()+1, mostFactor*t.seconds, t.round()+1)
+		if err != nil {
+			return err
+		}
+		last = times
+		r.times(last)
+		r.costs(texts, before, n*r.Made)
+		if n == most {
+			break
+		}
+		if 4*seconds(time.Since(begin)) > t.seconds {
+			r.Note.add("%s of %s texts: more take longer than %g s", count(n), count(r.Wanted), t.seconds)
+			break
+		}
+	}
+	r.Runs = 1
+	r.PerSecond, r.FirstToken50, r.FirstToken99 = r.DecodePerSecond, 0, 0
+	return nil
+}
