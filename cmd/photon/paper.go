@@ -51,8 +51,8 @@ var paperPresets = []string{
 	"vanilla-1.2b", "rival-1.2b", "block-1.2b", "photon-1.2b", "bounded-1.2b",
 }
 
-// paperDepths are those of long texts, in tokens.
-var paperDepths = []int{8 << 10, 32 << 10, 128 << 10, 1 << 20}
+// paperDepths are those of long texts, in tokens: after the beginning, the middle of what a decode-heavy text is.
+var paperDepths = []int{0, 128 + 2048/2, 8 << 10, 32 << 10, 128 << 10, 1 << 20}
 
 // declare adds the flags that only -paper has.
 func (p *paper) declare(f *flag.FlagSet) {
@@ -126,6 +126,7 @@ func (p *paper) run(ctx context.Context, c *console, given map[string]bool) (err
 		p.only = paperTests
 	}
 	p.console = c
+	defer debug.SetGCPercent(debug.SetGCPercent(20)) // or else garbage might take as much memory again as the texts
 	if p.rows, err = openPaperRows(p.file, c.stdout, p.quiet); err != nil {
 		return err
 	}
@@ -208,7 +209,9 @@ func (p *paper) missing(cfg photon.Config, name string) (list []paperRow) {
 	add("arrivals", "hiergen", arrivalPrompt, arrivalTexts)
 	for _, depth := range p.depths {
 		add("long", "hiergen", depth, 1)
-		add("long-many", "hiergen", depth, p.holds(cfg, depth))
+		if depth > 0 {
+			add("long-many", "hiergen", depth, p.holds(cfg, depth))
+		}
 	}
 	return list
 }

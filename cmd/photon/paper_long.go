@@ -16,7 +16,8 @@ const (
 	readBehind  = 2048 // tokens of a prompt behind a long text
 )
 
-// long measures behind texts of growing length, which are one text: what has been generated and read stays in it.
+// long measures behind texts of growing length, which are one text. What is measured goes on with it as a user would; a
+// fork reads on to the next length.
 func (t *paperModel) long(ctx context.Context, rows []paperRow) error {
 	slices.SortStableFunc(rows, func(a, b paperRow) int { return a.Depth - b.Depth })
 	s := t.m.NewSession(t.options("hiergen")...)
@@ -31,6 +32,7 @@ func (t *paperModel) long(ctx context.Context, rows []paperRow) error {
 			}
 			reading += time.Since(begin)
 		}
+		next := s.Fork()
 		err := t.measured(&r, func() error {
 			switch {
 			case stopped != "":
@@ -45,6 +47,7 @@ func (t *paperModel) long(ctx context.Context, rows []paperRow) error {
 		if err != nil {
 			return err
 		}
+		s = next
 	}
 	return nil
 }
@@ -53,6 +56,9 @@ func (t *paperModel) long(ctx context.Context, rows []paperRow) error {
 func (t *paperModel) readTo(ctx context.Context, s *photon.Session, depth int) (stopped note, err error) {
 	if need := t.m.Config().StateBytes(depth, t.model.cache); need > t.memoryBytes() {
 		return note(fmt.Sprintf("%s tokens take %s, more than -memory %g", count(depth), size(need), t.memory)), nil
+	}
+	if t.m.Config().Flat() {
+		depth = max(depth, 1) // nothing predicts its first token
 	}
 	begin, limit := time.Now(), readFactor*t.seconds
 	for s.Len() < depth {
