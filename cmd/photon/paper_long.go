@@ -14,6 +14,7 @@ const (
 	nextTokens  = 128  // and after those
 	mostDecoded = 512  // in all
 	readBehind  = 2048 // tokens of a prompt behind a long text
+	leastSteps  = 8    // of many texts together
 )
 
 // long measures behind texts of growing length, which are one text. What is measured goes on with it as a user would; a
@@ -109,7 +110,7 @@ func (t *paperModel) behind(ctx context.Context, r *paperRow, s *photon.Session)
 func (t *paperModel) manyBehind(ctx context.Context, r *paperRow, s *photon.Session) error {
 	most := t.memoryFor(r, s.Len())
 	texts := []*photon.Session{s}
-	var last []stamps
+	steps := max(leastSteps, t.round())
 	for n := min(2, most); ; n = min(2*n, most) {
 		for len(texts) < n {
 			c, err := t.copyOf(s)
@@ -123,12 +124,11 @@ func (t *paperModel) manyBehind(ctx context.Context, r *paperRow, s *photon.Sess
 			requests = append(requests, photon.Request{Session: s})
 		}
 		before, begin := read(texts), time.Now()
-		times, err := t.together(ctx, requests, t.round()+1, mostFactor*t.seconds, t.round()+1)
+		times, err := t.together(ctx, requests, steps+1, mostFactor*t.seconds, steps+1)
 		if err != nil {
 			return err
 		}
-		last = times
-		r.times(last)
+		r.times(times)
 		r.costs(texts, before, n*r.Made)
 		if n == most {
 			break
