@@ -22,13 +22,13 @@ type paper struct {
 	on      bool
 	model   modelFlags
 	presets []string
-	only    []string
-	depths  []int
-	seconds float64 // that one measurement may take, about
-	memory  float64 // GiB of state for many texts
-	rate    float64 // requests a second that arrive
-	file    string  // where rows are kept; "": they are printed
-	quiet   float64 // rows that others disturbed more are measured again
+	only    []string // tests
+	depths  []int    // of long texts
+	seconds float64  // that one measurement may take, about
+	memory  float64  // GiB of state for many texts
+	rate    float64  // requests a second that arrive
+	file    string   // where rows are kept; "": they are printed
+	quiet   float64  // rows that others disturbed more are measured again
 
 	console  *console
 	progress *progress
@@ -41,7 +41,7 @@ var paperLoads = []struct {
 	in, out int
 }{{"pf", 2048, 128}, {"de", 128, 2048}}
 
-// paperTests are the measurements of a model, in their order. What ends in -many runs as many texts as the memory holds.
+// paperTests are the measurements of a model, in their order. Those in -many run as many texts as the memory holds.
 var paperTests = []string{"pf", "pf-many", "de", "de-many", "samples", "arrivals", "long", "long-many"}
 
 // paperPresets are the nine of the paper, and what should be seen beside them.
@@ -56,15 +56,20 @@ var paperDepths = []int{0, 128 + 2048/2, 8 << 10, 32 << 10, 128 << 10, 1 << 20}
 
 // declare adds the flags that only -paper has.
 func (p *paper) declare(f *flag.FlagSet) {
-	f.BoolVar(&p.on, "paper", false, "measure what the PHOTON paper's tables tell, and long texts, and many: one row of comma-separated values a measurement, "+
-		"int8 weights and an f16 cache unless -weights and -cache say otherwise; -model measures a model of yours. The flags below are for it")
-	f.StringVar(&p.file, "to", "", "keep the rows in this `file`; what it has is not measured again")
-	f.Func("presets", "measure these `names` (default all of "+strings.Join(paperPresets, ",")+")", names(&p.presets, photon.PresetNames()))
-	f.Func("only", "measure only these `tests`: "+strings.Join(paperTests, ","), names(&p.only, paperTests))
-	f.Float64Var(&p.seconds, "seconds", 60, "that a measurement may take; what takes longer runs fewer texts or tokens, and the row says so. Reading a long text may take ten times as long")
-	f.Float64Var(&p.memory, "memory", 8, "`GiB` of keys and values that many texts may hold together")
-	f.Float64Var(&p.rate, "rate", 0.5, "requests a second that arrive, 64 in all")
-	f.Float64Var(&p.quiet, "quiet", 1, "measure rows of the file again during which other programs took more than this `share` of the processors")
+	f.BoolVar(&p.on, "paper", false, "measure the loads of the PHOTON paper, long texts and many, of its presets or of\n"+
+		"-model: a row of comma-separated values a measurement, with int8 weights and an f16\n"+
+		"cache unless -weights and -cache are given")
+	f.StringVar(&p.file, "to", "", "with -paper: keep the rows in this `file`; those that it has are not measured again")
+	f.Func("presets", "with -paper: measure these `names` (default "+strings.Join(paperPresets, ",")+")",
+		names(&p.presets, photon.PresetNames()))
+	f.Func("only", "with -paper: measure only these `tests` (default "+strings.Join(paperTests, ",")+")",
+		names(&p.only, paperTests))
+	f.Float64Var(&p.seconds, "seconds", 60, "with -paper: what a measurement may take; longer ones run fewer texts or tokens, and\n"+
+		"their rows say so. A single text may take four times as long, reading a long one ten\ntimes")
+	f.Float64Var(&p.memory, "memory", 8, "with -paper: `GiB` of keys and values that texts may hold together")
+	f.Float64Var(&p.rate, "rate", 0.5, "with -paper: requests a second that arrive, of 64")
+	f.Float64Var(&p.quiet, "quiet", 1, "with -paper: measure rows of the file again during which other programs took more\n"+
+		"than this `share` of the processors")
 }
 
 // onlyPaper are the flags that need -paper, notPaper those that do not go with it.
@@ -191,8 +196,8 @@ func (p *paper) missing(cfg photon.Config, name string) (list []paperRow) {
 		if !slices.Contains(p.only, test) {
 			return
 		}
-		r := paperRow{Preset: name, Mode: mode, Weights: p.model.weights.String(), Cache: p.model.cache.String(), Threads: p.threads(),
-			Test: test, Depth: depth, Wanted: wanted}
+		r := paperRow{Preset: name, Mode: mode, Weights: p.model.weights.String(), Cache: p.model.cache.String(),
+			Threads: p.threads(), Test: test, Depth: depth, Wanted: wanted}
 		if !p.rows.has(r) {
 			list = append(list, r)
 		}
@@ -299,9 +304,10 @@ func (t *paperModel) measured(r *paperRow, f func() error) error {
 		r.TPM = r.PerSecond / 1e3 / (float64(r.StateText) / (1 << 30))
 	}
 	t.progress.done()
-	_, err := fmt.Fprintf(t.console.stderr, "%s %s %s: %s tokens in, %s of %s texts, %s tokens/s, decode %s, first token %.0f ms (%.0f s)%s\n",
-		r.Preset, r.Test, r.Mode, count(r.Depth), count(r.Texts), count(r.Wanted), perSecond(r.PerSecond), perSecond(r.DecodePerSecond),
-		r.FirstToken50, time.Since(begin).Seconds(), r.Note.line())
+	what := fmt.Sprintf("%s %s %s: %s tokens in, %s of %s texts",
+		r.Preset, r.Test, r.Mode, count(r.Depth), count(r.Texts), count(r.Wanted))
+	_, err := fmt.Fprintf(t.console.stderr, "%s: %s tokens/s, decode %s, first token %.0f ms (%.0f s)%s\n", what,
+		perSecond(r.PerSecond), perSecond(r.DecodePerSecond), r.FirstToken50, time.Since(begin).Seconds(), r.Note.line())
 	return errors.Join(err, t.rows.put(*r))
 }
 

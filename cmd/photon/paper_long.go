@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -56,7 +55,8 @@ func (t *paperModel) long(ctx context.Context, rows []paperRow) error {
 // readTo reads until the text has so many tokens; stopped says why it does not get there.
 func (t *paperModel) readTo(ctx context.Context, s *photon.Session, depth int) (stopped note, err error) {
 	if need := t.m.Config().StateBytes(depth, t.model.cache); need > t.memoryBytes() {
-		return note(fmt.Sprintf("%s tokens take %s, more than -memory %g", count(depth), size(need), t.memory)), nil
+		stopped.add("%s tokens take %s, more than -memory %g", count(depth), size(need), t.memory)
+		return stopped, nil
 	}
 	if t.m.Config().Flat() {
 		depth = max(depth, 1) // nothing predicts its first token
@@ -68,7 +68,8 @@ func (t *paperModel) readTo(ctx context.Context, s *photon.Session, depth int) (
 			return "", err
 		}
 		if took := seconds(time.Since(begin)); took > limit && s.Len() < depth {
-			return note(fmt.Sprintf("stopped reading at %s of %s tokens after %.0f s", count(s.Len()), count(depth), took)), nil
+			stopped.add("stopped reading at %s of %s tokens after %.0f s", count(s.Len()), count(depth), took)
+			return stopped, nil
 		}
 	}
 	return "", nil

@@ -78,8 +78,8 @@ func (t *paperModel) arrivals(ctx context.Context, r *paperRow) error {
 			case <-until.Done():
 			}
 			times[i].begin = time.Now()
-			request := photon.Request{IDs: prompt, Options: t.options(r.Mode, photon.MaxTokens(arrivalTokens)), Stats: &costs[i]}
-			for _, err := range b.Generate(until, request) {
+			opts := t.options(r.Mode, photon.MaxTokens(arrivalTokens))
+			for _, err := range b.Generate(until, photon.Request{IDs: prompt, Options: opts, Stats: &costs[i]}) {
 				if errs[i] = err; err != nil {
 					return
 				}

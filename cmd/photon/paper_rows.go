@@ -60,8 +60,8 @@ type paperRow struct {
 
 // is says whether two rows are of the same measurement.
 func (r *paperRow) is(s *paperRow) bool {
-	return r.Preset == s.Preset && r.Mode == s.Mode && r.Weights == s.Weights && r.Cache == s.Cache && r.Threads == s.Threads &&
-		r.Test == s.Test && r.Depth == s.Depth && r.Wanted == s.Wanted
+	return r.Preset == s.Preset && r.Mode == s.Mode && r.Weights == s.Weights && r.Cache == s.Cache &&
+		r.Threads == s.Threads && r.Test == s.Test && r.Depth == s.Depth && r.Wanted == s.Wanted
 }
 
 // paperColumns are the names of the fields.

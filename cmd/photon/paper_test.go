@@ -27,7 +27,8 @@ func readPaper(t *testing.T, file string) *paperRows {
 // Every row of a model of two levels, with the sizes that such texts have; what is there is not measured again.
 func TestPaper(t *testing.T) {
 	dir, file := makeModel(t, hierarchical), filepath.Join(t.TempDir(), "rows.csv")
-	args := []string{"bench", "-paper", "-model", dir, "-to", file, "-d", "0,300", "-seconds", "0.5", "-memory", "0.0005", "-rate", "2000", "-threads", "1"}
+	args := append([]string{"bench", "-paper", "-model", dir, "-to", file}, strings.Fields(
+		"-d 0,300 -seconds 0.5 -memory 0.0005 -rate 2000 -threads 1")...)
 	out, errs := call(t, 0, "", args...)
 	if out != "" || strings.Count(errs, "\n") != 14 {
 		t.Fatalf("stdout %q, stderr %q: want a line a row", out, errs)
@@ -44,25 +45,31 @@ func TestPaper(t *testing.T) {
 		depth, wanted, made int
 		text                int // tokens of a text in the end
 	}{
-		{"pf", "hiergen", 2048, 1, 128, 2175}, {"pf", "recgen", 2048, 1, 128, 0}, {"pf-many", "hiergen", 2048, holds(2176), 128, 2175},
-		{"de", "hiergen", 128, 1, 2048, 2175}, {"de", "recgen", 128, 1, 2048, 0}, {"de-many", "hiergen", 128, holds(2176), 2048, 2175},
-		{"samples", "hiergen", 2048, 1, 128, 0}, {"samples", "hiergen", 2048, 8, 128, 0}, {"samples", "hiergen", 2048, 32, 128, 0}, {"samples", "hiergen", 2048, 128, 128, 0},
+		{"pf", "hiergen", 2048, 1, 128, 2175}, {"pf", "recgen", 2048, 1, 128, 0},
+		{"de", "hiergen", 128, 1, 2048, 2175}, {"de", "recgen", 128, 1, 2048, 0},
+		{"pf-many", "hiergen", 2048, holds(2176), 128, 2175}, {"de-many", "hiergen", 128, holds(2176), 2048, 2175},
+		{"samples", "hiergen", 2048, 1, 128, 0}, {"samples", "hiergen", 2048, 8, 128, 0},
+		{"samples", "hiergen", 2048, 32, 128, 0}, {"samples", "hiergen", 2048, 128, 128, 0},
 		{"arrivals", "hiergen", 512, 64, 64, 575},
-		{"long", "hiergen", 0, 1, 512, 512}, {"long", "hiergen", 300, 1, 512, 812}, {"long-many", "hiergen", 300, holds(300), 17, 0},
+		{"long", "hiergen", 0, 1, 512, 512}, {"long", "hiergen", 300, 1, 512, 812},
+		{"long-many", "hiergen", 300, holds(300), 17, 0},
 	} {
-		i := rows.find(&paperRow{Preset: dir, Mode: w.mode, Weights: "int8", Cache: "f16", Threads: 1, Test: w.test, Depth: w.depth, Wanted: w.wanted})
+		i := rows.find(&paperRow{Preset: dir, Mode: w.mode, Weights: "int8", Cache: "f16", Threads: 1,
+			Test: w.test, Depth: w.depth, Wanted: w.wanted})
 		if i < 0 {
 			t.Errorf("no row of %+v", w)
 			continue
 		}
 		r := rows.rows[i]
-		if fewer := r.Texts < r.Wanted || r.Made < w.made; r.Texts < 1 || r.Texts > r.Wanted || r.Made > w.made || fewer != strings.Contains(string(r.Note), " of ") {
+		fewer := r.Texts < r.Wanted || r.Made < w.made
+		if r.Texts < 1 || r.Texts > r.Wanted || r.Made > w.made || fewer != strings.Contains(string(r.Note), " of ") {
 			t.Errorf("%+v: want %+v, or a note", r, w)
 		}
 		if r.Made == w.made && w.text > 0 && r.StateText != state(w.text) {
 			t.Errorf("%s %d: a text holds %d bytes, want %d", r.Test, r.Depth, r.StateText, state(w.text))
 		}
-		if r.PerSecond <= 0 || w.test != "arrivals" && r.DecodePerSecond <= 0 || r.Seconds <= 0 || r.Kernel == "" || r.TPM <= 0 {
+		decodes := r.DecodePerSecond > 0 || w.test == "arrivals"
+		if !decodes || r.PerSecond <= 0 || r.Seconds <= 0 || r.Kernel == "" || r.TPM <= 0 {
 			t.Errorf("%s: %+v", w.test, r)
 		}
 		if runtime.GOOS == "linux" && (r.PeakBytes < r.ModelBytes/2 || r.ModelBytes <= 0) {
@@ -77,7 +84,8 @@ func TestPaper(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.SplitAfter(string(data), "\n")
-	if err := os.WriteFile(file, []byte(strings.Join(append(lines[:3:3], lines[4:]...), "")), 0o666); err != nil {
+	fewer := strings.Join(append(lines[:3:3], lines[4:]...), "")
+	if err := os.WriteFile(file, []byte(fewer), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	if out, errs := call(t, 0, "", args...); out != "" || strings.Count(errs, "\n") != 1 || len(readPaper(t, file).rows) != 14 {
@@ -89,13 +97,15 @@ func TestPaper(t *testing.T) {
 func TestPaperEnds(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "rows.csv")
 	dir := makeModel(t, flat)
-	call(t, 0, "", "bench", "-paper", "-model", dir, "-to", file, "-only", "pf,long,long-many", "-d", "0,64,1000", "-seconds", "0.3", "-memory", "0.00002", "-weights", "f32", "-cache", "f32")
+	call(t, 0, "", append([]string{"bench", "-paper", "-model", dir, "-to", file}, strings.Fields(
+		"-only pf,long,long-many -d 0,64,1000 -seconds 0.3 -memory 0.00002 -weights f32 -cache f32")...)...)
 	rows := readPaper(t, file).rows
 	if len(rows) != 6 {
 		t.Fatalf("%d rows, want 6: %+v", len(rows), rows)
 	}
 	for _, r := range rows {
-		if ended := r.Test != "pf" && r.Depth == 1000; ended != strings.Contains(string(r.Note), "more than -memory") || ended != (r.Texts == 0) {
+		ended := r.Test != "pf" && r.Depth == 1000
+		if ended != strings.Contains(string(r.Note), "more than -memory") || ended != (r.Texts == 0) {
 			t.Errorf("%+v", r)
 		}
 		if r.Mode != "hiergen" || r.Weights != "f32" || r.Cache != "f32" {
@@ -114,7 +124,8 @@ func TestPaperErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, args := range []string{
-		"-to x", "-only pf", "-paper -only x", "-paper -presets x", "-paper -presets vanilla-600m", "-paper -seconds 0", "-paper -memory -1", "-paper -rate 0",
+		"-to x", "-only pf", "-paper -only x", "-paper -presets x", "-paper -presets vanilla-600m",
+		"-paper -seconds 0", "-paper -memory -1", "-paper -rate 0",
 		"-paper -p 5", "-paper -json", "-paper -mode recgen", "-paper -b 4", "-paper -to " + file,
 	} {
 		out, errs := call(t, exitUsage, "", append([]string{"bench", "-model", dir}, strings.Fields(args)...)...)
@@ -136,11 +147,9 @@ func TestPaperTimes(t *testing.T) {
 	}
 	var r paperRow
 	r.times([]stamps{text(0, 100, 110, 120, 130), text(100, 400, 440, 480, 500)})
-	want := paperRow{Texts: 2, Made: 4, Seconds: 0.5, PerSecond: 16, DecodePerSecond: 30, FirstToken50: 300, FirstToken99: 300, Token50: 20, Token99: 40,
-		TextRate50: 100, TextRate1: 30, Fairness: 130. * 130 / (2 * (100*100 + 30*30))}
-	for i, pair := range [][2]float64{{r.Seconds, want.Seconds}, {r.PerSecond, want.PerSecond}, {r.DecodePerSecond, want.DecodePerSecond},
-		{r.FirstToken50, want.FirstToken50}, {r.FirstToken99, want.FirstToken99}, {r.Token50, want.Token50}, {r.Token99, want.Token99},
-		{r.TextRate50, want.TextRate50}, {r.TextRate1, want.TextRate1}, {r.Fairness, want.Fairness}} {
+	for i, pair := range [][2]float64{{r.Seconds, 0.5}, {r.PerSecond, 16}, {r.DecodePerSecond, 30},
+		{r.FirstToken50, 300}, {r.FirstToken99, 300}, {r.Token50, 20}, {r.Token99, 40},
+		{r.TextRate50, 100}, {r.TextRate1, 30}, {r.Fairness, 130. * 130 / (2 * (100*100 + 30*30))}} {
 		if math.Abs(pair[0]-pair[1]) > 1e-9 {
 			t.Errorf("value %d is %g, want %g", i, pair[0], pair[1])
 		}
@@ -157,8 +166,8 @@ func TestPaperRows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := paperRow{Preset: "a", Mode: "hiergen", Weights: "int8", Cache: "f16", Threads: 2, Test: "pf", Depth: 3, Wanted: 4, Texts: 2, PerSecond: 1.5,
-		StateText: 1 << 40, Others: 0.25, Note: `2 of 4 texts: "more"`}
+	r := paperRow{Preset: "a", Mode: "hiergen", Weights: "int8", Cache: "f16", Threads: 2, Test: "pf", Depth: 3, Wanted: 4,
+		Texts: 2, PerSecond: 1.5, StateText: 1 << 40, Others: 0.25, Note: `2 of 4 texts: "more"`}
 	other := r
 	other.Depth, other.Others = 5, 0.1
 	for _, r := range []paperRow{r, other} {
@@ -166,7 +175,8 @@ func TestPaperRows(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if rows, err = openPaperRows(file, nil, 0.2); err != nil || len(rows.rows) != 2 || rows.rows[0] != r || rows.rows[1] != other {
+	rows, err = openPaperRows(file, nil, 0.2)
+	if err != nil || len(rows.rows) != 2 || rows.rows[0] != r || rows.rows[1] != other {
 		t.Fatalf("%v, %+v", err, rows)
 	}
 	if rows.has(r) || !rows.has(other) {

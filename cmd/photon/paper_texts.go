@@ -249,7 +249,8 @@ func (t *paperModel) memoryFor(r *paperRow, tokens int) int {
 }
 
 // together runs requests until each has out tokens, or, with least tokens each, until the time is up.
-func (t *paperModel) together(ctx context.Context, requests []photon.Request, out int, limit float64, least int) ([]stamps, error) {
+func (t *paperModel) together(ctx context.Context, requests []photon.Request, out int, limit float64, least int) (
+	[]stamps, error) {
 	times := make([]stamps, len(requests))
 	begin := time.Now()
 	for i := range times {
@@ -265,7 +266,8 @@ func (t *paperModel) together(ctx context.Context, requests []photon.Request, ou
 			ready++
 		}
 		// All texts end alike: behind the last of a round.
-		if token.Request == len(requests)-1 && seconds(time.Since(begin)) > limit && (ready == len(requests) || least == out) {
+		late := token.Request == len(requests)-1 && seconds(time.Since(begin)) > limit
+		if late && (ready == len(requests) || least == out) {
 			break
 		}
 	}
