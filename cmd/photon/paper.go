@@ -291,8 +291,9 @@ type paperModel struct {
 // measured has f measure a row, and keeps it.
 func (t *paperModel) measured(r *paperRow, f func() error) error {
 	t.progress.show("%s: %s %s, %s tokens, %s texts", r.Preset, r.Test, r.Mode, count(r.Depth), count(r.Wanted))
-	runtime.GC()
-	debug.FreeOSMemory()
+	if r.Test != "long" { // which tells of the first tokens behind a prompt as they come
+		debug.FreeOSMemory()
+	}
 	resetPeak()
 	watch, begin := watchOthers(), time.Now()
 	if err := f(); err != nil {
