@@ -286,6 +286,7 @@ def conditions(rows):
 
 # Plots.
 
+ZERO = 256  # where depth 0 stands on a logarithmic axis
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 420, 72, 150, 36, 48
 
 
@@ -311,7 +312,7 @@ def plot(path, title, x, y, curves):
         out.append(f'<path d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}" stroke="currentColor" stroke-opacity=".15"/>')
         text(LEFT - 6, at + 4, f"{10**power:,}" if power >= 0 else f"{10.0**power:g}", "end", 11)
     for v in sorted({p[0] for p in points}):
-        text(across(v), HEIGHT - BOTTOM + 16, depth_name(int(v)) if v > 1 else "0" if "tokens" in x else "1", "middle", 11)
+        text(across(v), HEIGHT - BOTTOM + 16, "0" if v == ZERO and "before" in x else depth_name(int(v)), "middle", 11)
     out.append(f'<path d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}" fill="none" stroke="currentColor"/>')
     labels = []
     for name, paint, c in curves:
@@ -335,7 +336,7 @@ def plots(rows, size="600m"):
     def curves(test, column, scale=1.0, along="depth"):
         out = []
         for form, (name, paint) in FORMS.items():
-            points = sorted((max(1.0, r.number(along) or 0), r.number(column) * scale) for r in rows.rows
+            points = sorted((max(ZERO if along == "depth" else 1, r.number(along) or 0), r.number(column) * scale) for r in rows.rows
                             if (r["preset"], r["test"], r["mode"], r["weights"]) == (f"{form}-{size}", test, "hiergen", "int8") and r.number(column))
             if points:
                 out.append((name, paint, points))
