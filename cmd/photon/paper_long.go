@@ -67,7 +67,7 @@ func (t *paperModel) readTo(ctx context.Context, s *photon.Session, depth int) (
 		if err := s.Append(ctx, t.text(0, s.Len(), min(4096, depth-s.Len()))...); err != nil {
 			return "", err
 		}
-		if took := seconds(time.Since(begin)); took > limit && s.Len() < depth {
+		if took := time.Since(begin).Seconds(); took > limit && s.Len() < depth {
 			stopped.add("stopped reading at %s of %s tokens after %.0f s", count(s.Len()), count(depth), took)
 			return stopped, nil
 		}
@@ -85,7 +85,7 @@ func (t *paperModel) behind(ctx context.Context, r *paperRow, s *photon.Session)
 			return err
 		}
 		text.mark()
-		if n := len(text.tokens); seconds(time.Since(text.begin)) > t.seconds && (n > firstTokens+nextTokens || n > t.round()) {
+		if n := len(text.tokens); time.Since(text.begin).Seconds() > t.seconds && (n > firstTokens+nextTokens || n > t.round()) {
 			break
 		}
 	}
@@ -96,14 +96,14 @@ func (t *paperModel) behind(ctx context.Context, r *paperRow, s *photon.Session)
 	r.PerSecond = r.DecodePerSecond
 	r.FirstToken50, r.FirstToken99 = first, 0
 	if n := len(text.tokens); n > firstTokens {
-		r.First32 = firstTokens / seconds(text.tokens[firstTokens].Sub(text.tokens[0]))
+		r.First32 = firstTokens / text.tokens[firstTokens].Sub(text.tokens[0]).Seconds()
 		if n > firstTokens+nextTokens {
-			r.Next128 = nextTokens / seconds(text.tokens[firstTokens+nextTokens].Sub(text.tokens[firstTokens]))
+			r.Next128 = nextTokens / text.tokens[firstTokens+nextTokens].Sub(text.tokens[firstTokens]).Seconds()
 		}
 	}
 	begin := time.Now()
 	err := s.Append(ctx, t.text(1, s.Len(), readBehind)...)
-	r.PrefillPerSecond = readBehind / seconds(time.Since(begin))
+	r.PrefillPerSecond = readBehind / time.Since(begin).Seconds()
 	return err
 }
 
@@ -134,7 +134,7 @@ func (t *paperModel) manyBehind(ctx context.Context, r *paperRow, s *photon.Sess
 		if n == most {
 			break
 		}
-		if 4*seconds(time.Since(begin)) > t.seconds {
+		if 4*time.Since(begin).Seconds() > t.seconds {
 			r.Note.add("%s of %s texts: more take longer than %g s", count(n), count(r.Wanted), t.seconds)
 			break
 		}

@@ -26,7 +26,6 @@ func (t *paperModel) samples(ctx context.Context, r *paperRow) error {
 	if err := base.Append(ctx, t.text(0, 0, samplePrompt)...); err != nil {
 		return err
 	}
-	reading := time.Since(begin)
 	var texts []*photon.Session
 	var requests []photon.Request
 	for i := range r.Wanted {
@@ -45,7 +44,6 @@ func (t *paperModel) samples(ctx context.Context, r *paperRow) error {
 	r.times(times)
 	r.costs(texts, before, r.Wanted*(r.Made-1))
 	r.Runs = 1
-	r.FirstToken50 = max(r.FirstToken50, milliseconds(reading))
 	own := int64(0)
 	for _, s := range texts {
 		cost := s.Stats()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"math"
@@ -24,7 +25,6 @@ type stamps struct {
 
 func (s *stamps) mark() { s.tokens = append(s.tokens, time.Now()) }
 
-func seconds(d time.Duration) float64      { return d.Seconds() }
 func milliseconds(d time.Duration) float64 { return d.Seconds() * 1e3 }
 
 // quantile of sorted values; 0 where there are none.
@@ -53,7 +53,7 @@ func (r *paperRow) times(texts []stamps) {
 			gaps = append(gaps, milliseconds(s.tokens[i+1].Sub(s.tokens[i])))
 		}
 		if n > 1 {
-			rates = append(rates, float64(n-1)/seconds(s.tokens[n-1].Sub(s.tokens[0])))
+			rates = append(rates, float64(n-1)/s.tokens[n-1].Sub(s.tokens[0]).Seconds())
 		}
 		if s.tokens[0].After(reading) {
 			reading = s.tokens[0]
@@ -63,7 +63,7 @@ func (r *paperRow) times(texts []stamps) {
 		}
 	}
 	r.Texts, r.Made = len(texts), made/len(texts)
-	r.Seconds = seconds(end.Sub(begin))
+	r.Seconds = end.Sub(begin).Seconds()
 	r.PerSecond = float64(made) / max(r.Seconds, 1e-9)
 	after := 0 // the last text has begun
 	for _, s := range texts {
@@ -73,7 +73,7 @@ func (r *paperRow) times(texts []stamps) {
 			}
 		}
 	}
-	r.DecodePerSecond = float64(after) / max(seconds(end.Sub(reading)), 1e-9)
+	r.DecodePerSecond = float64(after) / max(end.Sub(reading).Seconds(), 1e-9)
 	for _, list := range [][]float64{first, gaps, rates} {
 		slices.Sort(list)
 	}
@@ -126,14 +126,14 @@ func (r *paperRow) load() (in, out int) {
 func (t *paperModel) one(ctx context.Context, r *paperRow) error {
 	begin := time.Now()
 	var runs []paperRow
-	for n := 0; n < mostRuns && (n == 0 || seconds(time.Since(begin))*float64(n+1)/float64(n) < t.seconds); n++ {
+	for n := 0; n < mostRuns && (n == 0 || time.Since(begin).Seconds()*float64(n+1)/float64(n) < t.seconds); n++ {
 		run := *r
 		if err := t.alone(ctx, &run); err != nil {
 			return err
 		}
 		runs = append(runs, run)
 	}
-	slices.SortFunc(runs, func(a, b paperRow) int { return int(math.Copysign(1, a.Seconds-b.Seconds)) })
+	slices.SortFunc(runs, func(a, b paperRow) int { return cmp.Compare(a.Seconds, b.Seconds) })
 	*r = runs[len(runs)/2]
 	r.Runs = len(runs)
 	return nil
@@ -162,7 +162,7 @@ func (t *paperModel) alone(ctx context.Context, r *paperRow) error {
 			return err
 		}
 		text.mark()
-		if seconds(time.Since(text.begin)) > mostFactor*t.seconds {
+		if time.Since(text.begin).Seconds() > mostFactor*t.seconds {
 			break
 		}
 	}
@@ -211,7 +211,7 @@ func (t *paperModel) mostTexts(ctx context.Context, r *paperRow, in, out int) (i
 	if err := base.Append(ctx, t.text(0, 0, in)...); err != nil {
 		return 0, err
 	}
-	reading := seconds(time.Since(begin))
+	reading := time.Since(begin).Seconds()
 	most := t.memoryFor(r, in+out)
 	best := 1
 	for n := min(2, most); n > best; n = min(2*n, most) {
@@ -266,7 +266,7 @@ func (t *paperModel) together(ctx context.Context, requests []photon.Request, ou
 			ready++
 		}
 		// All texts end alike: behind the last of a round.
-		late := token.Request == len(requests)-1 && seconds(time.Since(begin)) > limit
+		late := token.Request == len(requests)-1 && time.Since(begin).Seconds() > limit
 		if late && (ready == len(requests) || least == out) {
 			break
 		}
