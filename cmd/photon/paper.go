@@ -138,52 +138,84 @@ func (p *paper) run(ctx context.Context, c *console, given map[string]bool) (err
 	p.progress = c.progress()
 	defer p.progress.done()
 	if given["model"] {
-		m, err := p.model.load(ctx, c)
+		m, err := p.load(ctx, p.model, p.model.name())
 		if err != nil {
 			return err
 		}
-		defer m.Close()
-		return p.measureModel(ctx, m, p.model.name())
+		defer m.m.Close()
+		return p.measure(ctx, []*paperModel{m})
 	}
 	if p.presets == nil {
 		p.presets = paperPresets
 	}
-	for _, name := range p.presets {
-		if err := p.measurePreset(ctx, name); err != nil {
+	for rest := p.presets; len(rest) > 0; {
+		size := rest[0][strings.LastIndexByte(rest[0], '-'):]
+		var same, others []string
+		for _, name := range rest {
+			if strings.HasSuffix(name, size) {
+				same = append(same, name)
+			} else {
+				others = append(others, name)
+			}
+		}
+		if err := p.measurePresets(ctx, same); err != nil {
 			return err
 		}
+		rest = others
 	}
 	return nil
 }
 
-// measurePreset makes a model of random weights, which is gone afterwards.
-func (p *paper) measurePreset(ctx context.Context, name string) error {
-	cfg, err := photon.Preset(name)
-	if err != nil {
-		return err
+// measurePresets measures models of random weights, of one size: they take turns, so that what happens to the machine
+// meanwhile happens to all.
+func (p *paper) measurePresets(ctx context.Context, names []string) error {
+	var list []*paperModel
+	defer func() {
+		for _, t := range list {
+			t.m.Close()
+		}
+	}()
+	for _, name := range names {
+		cfg, err := photon.Preset(name)
+		if err != nil {
+			return err
+		}
+		if len(p.missing(cfg, name)) == 0 {
+			continue
+		}
+		t, err := p.loadPreset(ctx, cfg, name)
+		if err != nil {
+			return err
+		}
+		list = append(list, t)
 	}
-	if len(p.missing(cfg, name)) == 0 {
-		return nil
-	}
+	return p.measure(ctx, list)
+}
+
+// loadPreset makes a model whose files are gone when it is loaded.
+func (p *paper) loadPreset(ctx context.Context, cfg photon.Config, name string) (*paperModel, error) {
 	dir, err := os.MkdirTemp("", "photon-bench-*")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer os.RemoveAll(dir)
 	files := p.model
 	files.dir = filepath.Join(dir, name)
 	if err := writeRandom(ctx, p.console, files.dir, cfg, 0, "BF16"); err != nil {
-		return err
+		return nil, err
 	}
+	return p.load(ctx, files, name)
+}
+
+func (p *paper) load(ctx context.Context, files modelFlags, name string) (*paperModel, error) {
+	debug.FreeOSMemory()
+	before := residentBytes()
 	m, err := files.load(ctx, p.console)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer m.Close()
-	if err := os.RemoveAll(dir); err != nil { // the weights are in memory
-		return err
-	}
-	return p.measureModel(ctx, m, name)
+	debug.FreeOSMemory()
+	return &paperModel{paper: p, m: m, name: name, bytes: max(0, residentBytes()-before)}, nil
 }
 
 // missing are the rows to measure, of which only what tells them apart is set.
@@ -248,58 +280,88 @@ func hasRecGen(cfg photon.Config) bool {
 	return true
 }
 
-// measureModel measures the rows that are missing of a model.
-func (p *paper) measureModel(ctx context.Context, m *photon.Model, name string) error {
-	todo := p.missing(m.Config(), name)
-	if len(todo) == 0 {
-		return nil
-	}
-	debug.FreeOSMemory()
-	t := paperModel{paper: p, m: m, vocab: m.Config().VocabSize, bytes: residentBytes()}
-	var long []paperRow
-	for _, r := range todo {
-		if strings.HasPrefix(r.Test, "long") { // they share the reading
-			long = append(long, r)
-			continue
+// turn is a row to measure, and its model.
+type turn struct {
+	*paperModel
+	row paperRow
+}
+
+// order says which of two rows is measured first: those of the same load stand together.
+func (t *turn) order(u *turn) int {
+	key := func(r *paperRow) [4]int {
+		test := slices.Index(paperTests, strings.TrimSuffix(r.Test, "-many"))
+		samples := 0
+		if r.Test == "samples" {
+			samples = r.Wanted
 		}
-		err := t.measured(&r, func() error {
-			switch r.Test {
-			case "pf", "de":
-				return t.one(ctx, &r)
-			case "pf-many", "de-many":
-				return t.many(ctx, &r)
-			case "samples":
-				return t.samples(ctx, &r)
+		return [4]int{test, r.Depth, samples, slices.Index(paperTests, r.Test)}
+	}
+	a, b := key(&t.row), key(&u.row)
+	return slices.Compare(a[:], b[:])
+}
+
+// measure measures the rows that are missing of models, which take turns.
+func (p *paper) measure(ctx context.Context, models []*paperModel) error {
+	var turns []turn
+	for _, t := range models {
+		for _, r := range p.missing(t.m.Config(), t.name) {
+			turns = append(turns, turn{t, r})
+		}
+	}
+	slices.SortStableFunc(turns, func(a, b turn) int { return a.order(&b) })
+	for _, t := range turns {
+		r, f := &t.row, t.arrivals
+		switch r.Test {
+		case "pf", "de":
+			f = t.one
+		case "pf-many", "de-many":
+			f = t.many
+		case "samples":
+			f = t.samples
+		case "long", "long-many":
+			if err := t.readTo(ctx, r.Depth); err != nil {
+				return err
 			}
-			return t.arrivals(ctx, &r)
-		})
-		if err != nil {
+			f = t.long
+		}
+		others := int64(0) // what the process holds for other models
+		for _, u := range models {
+			if u != t.paperModel {
+				others += u.bytes + u.held()
+			}
+		}
+		if err := t.measured(ctx, r, f, others); err != nil {
 			return err
 		}
 	}
-	return t.long(ctx, long)
+	return nil
 }
 
 // paperModel is a model that is measured.
 type paperModel struct {
 	*paper
 	m     *photon.Model
-	vocab int
-	bytes int64 // that the process takes with the model alone
+	name  string
+	bytes int64 // that the process takes for it
+
+	// A long text, the time of its reading, and why that ended.
+	text    *photon.Session
+	reading time.Duration
+	stopped note
 }
 
 // measured has f measure a row, and keeps it.
-func (t *paperModel) measured(r *paperRow, f func() error) error {
+func (t *paperModel) measured(ctx context.Context, r *paperRow, f func(context.Context, *paperRow) error, others int64) error {
 	t.progress.show("%s: %s %s, %s tokens, %s texts", r.Preset, r.Test, r.Mode, count(r.Depth), count(r.Wanted))
 	if r.Test != "long" { // which tells of the first tokens behind a prompt as they come
 		debug.FreeOSMemory()
 	}
 	resetPeak()
 	watch, begin := watchOthers(), time.Now()
-	if err := f(); err != nil {
+	if err := f(ctx, r); err != nil {
 		return fmt.Errorf("%s %s: %w", r.Preset, r.Test, err)
 	}
-	r.Others, r.PeakBytes, r.ModelBytes = watch.share(), peakBytes(), t.bytes
+	r.Others, r.PeakBytes, r.ModelBytes = watch.share(), max(0, peakBytes()-others), t.bytes
 	r.Machine, r.Kernel, r.Date = machineName(), t.m.Kernel(), begin.UTC().Format("2006-01-02 15:04")
 	if r.StateText > 0 {
 		r.TPM = r.PerSecond / 1e3 / (float64(r.StateText) / (1 << 30))
@@ -329,8 +391,8 @@ func (n note) line() string {
 	return ": " + string(n)
 }
 
-// text is tokens first … first+n-1 of the pseudo-random text of that number.
-func (t *paperModel) text(number, first, n int) []int { return randomIDs(t.m, number<<24+first, n) }
+// ids are tokens first … first+n-1 of the pseudo-random text of that number.
+func (t *paperModel) ids(number, first, n int) []int { return randomIDs(t.m, number<<24+first, n) }
 
 // options generate greedily, past the end of a text.
 func (t *paperModel) options(mode string, more ...photon.Option) []photon.Option {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/photon-lm/photon"
@@ -14,70 +13,59 @@ const (
 	mostDecoded = 512  // in all
 	readBehind  = 2048 // tokens of a prompt behind a long text
 	leastSteps  = 8    // of many texts together
+	readPiece   = 1024 // tokens of a long text read at a time
 )
 
-// long measures behind texts of growing length, which are one text. What is measured goes on with it as a user would; a
-// fork reads on to the next length.
-func (t *paperModel) long(ctx context.Context, rows []paperRow) error {
-	slices.SortStableFunc(rows, func(a, b paperRow) int { return a.Depth - b.Depth })
-	s := t.m.NewSession(t.options("hiergen")...)
-	var reading time.Duration
-	var stopped note
-	for _, r := range rows {
-		if stopped == "" {
-			begin := time.Now()
-			var err error
-			if stopped, err = t.readTo(ctx, s, r.Depth); err != nil {
-				return err
-			}
-			reading += time.Since(begin)
-		}
-		next := s.Fork()
-		err := t.measured(&r, func() error {
-			switch {
-			case stopped != "":
-				r.Note = stopped
-				return nil
-			case r.Test == "long":
-				r.FirstToken50 = milliseconds(reading)
-				return t.behind(ctx, &r, s)
-			}
-			return t.manyBehind(ctx, &r, s)
-		})
-		if err != nil {
-			return err
-		}
-		s = next
+// long measures behind a text as long as r says, which readTo has read. What is measured goes on with it as a user
+// would; a fork reads on to the next length.
+func (t *paperModel) long(ctx context.Context, r *paperRow) error {
+	if t.stopped != "" {
+		r.Note = t.stopped
+		return nil
 	}
-	return nil
+	s := t.text
+	t.text = s.Fork()
+	if r.Test == "long" {
+		return t.behind(ctx, r, s)
+	}
+	return t.manyBehind(ctx, r, s)
 }
 
-// readTo reads until the text has so many tokens; stopped says why it does not get there.
-func (t *paperModel) readTo(ctx context.Context, s *photon.Session, depth int) (stopped note, err error) {
-	if need := t.m.Config().StateBytes(depth, t.model.cache); need > t.memoryBytes() {
-		stopped.add("%s tokens take %s, more than -memory %g", count(depth), size(need), t.memory)
-		return stopped, nil
+// held is the state of the long text.
+func (t *paperModel) held() int64 {
+	if t.text == nil {
+		return 0
+	}
+	return t.text.Stats().StateBytes
+}
+
+// readTo reads until the long text has so many tokens, unless t.stopped comes to say why it does not get there.
+func (t *paperModel) readTo(ctx context.Context, depth int) error {
+	if t.text == nil {
+		t.text = t.m.NewSession(t.options("hiergen")...)
+	}
+	if need := t.m.Config().StateBytes(depth, t.model.cache); t.stopped == "" && need > t.memoryBytes() {
+		t.stopped.add("%s tokens take %s, more than -memory %g", count(depth), size(need), t.memory)
 	}
 	if t.m.Config().Flat() {
 		depth = max(depth, 1) // nothing predicts its first token
 	}
 	begin, limit := time.Now(), readFactor*t.seconds
-	for s.Len() < depth {
-		t.progress.share("reading", int64(s.Len()), int64(depth))
-		if err := s.Append(ctx, t.text(0, s.Len(), min(4096, depth-s.Len()))...); err != nil {
-			return "", err
+	defer func() { t.reading += time.Since(begin) }()
+	for t.text.Len() < depth && t.stopped == "" {
+		t.progress.share("reading", int64(t.text.Len()), int64(depth))
+		if err := t.text.Append(ctx, t.ids(0, t.text.Len(), min(readPiece, depth-t.text.Len()))...); err != nil {
+			return err
 		}
-		if took := time.Since(begin).Seconds(); took > limit && s.Len() < depth {
-			stopped.add("stopped reading at %s of %s tokens after %.0f s", count(s.Len()), count(depth), took)
-			return stopped, nil
+		if took := time.Since(begin).Seconds(); took > limit && t.text.Len() < depth {
+			t.stopped.add("stopped reading at %s of %s tokens after %.0f s", count(t.text.Len()), count(depth), took)
 		}
 	}
-	return "", nil
+	return nil
 }
 
 // behind measures one text: the first tokens, those after them, and how fast more is read.
 func (t *paperModel) behind(ctx context.Context, r *paperRow, s *photon.Session) error {
-	first := r.FirstToken50
 	texts, before := []*photon.Session{s}, s.Stats()
 	text := stamps{begin: time.Now()}
 	for _, err := range s.Generate(ctx, photon.MaxTokens(mostDecoded)) {
@@ -85,7 +73,7 @@ func (t *paperModel) behind(ctx context.Context, r *paperRow, s *photon.Session)
 			return err
 		}
 		text.mark()
-		if n := len(text.tokens); time.Since(text.begin).Seconds() > t.seconds && (n > firstTokens+nextTokens || n > t.round()) {
+		if n := len(text.tokens); time.Since(text.begin).Seconds() > t.seconds && n > t.round() {
 			break
 		}
 	}
@@ -94,7 +82,7 @@ func (t *paperModel) behind(ctx context.Context, r *paperRow, s *photon.Session)
 	r.costs(texts, before, r.Made)
 	r.Runs = 1
 	r.PerSecond = r.DecodePerSecond
-	r.FirstToken50, r.FirstToken99 = first, 0
+	r.FirstToken50, r.FirstToken99 = milliseconds(t.reading), 0
 	if n := len(text.tokens); n > firstTokens {
 		r.First32 = firstTokens / text.tokens[firstTokens].Sub(text.tokens[0]).Seconds()
 		if n > firstTokens+nextTokens {
@@ -102,7 +90,7 @@ func (t *paperModel) behind(ctx context.Context, r *paperRow, s *photon.Session)
 		}
 	}
 	begin := time.Now()
-	err := s.Append(ctx, t.text(1, s.Len(), readBehind)...)
+	err := s.Append(ctx, t.ids(1, s.Len(), readBehind)...)
 	r.PrefillPerSecond = readBehind / time.Since(begin).Seconds()
 	return err
 }

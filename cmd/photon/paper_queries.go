@@ -23,7 +23,7 @@ const (
 func (t *paperModel) samples(ctx context.Context, r *paperRow) error {
 	base := t.m.NewSession(t.options(r.Mode)...)
 	begin := time.Now()
-	if err := base.Append(ctx, t.text(0, 0, samplePrompt)...); err != nil {
+	if err := base.Append(ctx, t.ids(0, 0, samplePrompt)...); err != nil {
 		return err
 	}
 	var texts []*photon.Session
@@ -69,7 +69,7 @@ func (t *paperModel) arrivals(ctx context.Context, r *paperRow) error {
 	random := rand.New(rand.NewPCG(1, 0))
 	at := time.Duration(0)
 	for i := range arrivalTexts {
-		prompt, wait := t.text(i, 0, arrivalPrompt), at
+		prompt, wait := t.ids(i, 0, arrivalPrompt), at
 		texts.Go(func() {
 			select {
 			case <-time.After(wait):

@@ -3,10 +3,12 @@
 package main
 
 import (
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -115,6 +117,32 @@ func TestPaperEnds(t *testing.T) {
 	out, _ := call(t, 0, "", "bench", "-paper", "-model", dir, "-only", "long", "-d", "16", "-seconds", "0.1")
 	if lines := strings.Split(out, "\n"); len(lines) != 3 || !strings.HasPrefix(lines[0], "preset,mode,weights,") {
 		t.Errorf("without a file: %q", out)
+	}
+}
+
+// Models take turns: the rows of a load stand together, and long texts grow.
+func TestPaperTurns(t *testing.T) {
+	p := paper{only: paperTests, depths: []int{0, 500}, memory: 1, rows: &paperRows{}}
+	models := []*paperModel{{name: "a"}, {name: "b"}}
+	var turns []turn
+	for i, cfg := range []photon.Config{flat, hierarchical} {
+		for _, r := range p.missing(cfg, models[i].name) {
+			turns = append(turns, turn{models[i], r})
+		}
+	}
+	slices.SortStableFunc(turns, func(a, b turn) int { return a.order(&b) })
+	var got []string
+	for _, u := range turns {
+		got = append(got, fmt.Sprintf("%s %s %s %d", u.row.Preset, u.row.Test, u.row.Mode, u.row.Depth))
+	}
+	want := []string{"a pf hiergen 2048", "b pf hiergen 2048", "b pf recgen 2048", "a pf-many hiergen 2048", "b pf-many hiergen 2048",
+		"a de hiergen 128", "b de hiergen 128", "b de recgen 128", "a de-many hiergen 128", "b de-many hiergen 128",
+		"a samples hiergen 2048", "b samples hiergen 2048", "a samples hiergen 2048", "b samples hiergen 2048",
+		"a samples hiergen 2048", "b samples hiergen 2048", "a samples hiergen 2048", "b samples hiergen 2048",
+		"a arrivals hiergen 512", "b arrivals hiergen 512", "a long hiergen 0", "b long hiergen 0",
+		"a long hiergen 500", "b long hiergen 500", "a long-many hiergen 500", "b long-many hiergen 500"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q,\nwant %q", got, want)
 	}
 }
 

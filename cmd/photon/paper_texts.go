@@ -143,7 +143,7 @@ func (t *paperModel) one(ctx context.Context, r *paperRow) error {
 func (t *paperModel) alone(ctx context.Context, r *paperRow) error {
 	in, out := r.load()
 	warm := t.m.NewSession(t.options(r.Mode, photon.MaxTokens(t.round()))...)
-	if err := warm.Append(ctx, t.text(0, 0, t.round())...); err != nil {
+	if err := warm.Append(ctx, t.ids(0, 0, t.round())...); err != nil {
 		return err
 	}
 	for _, err := range warm.Generate(ctx) {
@@ -153,7 +153,7 @@ func (t *paperModel) alone(ctx context.Context, r *paperRow) error {
 	}
 	s := t.m.NewSession(t.options(r.Mode)...)
 	text := stamps{begin: time.Now()}
-	if err := s.Append(ctx, t.text(1, 0, in)...); err != nil {
+	if err := s.Append(ctx, t.ids(1, 0, in)...); err != nil {
 		return err
 	}
 	before := s.Stats()
@@ -188,7 +188,7 @@ func (t *paperModel) many(ctx context.Context, r *paperRow) error {
 	var requests []photon.Request
 	for i := range n {
 		texts = append(texts, t.m.NewSession(t.options(r.Mode)...))
-		requests = append(requests, photon.Request{Session: texts[i], IDs: t.text(i, 0, in)})
+		requests = append(requests, photon.Request{Session: texts[i], IDs: t.ids(i, 0, in)})
 	}
 	times, err := t.together(ctx, requests, out, mostFactor*t.seconds, out)
 	if err != nil {
@@ -208,7 +208,7 @@ func (t *paperModel) many(ctx context.Context, r *paperRow) error {
 func (t *paperModel) mostTexts(ctx context.Context, r *paperRow, in, out int) (int, error) {
 	base := t.m.NewSession(t.options(r.Mode)...)
 	begin := time.Now()
-	if err := base.Append(ctx, t.text(0, 0, in)...); err != nil {
+	if err := base.Append(ctx, t.ids(0, 0, in)...); err != nil {
 		return 0, err
 	}
 	reading := time.Since(begin).Seconds()
