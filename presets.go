@@ -41,7 +41,7 @@ var presets = map[string]Config{
 	"rival-1.2b":   paperRival(paperStack(1920, 5120, 24)),
 	"memory-600m":  memory600M(),
 
-	"photon-15m": photon15M(), // the embedded model, and a flat one of its size
+	"photon-15m": photon15M(), // the first form's, and a flat one of its size
 	"flat-15m":   flat15M(),
 	"rival-15m":  rival15M(),
 	"memory-15m": memory15M(),

@@ -12,6 +12,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // spell has a model draw exactly these tokens.
@@ -553,8 +556,8 @@ func TestJSON(t *testing.T) {
 			t.Errorf("%T: %v", value, err)
 			continue
 		}
-		if got, want := fmt.Sprintf("%+v", back.Elem().Interface()), fmt.Sprintf("%+v", value); got != want {
-			t.Errorf("%s comes back as\n%s, by way of %s", want, got, data)
+		if diff := cmp.Diff(value, back.Elem().Interface(), cmpopts.EquateEmpty(), cmpopts.EquateNaNs()); diff != "" {
+			t.Errorf("comes back otherwise (-want, +got), by way of %s:\n%s", data, diff)
 		}
 	}
 	for _, g := range goldens(t) {

@@ -1,20 +1,26 @@
 """A checkpoint of train.py -> a model directory.
 
     python3 export.py CHECKPOINT DIR --tokenizer tokenizer.json --form I8 [--keep BF16] [--shards 3] [--name NAME] [--notes FILE.md]
+        [--average CHECKPOINT]... [--memory-window ROWS] [--with FILE]...
 
 config.json             model.py's configuration
 model.safetensors       weights as F32, F16, BF16, or the int8 form of tensorfile.py; or shards and an index
 tokenizer.json          copied, without white space
 generation_config.json  sampling defaults
-README.md               the model card; `--notes` adds what only its trainer knows: data, licences, figures
+README.md               the model card in Hugging Face's form; `--notes` adds what only its trainer knows: data, licences, figures
 golden.json             logits for `photon verify`: of each of `rows`, the values at 16 `indices` and the logsumexp over the
                         vocabulary, computed in float64 from the weights as stored; they hold to `tolerance` times the
                         largest of their absolute values
+
+--average: the weights are the mean of these checkpoints and the first. --memory-window: memories show the last ROWS of what they have,
+for example as many as a row of training held: what is further back than ever in training is read worse than not at all. --with: a file that goes along as it is, for example
+chat_template.jinja, or a generation_config.json in place of the usual one.
 """
 
 import argparse
 import json
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -45,7 +51,18 @@ def load_checkpoint(path):
     return cfg, {name: weights[name] for name in want}
 
 
-def export(cfg, weights, directory, tokenizer_path, form, keep="F32", shards=1, name="", notes="", sentence=SENTENCE):
+def average(paths):
+    """The configuration and the mean of the weights of checkpoints of one shape."""
+    cfg, weights = load_checkpoint(paths[0])
+    for path in paths[1:]:
+        other, more = load_checkpoint(path)
+        if other != cfg:
+            raise ValueError(f"{path}: its configuration is not that of {paths[0]}: only checkpoints of one shape can be averaged")
+        weights = {name: x + more[name] for name, x in weights.items()}
+    return cfg, {name: x / np.float32(len(paths)) for name, x in weights.items()}
+
+
+def export(cfg, weights, directory, tokenizer_path, form, keep="F32", shards=1, name="", notes="", sentence=SENTENCE, along=()):
     """Writes the directory and returns the stored tensors."""
     tokenizer = bpe.load(tokenizer_path)
     if tokenizer.vocab_size > cfg.vocab_size or tokenizer.eos_token_id != cfg.eos_token_id:
@@ -66,6 +83,8 @@ def export(cfg, weights, directory, tokenizer_path, form, keep="F32", shards=1, 
     _write_json(directory, "golden.json", golden_block(cfg, stored, ids), indent=None)
     with open(os.path.join(directory, "README.md"), "w", encoding="utf-8") as file:
         file.write(card(cfg, stored, name or os.path.basename(os.path.normpath(directory)), form, keep, notes))
+    for path in along:
+        shutil.copy(path, directory)
     return stored
 
 
@@ -93,10 +112,18 @@ def card(cfg, stored, name, form, keep, notes):
     else:
         kind = "PHOTON hierarchical language model"
         shape = "; ".join(
-            f"level {i}: chunks of {l.chunk_size}, encoder {_describe(l.encoder)}, decoder {_describe(l.decoder)}"
-            for i, l in enumerate(cfg.levels, 1))
+            [f"token encoder {_describe(s)}" for s in (cfg.token_encoder,) if s]
+            + [f"level {i}: chunks of {l.chunk_size}, encoder {_describe(l.encoder)}, decoder {_describe(l.decoder)}"
+               + "".join(map(_memory, l.decoder.memories)) for i, l in enumerate(cfg.levels, 1)])
     size = sum(array.nbytes for _, array in stored.values())
-    return f"""# {name}
+    return f"""---
+language: en
+library_name: photon
+pipeline_tag: text-generation
+tags: [photon, {"flat" if cfg.flat else "hierarchical"}]
+---
+
+# {name}
 
 A {kind} for [photon](https://github.com/photon-lm/photon), which runs it with `photon run -model DIR`.
 
@@ -117,6 +144,12 @@ def _describe(stack):
     return f"{stack.num_hidden_layers} × {stack.hidden_size}{window}"
 
 
+def _memory(m):
+    of = f"the children of level-{m.level} units" if m.unpack else f"level-{m.level} units" if m.level else "tokens"
+    size, last = 2 * m.num_key_value_heads * m.head_dim, f"the last {m.sliding_window:,} of " * bool(m.sliding_window)
+    return f", which reads a memory of {last}{of} ({size} elements each) in layer{'s' * (len(m.layers) > 1)} {', '.join(map(str, m.layers))}"
+
+
 def _write_json(directory, name, value, indent=1):
     with open(os.path.join(directory, name), "w", encoding="utf-8") as file:
         json.dump(value, file, indent=indent)
@@ -133,6 +166,9 @@ def main():
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--name", default="")
     parser.add_argument("--notes", help="Markdown that goes to the end of the model card")
+    parser.add_argument("--average", action="append", default=[], metavar="CHECKPOINT")
+    parser.add_argument("--memory-window", type=int, metavar="ROWS")
+    parser.add_argument("--with", action="append", default=[], metavar="FILE", dest="along")
     parser.add_argument("--sentence", default=SENTENCE, help="text whose first tokens golden.json is computed on")
     options = parser.parse_args()
     notes = ""
@@ -140,9 +176,11 @@ def main():
         with open(options.notes, encoding="utf-8") as file:
             notes = file.read()
     try:
-        cfg, weights = load_checkpoint(options.checkpoint)
+        cfg, weights = average([options.checkpoint, *options.average])
+        for memory in (m for level in cfg.levels for m in level.decoder.memories):
+            memory.sliding_window = memory.sliding_window if options.memory_window is None else options.memory_window
         export(cfg, weights, options.directory, options.tokenizer, options.form, options.keep, options.shards, options.name,
-               notes, options.sentence)
+               notes, options.sentence, options.along)
     except (ValueError, OSError) as error:
         sys.exit(f"export.py: {error}")
 

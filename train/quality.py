@@ -37,7 +37,7 @@ class Plot:
     """Points and lines on two axes, each linear or logarithmic."""
 
     def __init__(self, title, x, y, xs, ys, logarithmic=False):
-        self.out, self.logarithmic = [], logarithmic
+        self.out, self.logarithmic, self.named = [], logarithmic, set()
         self.x0, self.x1 = self.at(min(xs)), self.at(max(xs))
         pad = (max(ys) - min(ys)) * 0.08 or 0.1
         self.y0, self.y1 = min(ys) - pad, max(ys) + pad
@@ -74,7 +74,10 @@ class Plot:
 
     def point(self, x, y, label, paint):
         self.out.append(f'<circle cx="{self.across(x):.1f}" cy="{self.down(y):.1f}" r="4" fill="{paint}"><title>{escaped(label)}</title></circle>')
-        self.text(self.across(x) + 7, self.down(y) + 4, label, size=11)
+        # Seeds of one shape stand beside each other: their name is there once.
+        if label not in self.named:
+            self.text(self.across(x) + 7, self.down(y) + 4, label, size=11)
+        self.named.add(label)
 
     def line(self, points, label, paint):
         path = "L".join(f"{self.across(x):.1f} {self.down(y):.1f}" for x, y in points)
@@ -95,18 +98,22 @@ def by_budget(rows):
     return dict(sorted(out.items(), reverse=True))
 
 
+def named(r):
+    return r["shape"] + (f" ({r['options']})" if r["options"] else "") + (f", seed {r['seed']}" if r["seed"] != "1" else "")
+
+
 def table(rows):
-    """Markdown: a row a run, the ratio to the flat model of the same budget."""
-    flat = [float(r["books bits/byte"]) for r in rows if r["shape"] == "flat"]
+    """Markdown: a row a run, the ratio to the flat models of the same budget and the usual learning rate, the mean of their seeds."""
+    flats = [float(r["books bits/byte"]) for r in rows if r["shape"] == "flat" and not r["options"]]
+    flat = sum(flats) / len(flats) if flats else None
     out = ["| run | parameters, M | decoded token, M multiply-adds: at 0 / 32k | prefilled token, M: at 0 / 32k | grows, elements a token | books, bits/byte | × flat | "
            "gain 64 | gain 256 | gain 1,024 | stories, bits/byte |", "|" + "---|" * 11]
     for r in sorted(rows, key=lambda r: float(r["books bits/byte"])):
         cfg = shapes.config(r["shape"])
         near, far = cost.count(cfg), cost.count(cfg, 32768)
         bits = float(r["books bits/byte"])
-        cells = [r["shape"] + (f" ({r['options']})" if r["options"] else "") + (f", seed {r['seed']}" if r["seed"] != "1" else ""),
-                 f"{near['parameters'] / 1e6:.1f}", f"{near['decode'] / 1e6:.1f} / {far['decode'] / 1e6:.0f}", f"{near['prefill'] / 1e6:.1f} / {far['prefill'] / 1e6:.0f}",
-                 f"{near['growth']:g}", f"{bits:.4f}", f"{bits / flat[0]:.3f}" if flat else "",
+        cells = [named(r), f"{near['parameters'] / 1e6:.1f}", f"{near['decode'] / 1e6:.1f} / {far['decode'] / 1e6:.0f}", f"{near['prefill'] / 1e6:.1f} / {far['prefill'] / 1e6:.0f}",
+                 f"{near['growth']:g}", f"{bits:.4f}", f"{bits / flat:.3f}" if flat else "",
                  *(f"{float(r[f'gain {n}']):.4f}" for n in (64, 256, 1024)), r.get("stories bits/byte", "")]
         out.append("| " + " | ".join(cells) + " |")
     return "\n".join(out)
@@ -118,7 +125,7 @@ def worth(rows):
     for r in rows:
         if r.get("worth"):
             parts = ", ".join(f"{name} {value:.3f}" for name, value in json.loads(r["worth"]).items())
-            out.append(f"- **{r['shape']}**: {parts}")
+            out.append(f"- **{named(r)}**: {parts}")
     return "\n".join(out)
 
 
@@ -143,7 +150,7 @@ def plots(rows, speeds, out):
         plot.point(x, y, name, colour(name))
     plot.save(os.path.join(out, "state.svg"))
 
-    curves = [(r["shape"], positions(r)) for r in largest[1] if positions(r)]
+    curves = [(r["shape"], positions(r)) for r in largest[1] if positions(r) and r["seed"] == "1"]
     if curves:
         # What stands above this is off the scale: a model that fails beyond the rows it was trained on.
         top = 3.6

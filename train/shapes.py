@@ -110,6 +110,8 @@ SHAPES = {
     "thin2-chunk8": lambda: new(unpack=True, tokens=2, token_ffn=256, reads=[3], chunk=8, units=4),
     "thin2-window16": lambda: new(unpack=True, tokens=2, token_ffn=256, reads=[3], window=16, token_window=16),
     "slim2-window32": lambda: new(unpack=True, tokens=2, token_ffn=128, reads=[3], window=32, token_window=32),
+    # As thin2-window32, with units of width 256: what 16 MiB of int8 weights hold.
+    "thin2-small": lambda: new(unpack=True, tokens=2, token_ffn=384, reads=[3], window=32, token_window=32, unit=256),
     # The same at 60M parameters.
     "flat-60m": lambda: flat(640, 12),
     "rival-60m": lambda: hybrid(640, 12),

@@ -152,6 +152,31 @@ class Export(unittest.TestCase):
         with self.assertRaisesRegex(ValueError, "280 tokens"):
             export.export(*export.load_checkpoint(self.checkpoint), self.directory, self.tokenizer, "F32")
 
+    def test_an_average_is_the_mean_of_checkpoints_of_one_shape(self):
+        other = os.path.join(self.directory, "other.pt")
+        torch.save({"config": self.cfg.to_dict(), "model": {name: 3 * x for name, x in self.model.state_dict().items()}}, other)
+        cfg, weights = export.average([self.checkpoint, other])
+        self.assertEqual(cfg, self.cfg)
+        for name, x in self.model.state_dict().items():
+            np.testing.assert_allclose(weights[name], 2 * x.float().numpy(), rtol=1e-6)
+        cfg = {**self.cfg.to_dict(), "rms_norm_eps": 1e-3}
+        torch.save({"config": cfg, "model": self.model.state_dict()}, other)
+        with self.assertRaisesRegex(ValueError, "one shape"):
+            export.average([self.checkpoint, other])
+
+    def test_files_that_go_along_and_the_card_of_a_memory(self):
+        cfg = golden.CASES["memory0-added-stream-f32"].config
+        cfg = photon.Config.from_dict({**cfg.to_dict(), "vocab_size": 300, "eos_token_id": 299})
+        weights = {name: x.float().numpy() for name, x in photon.build(cfg).init_weights(1).state_dict().items()}
+        settings, out = os.path.join(self.directory, "generation_config.json"), os.path.join(self.directory, "out")
+        with open(settings, "w") as file:
+            file.write('{"temperature": 0.1}')
+        export.export(cfg, weights, out, self.tokenizer, "F32", along=[settings])
+        with open(os.path.join(out, "generation_config.json")) as file:
+            self.assertEqual(json.load(file), {"temperature": 0.1})
+        with open(os.path.join(out, "README.md"), encoding="utf-8") as file:
+            self.assertRegex(file.read(), "(?s)^---\nlanguage: en.*token encoder.*a memory of tokens")
+
 
 if __name__ == "__main__":
     unittest.main()

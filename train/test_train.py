@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 import unittest
+import unittest.mock
 
 import numpy as np
 import torch
@@ -48,13 +49,30 @@ class Rows(unittest.TestCase):
         self.assertEqual(sorted(set(seen)), packed.ids.tolist())
         self.assertLessEqual(max(seen.count(i) for i in seen), 2)
 
-    def test_skip_leaves_off_where_drawing_would(self):
-        packed = FakePacked([40, 7, 90], eos=0)
-        a, b = (train.Stream(packed, 32, 16, seed=1, rank=0, world=1) for _ in range(2))
-        rows = [a.row()[0] for _ in range(9)]
-        for _ in range(8):
-            b.row()
-        np.testing.assert_array_equal(rows[8], b.row()[0])
+    def mixture(self, *weights):
+        packed = [FakePacked([40, 7, 90], eos=0), FakePacked([11, 64], eos=0)]
+        packed[1].ids += 1000
+        with unittest.mock.patch.object(data, "open_packed", lambda path, _: packed[int(path)]):
+            return train.Mixture([f"{i}{w}" for i, w in enumerate(weights)], None, 32, 16, 1, 0, 1)
+
+    def test_a_mixture_goes_on_from_its_state(self):
+        a, b = self.mixture(":1:3", ":2"), self.mixture(":1:3", ":2")
+        drawn = [a.batch(3, "cpu", n / 9)[0] for n in range(5)]
+        file = io.BytesIO()
+        torch.save(a.state(), file)
+        file.seek(0)
+        b.resume(torch.load(file))
+        for n in range(5, 9):
+            torch.testing.assert_close(a.batch(3, "cpu", n / 9), b.batch(3, "cpu", n / 9))
+        self.assertGreater(len({bytes(ids.numpy()) for ids in drawn}), 1)
+
+    def test_weights_go_to_their_last(self):
+        mixture = self.mixture(":3:1", ":1:3")
+        shares = []
+        for decayed in (0.0, 0.5, 1.0):
+            rows = [mixture.row(decayed)[0] for _ in range(2000)]
+            shares.append(np.mean([(ids > 1000).any() for ids in rows]))
+        np.testing.assert_allclose(shares, [0.25, 0.5, 0.75], atol=0.04)
 
 
 class Optimisers(unittest.TestCase):

@@ -70,32 +70,45 @@ class Stream:
             at += n + -n % self.align
         return ids, mask
 
+    def state(self):
+        return {"epoch": self.epoch, "queue": [int(i) for i in self.queue], "rest": torch.from_numpy(self.rest)}
+
+    def resume(self, state):
+        self.epoch, self.queue, self.rest = state["epoch"], list(state["queue"]), state["rest"].cpu().numpy()
+
 
 class Mixture:
-    """Draws each row from one of several streams, by weight."""
+    """Draws each row from one of several streams, by weight. A spec is FILE.bin[:WEIGHT[:LAST]]: a weight goes to LAST as the
+    learning rate goes to zero."""
 
     def __init__(self, specs, tokenizer, tokens, align, seed, rank, world):
         self.streams, weights = [], []
         for i, spec in enumerate(specs):
-            path, _, weight = spec.partition(":")
+            path, *weight = spec.split(":")
             packed = data.open_packed(path, tokenizer)
             self.streams.append(Stream(packed, tokens, align, seed + i, rank, world))
-            weights.append(float(weight or 1))
-        self.weights = np.array(weights) / sum(weights)
+            first = float(weight[0]) if weight else 1.0
+            weights.append((first, float(weight[1]) if len(weight) > 1 else first))
+        self.weights = np.array(weights).T
+        self.weights /= self.weights.sum(1, keepdims=True)
         self.random = np.random.default_rng((seed, rank))
-        self.drawn = 0
 
-    def row(self):
-        self.drawn += 1
-        return self.random.choice(self.streams, p=self.weights).row()
+    def row(self, decayed):
+        """decayed: how much of the learning rate is gone, 0 ... 1."""
+        first, last = self.weights
+        return self.random.choice(self.streams, p=first + decayed * (last - first)).row()
 
-    def batch(self, rows, device):
-        ids, mask = zip(*(self.row() for _ in range(rows)))
+    def batch(self, rows, device, decayed=0.0):
+        ids, mask = zip(*(self.row(decayed) for _ in range(rows)))
         return torch.from_numpy(np.stack(ids)).to(device), torch.from_numpy(np.stack(mask)).to(device)
 
-    def skip(self, rows):
-        for _ in range(rows):
-            self.row()
+    def state(self):
+        return {"random": json.dumps(self.random.bit_generator.state), "streams": [stream.state() for stream in self.streams]}
+
+    def resume(self, state):
+        self.random.bit_generator.state = json.loads(state["random"])
+        for stream, saved in zip(self.streams, state["streams"]):
+            stream.resume(saved)
 
 
 class Budget:
@@ -151,13 +164,10 @@ class Loss(nn.Module):
         return self.model.loss(ids, self.alpha, mask)
 
 
-def rate(share, step, options):
-    """The learning rate as a share of its peak: a linear warm-up, a plateau, a decay to zero."""
-    warm = min(1.0, (step + 1) / options.warmup)
+def decay(share, options):
+    """What is left of the learning rate's peak: a plateau, then a decay to zero. (A linear warm-up comes before.)"""
     left = (1 - share) / (1 - options.decay_from) if share > options.decay_from else 1.0
-    if options.decay == "cosine":
-        left = 0.5 - 0.5 * math.cos(math.pi * left)
-    return warm * left
+    return 0.5 - 0.5 * math.cos(math.pi * left) if options.decay == "cosine" else left
 
 
 def save(path, state):
@@ -183,7 +193,8 @@ def arguments(argv):
     model.add_argument("--config", help="a config.json")
     parser.add_argument("--init", metavar="DIR", help="start from the weights of a model directory")
     parser.add_argument("--tokenizer", required=True)
-    parser.add_argument("--data", action="append", required=True, metavar="FILE.bin[:WEIGHT]")
+    parser.add_argument("--data", action="append", required=True, metavar="FILE.bin[:WEIGHT[:LAST]]",
+                        help="the weight goes to LAST as the learning rate goes to zero")
     parser.add_argument("--heldout", metavar="FILE.bin")
     parser.add_argument("--heldout-documents", type=int, default=8)
     parser.add_argument("--out", required=True)
@@ -268,7 +279,7 @@ def main(argv=None):
         step, tokens = state["step"], state["tokens"]
         budget.resume(state["budget"])
         if state["drawn_from"] == drawn_from:  # from other data it draws anew
-            mixture.skip(state["rows"])
+            mixture.resume(state["mixtures"][rank])
     near, widen_at = (float(x) for x in options.curriculum.split(",")) if options.curriculum else (0, 0)
     windows = Windows(model, int(near))
     loss_of = Loss(model, options.alpha)
@@ -302,25 +313,28 @@ def main(argv=None):
             bits = heldout_bits(model, heldout, token_bytes, rank, world)
             log(step=step, tokens=tokens, share=round(share, 4), heldout_bits_per_byte=round(bits, 4))
             evaluated = clock
-        if rank == 0 and (done or clock - saved > options.save_every):
-            save(checkpoint, {
-                "config": cfg.to_dict(), "model": model.state_dict(), "optimisers": [o.state_dict() for o in optimisers],
-                "step": step, "tokens": tokens, "rows": mixture.drawn, "drawn_from": drawn_from,
-                "budget": budget.state(),
-            })
         if done or clock - saved > options.save_every:
+            mixtures = [mixture.state()] * world
+            if world > 1:
+                dist.all_gather_object(mixtures, mixture.state())
+            if rank == 0:
+                save(checkpoint, {
+                    "config": cfg.to_dict(), "model": model.state_dict(), "optimisers": [o.state_dict() for o in optimisers],
+                    "step": step, "tokens": tokens, "mixtures": mixtures, "drawn_from": drawn_from, "budget": budget.state(),
+                })
             saved = clock
         if done:
             break
 
         windows.narrow(share < widen_at)
-        factor = rate(share, step, options)
+        decayed = 1 - decay(share, options)
+        factor = min(1.0, (step + 1) / options.warmup) * (1 - decayed)
         for optimiser in optimisers:
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * factor
         for _ in range(options.accumulate):
-            ids, mask = mixture.batch(options.rows, device)
+            ids, mask = mixture.batch(options.rows, device, decayed)
             with torch.autocast(device, torch.bfloat16, enabled=options.dtype == "bfloat16"):
                 loss = loss_of(ids, mask)
             (loss / options.accumulate).backward()

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/photon-lm/photon"
@@ -11,18 +13,33 @@ import (
 
 func setupInit(f *flag.FlagSet) func(c *console, args []string) error {
 	preset := f.String("preset", "", "architecture, by `name`: "+strings.Join(photon.PresetNames(), ", "))
+	config := f.String("config", "", "architecture, by a config.json `file`, instead of a preset")
 	seed := f.Uint64("seed", 0, "seed of the weights")
 	dtype := f.String("dtype", "BF16", "number `format` of the weights: BF16 or F32")
 	return func(c *console, args []string) error {
-		if len(args) != 1 || *preset == "" {
-			return usageError{fmt.Errorf("wants a preset and one directory, as in photon init -preset flat-20m DIR")}
+		if len(args) != 1 || (*preset == "") == (*config == "") {
+			return usageError{fmt.Errorf("wants a preset or a config.json, and one directory, as in photon init -preset flat-20m DIR")}
 		}
 		cfg, err := photon.Preset(*preset)
+		if *config != "" {
+			cfg, err = readConfig(*config)
+		}
 		if err != nil {
 			return usageError{err}
 		}
 		return writeRandom(interruptible(), c, args[0], cfg, *seed, *dtype)
 	}
+}
+
+func readConfig(name string) (cfg photon.Config, err error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return cfg, err
+	}
+	if err = json.Unmarshal(data, &cfg); err != nil {
+		err = fmt.Errorf("%s: %w", name, err)
+	}
+	return cfg, err
 }
 
 // writeRandom writes a model, and leaves nothing of it where ctx ends first.

@@ -131,6 +131,7 @@ func TestUsageErrors(t *testing.T) {
 		{"run", "-mode", "fast"}, {"run", "-model", dir, "-threads", "-1"}, {"run", "-model", dir, "-temp", "-1", "x"}, {"run", "-model", dir, "-top-p", "NaN", "x"},
 		{"run", "-model", dir, "a\xff"}, {"show", "x"}, {"show", "-preset", "no-such"}, {"show", "-preset", "flat-20m", "-model", dir},
 		{"score"}, {"score", "a", "b"}, {"verify"}, {"verify", "a", "b"}, {"init", "x"}, {"init", "-preset", "flat-20m"}, {"init", "-preset", "no-such", "x"},
+		{"init", "-config", "no-such.json", "x"}, {"init", "-preset", "flat-20m", "-config", "../../testdata/golden/block-f32/config.json", "x"},
 	} {
 		out, errs := call(t, exitUsage, "", args...)
 		if out != "" && out != "x\n" || !strings.HasPrefix(errs, "photon: ") {
@@ -220,6 +221,11 @@ func TestInit(t *testing.T) {
 	want(t, errs, "tokenizer.json")
 	_, errs = call(t, exitFailed, "", "init", "-preset", "flat-20m", dir)
 	want(t, errs, dir)
+
+	other := filepath.Join(t.TempDir(), "block")
+	call(t, 0, "", "init", "-config", "../../testdata/golden/block-f32/config.json", other)
+	out, _ = call(t, 0, "", "show", "-model", other)
+	want(t, out, "PHOTON of 1 level")
 }
 
 // The program itself holds a model.
