@@ -17,6 +17,8 @@ FORMS = {  # of a size: what it is called in tables, and its colour
     "vanilla": ("flat", "#7a7a7a"), "rival": ("rival", "#c2571a"), "block": ("block", "#7b4fb0"),
     "photon": ("PHOTON as published", "#3b6fb5"), "bounded": ("PHOTON, bounded", "#2aa5b8"), "memory": ("PHOTON with a memory", "#1a7f4b"),
 }
+TRAINED = {"vanilla": "flat", "rival": "rival", "block": "block", "photon": "published", "bounded": "published-bounded", "memory": "thin2-window32"}
+PAPER = {"vanilla": "22.38", "block": "27.25", "photon": "29.91"}  # WikiText perplexity of its 600M models
 SIZES = ["600m", "900m", "1.2b"]
 
 
@@ -209,6 +211,21 @@ def arrivals_table(rows, size="600m"):
     return table(["64 requests", "all done in, s", "tok/s", "first token, ms: p50", "p99", "a token, ms: p50", "p99", "a text, tok/s: p50", "p1", "fairness", ""], lines)
 
 
+def quality(trained):
+    """Bits a byte of the forms that were trained alike, at 14 to 29M parameters, on the most text that flat was."""
+    budget = max(round(int(r["tokens"]) / 1e6) for r in trained if r["shape"] == "flat")
+    alike = [r for r in trained if round(int(r["tokens"]) / 1e6) == budget]
+    flat = min(float(r["books bits/byte"]) for r in alike if r["shape"] == "flat")
+    lines = []
+    for form, (name, _) in FORMS.items():
+        runs = [r for r in alike if r["shape"] == TRAINED[form]]
+        best = min((float(r["books bits/byte"]) for r in runs), default=None)
+        lines.append([name, PAPER.get(form, ""), " and ".join(f"{float(r['books bits/byte']):.3f}" for r in runs),
+                      f"{best / flat:.3f}" if best else "", f"{float(runs[0]['gain 256']):.3f}" if runs else ""])
+    return table(["", "the paper, 600M, 134 G tokens: WikiText perplexity", f"here, {budget}M tokens: books, bits a byte, a run each", "× flat",
+                  "nats from beyond 256 tokens"], lines)
+
+
 def figures(rows, size="600m"):
     """The figures that were set, and what was measured."""
     photons = ["photon", "bounded", "memory"]
@@ -366,6 +383,7 @@ def main():
         page = f.read()
     tables = {"conditions": conditions, "figures": figures, "loads": loads, "tpm": tpm_table, "long": long_table, "read": read_table,
               "samples": samples_table, "arrivals": arrivals_table}
+    page = fill(page, "quality", quality(read("forms.csv")))
     for name, make in tables.items():
         page = fill(page, name, make(rows))
     with open(path, "w", encoding="utf-8") as f:
