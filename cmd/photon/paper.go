@@ -64,8 +64,8 @@ func (p *paper) declare(f *flag.FlagSet) {
 		names(&p.presets, photon.PresetNames()))
 	f.Func("only", "with -paper: measure only these `tests` (default "+strings.Join(paperTests, ",")+")",
 		names(&p.only, paperTests))
-	f.Float64Var(&p.seconds, "seconds", 60, "with -paper: what a measurement may take; longer ones run fewer texts or tokens, and\n"+
-		"their rows say so. A single text may take four times as long, reading a long one ten\ntimes")
+	f.Float64Var(&p.seconds, "seconds", 60, "with -paper: what a measurement may take; longer ones run fewer texts or tokens,\n"+
+		"and their rows say so. A single text may take four times as long, reading a long one\nten times")
 	f.Float64Var(&p.memory, "memory", 8, "with -paper: `GiB` of keys and values that texts may hold together")
 	f.Float64Var(&p.rate, "rate", 0.5, "with -paper: requests a second that arrive, of 64")
 	f.Float64Var(&p.quiet, "quiet", 1, "with -paper: measure rows of the file again during which other programs took more\n"+
@@ -280,6 +280,9 @@ func hasRecGen(cfg photon.Config) bool {
 	return true
 }
 
+// A measurement fills in a row.
+type measurement func(ctx context.Context, r *paperRow) error
+
 // turn is a row to measure, and its model.
 type turn struct {
 	*paperModel
@@ -310,7 +313,7 @@ func (p *paper) measure(ctx context.Context, models []*paperModel) error {
 	}
 	slices.SortStableFunc(turns, func(a, b turn) int { return a.order(&b) })
 	for _, t := range turns {
-		r, f := &t.row, t.arrivals
+		r, f := &t.row, measurement(t.arrivals)
 		switch r.Test {
 		case "pf", "de":
 			f = t.one
@@ -324,13 +327,13 @@ func (p *paper) measure(ctx context.Context, models []*paperModel) error {
 			}
 			f = t.long
 		}
-		others := int64(0) // what the process holds for other models
+		elsewhere := int64(0) // what the process holds for other models
 		for _, u := range models {
 			if u != t.paperModel {
-				others += u.bytes + u.held()
+				elsewhere += u.bytes + u.held()
 			}
 		}
-		if err := t.measured(ctx, r, f, others); err != nil {
+		if err := t.measured(ctx, r, f, elsewhere); err != nil {
 			return err
 		}
 	}
@@ -350,8 +353,8 @@ type paperModel struct {
 	stopped note
 }
 
-// measured has f measure a row, and keeps it.
-func (t *paperModel) measured(ctx context.Context, r *paperRow, f func(context.Context, *paperRow) error, others int64) error {
+// measured has f measure a row, and keeps it; elsewhere is what the process holds for other models.
+func (t *paperModel) measured(ctx context.Context, r *paperRow, f measurement, elsewhere int64) error {
 	t.progress.show("%s: %s %s, %s tokens, %s texts", r.Preset, r.Test, r.Mode, count(r.Depth), count(r.Wanted))
 	if r.Test != "long" { // which tells of the first tokens behind a prompt as they come
 		debug.FreeOSMemory()
@@ -361,7 +364,7 @@ func (t *paperModel) measured(ctx context.Context, r *paperRow, f func(context.C
 	if err := f(ctx, r); err != nil {
 		return fmt.Errorf("%s %s: %w", r.Preset, r.Test, err)
 	}
-	r.Others, r.PeakBytes, r.ModelBytes = watch.share(), max(0, peakBytes()-others), t.bytes
+	r.Others, r.PeakBytes, r.ModelBytes = watch.share(), max(0, peakBytes()-elsewhere), t.bytes
 	r.Machine, r.Kernel, r.Date = machineName(), t.m.Kernel(), begin.UTC().Format("2006-01-02 15:04")
 	if r.StateText > 0 {
 		r.TPM = r.PerSecond / 1e3 / (float64(r.StateText) / (1 << 30))

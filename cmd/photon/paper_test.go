@@ -90,7 +90,8 @@ func TestPaper(t *testing.T) {
 	if err := os.WriteFile(file, []byte(fewer), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if out, errs := call(t, 0, "", args...); out != "" || strings.Count(errs, "\n") != 1 || len(readPaper(t, file).rows) != 14 {
+	out, errs = call(t, 0, "", args...)
+	if out != "" || strings.Count(errs, "\n") != 1 || len(readPaper(t, file).rows) != 14 {
 		t.Errorf("one row was missing: %q, %q", out, errs)
 	}
 }
@@ -135,7 +136,8 @@ func TestPaperTurns(t *testing.T) {
 	for _, u := range turns {
 		got = append(got, fmt.Sprintf("%s %s %s %d", u.row.Preset, u.row.Test, u.row.Mode, u.row.Depth))
 	}
-	want := []string{"a pf hiergen 2048", "b pf hiergen 2048", "b pf recgen 2048", "a pf-many hiergen 2048", "b pf-many hiergen 2048",
+	want := []string{"a pf hiergen 2048", "b pf hiergen 2048", "b pf recgen 2048",
+		"a pf-many hiergen 2048", "b pf-many hiergen 2048",
 		"a de hiergen 128", "b de hiergen 128", "b de recgen 128", "a de-many hiergen 128", "b de-many hiergen 128",
 		"a samples hiergen 2048", "b samples hiergen 2048", "a samples hiergen 2048", "b samples hiergen 2048",
 		"a samples hiergen 2048", "b samples hiergen 2048", "a samples hiergen 2048", "b samples hiergen 2048",
