@@ -66,7 +66,7 @@ func (t *paperModel) readTo(ctx context.Context, depth int) error {
 
 // behind measures one text: the first tokens, those after them, and how fast more is read.
 func (t *paperModel) behind(ctx context.Context, r *paperRow, s *photon.Session) error {
-	texts, before := []*photon.Session{s}, s.Stats()
+	texts, before, state := []*photon.Session{s}, s.Stats(), t.m.Config().StateBytes(s.Len(), t.model.cache)
 	text := stamps{begin: time.Now()}
 	for _, err := range s.Generate(ctx, photon.MaxTokens(mostDecoded)) {
 		if err != nil {
@@ -80,6 +80,7 @@ func (t *paperModel) behind(ctx context.Context, r *paperRow, s *photon.Session)
 	s.Logits() // has the model read the last token too
 	r.times([]stamps{text})
 	r.costs(texts, before, r.Made)
+	r.State, r.StateText = state, state // however far it got
 	r.Runs = 1
 	r.PerSecond = r.DecodePerSecond
 	r.FirstToken50, r.FirstToken99 = milliseconds(t.reading), 0

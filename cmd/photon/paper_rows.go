@@ -44,7 +44,7 @@ type paperRow struct {
 	TextRate1        float64 `csv:"text_per_second_p1"`
 	Fairness         float64 `csv:"fairness"` // of those: (Σx)²/(n·Σx²)
 
-	StateText   int64   `csv:"state_text"` // keys and values that a text holds in the end; samples: that one more holds
+	StateText   int64   `csv:"state_text"` // keys and values of a text in the end; long: behind the prompt; samples: that one more holds
 	State       int64   `csv:"state"`      // that all texts hold
 	KVRead      int64   `csv:"kv_read"`    // keys and values that attention read, a token generated
 	WeightsRead int64   `csv:"weights_read"`
