@@ -43,6 +43,7 @@ var verbs = []verb{
 	{"show", "[flags]", "describe a model: architecture, parameters, bytes", setupShow},
 	{"score", "[flags] FILE | -", "measure how well a model predicts a text", setupScore},
 	{"verify", "[flags] DIR", "check a model's files, weights and arithmetic", setupVerify},
+	{"batch", "[flags] IN.jsonl OUT.jsonl", "continue or score the lines of a file", setupBatch},
 	{"serve", "[flags]", "answer HTTP requests, as OpenAI's API does", setupServe},
 	{"bench", "[flags]", "measure how fast a model reads and writes", setupBench},
 	{"init", "-preset NAME [flags] DIR", "write a model with random weights, for benchmarks", setupInit},

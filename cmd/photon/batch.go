@@ -1,0 +1,281 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/photon-lm/photon"
+)
+
+const batchNotes = `
+IN has a JSON object a line: {"prompt": "..."}, and where wanted "id", "n" and "seed"; with -score {"text": "..."}. OUT gets
+one a line, in the order of IN: "index" (the line of IN, from 0), "id", and "text", "stop" and "tokens", or with -score
+"nats", "tokens", "bytes" and "bits_per_byte"; or "error". A text is that of a run of its own: it depends neither on its
+company nor on the shard. Where a line has no "seed", it is -seed plus its index.
+-shard i/n does the lines whose index is i modulo n. -resume goes on behind the last whole line of OUT, after a crash too;
+OUT.job says what made OUT, and nothing else goes on from it. Exit code 1 where a line had an error.
+`
+
+// A batchJob does one shard of the lines of a file.
+type batchJob struct {
+	model    *photon.Model
+	sampling samplingFlags
+	score    bool
+	texts    int // at a time
+	shard    int64
+	shards   int64
+}
+
+func setupBatch(f *flag.FlagSet) func(c *console, args []string) error {
+	var model modelFlags
+	job := batchJob{shards: 1}
+	model.declare(f)
+	job.sampling.declare(f)
+	f.BoolVar(&job.score, "score", false, "score texts instead of continuing prompts")
+	f.IntVar(&job.texts, "texts", 32, "run so many `texts` together")
+	resume := f.Bool("resume", false, "go on where an interrupted run stopped")
+	f.Func("shard", "do the `i/n`-th part of the lines, i from 0 to n-1 (default 0/1)", func(v string) error {
+		_, err := fmt.Sscanf(v+"\n", "%d/%d\n", &job.shard, &job.shards)
+		if err != nil || job.shard < 0 || job.shard >= job.shards {
+			return errors.New("want i/n with 0 <= i < n, as in 0/4")
+		}
+		return nil
+	})
+	f.Usage = func() { fmt.Fprint(f.Output(), batchNotes) }
+	return func(c *console, args []string) error {
+		if len(args) != 2 {
+			return usageError{errors.New("wants two files, IN.jsonl and OUT.jsonl")}
+		}
+		if job.texts < 1 {
+			return usageError{fmt.Errorf("-texts %d: want 1 or more", job.texts)}
+		}
+		in, err := os.Open(args[0])
+		if err != nil {
+			return fmt.Errorf("%w: give a file of JSON lines", err)
+		}
+		defer in.Close()
+		ctx := interruptible()
+		if job.model, err = model.loadToWrite(ctx, c); err != nil {
+			return err
+		}
+		defer job.model.Close()
+		if err := job.model.NewSession(job.sampling.options()...).Append(ctx); err != nil { // a bad option, ahead of any file
+			return err
+		}
+		made := fmt.Sprintf("photon batch of %s: %s, weights %v, cache %v, shard %d/%d, score %t, draws %+v\n",
+			args[0], model.name(), model.weights, model.cache, job.shard, job.shards, job.score, job.sampling)
+		out, last, err := openOutput(args[1], made, *resume)
+		if err != nil {
+			return err
+		}
+		err = job.run(ctx, in, out, last)
+		if e := out.Close(); err == nil {
+			err = e
+		}
+		return err
+	}
+}
+
+// openOutput opens OUT to be written on, and returns the index of its last whole line, -1 where there is none. What stands
+// behind that line is a line that was cut off, and goes.
+func openOutput(name, made string, resume bool) (out *os.File, last int64, err error) {
+	before, err := os.ReadFile(name + ".job")
+	if resume && err == nil {
+		if string(before) != made {
+			return nil, 0, usageError{fmt.Errorf("%s was begun by\n  %s  and this is\n  %s  give another file, or the same flags", name, before, made)}
+		}
+		if out, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o666); err != nil {
+			return nil, 0, err
+		}
+		if last, err = cutTail(out); err != nil {
+			return nil, 0, errors.Join(fmt.Errorf("%s: %w", name, err), out.Close())
+		}
+		return out, last, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, err
+	}
+	if _, err := os.Stat(name); err == nil {
+		return nil, 0, fmt.Errorf("%s exists: give -resume to go on with what this command has begun, or another name: %w", name, fs.ErrExist)
+	}
+	if err := errors.Join(os.WriteFile(name+".job.tmp", []byte(made), 0o666), os.Rename(name+".job.tmp", name+".job")); err != nil {
+		return nil, 0, err
+	}
+	out, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
+	return out, -1, err
+}
+
+// cutTail leaves of a file its whole lines, and is at their end.
+func cutTail(f *os.File) (last int64, err error) {
+	last = -1
+	end := int64(0)
+	for r := bufio.NewReader(f); ; {
+		line, err := r.ReadBytes('\n')
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return 0, err
+		}
+		row := struct{ Index *int64 }{}
+		if err := json.Unmarshal(line, &row); err != nil || row.Index == nil || *row.Index <= last {
+			return 0, fmt.Errorf("the line at byte %d is not one that this command writes: give another file", end)
+		}
+		last, end = *row.Index, end+int64(len(line))
+	}
+	if err := f.Truncate(end); err != nil {
+		return 0, err
+	}
+	_, err = f.Seek(end, io.SeekStart)
+	return last, err
+}
+
+// batchLine is what a line of IN asks for, batchRow what OUT says of it.
+type batchLine struct {
+	ID     json.RawMessage `json:"id"`
+	Prompt *string         `json:"prompt"`
+	Text   *string         `json:"text"`
+	N      *int            `json:"n"`
+	Seed   *uint64         `json:"seed"`
+}
+
+type batchRow struct {
+	Index       int64           `json:"index"`
+	ID          json.RawMessage `json:"id,omitempty"`
+	Text        *string         `json:"text,omitempty"`
+	Stop        string          `json:"stop,omitempty"`
+	Nats        *float64        `json:"nats,omitempty"`
+	Tokens      int             `json:"tokens,omitempty"`
+	Bytes       int             `json:"bytes,omitempty"`
+	BitsPerByte *float64        `json:"bits_per_byte,omitempty"`
+	Error       string          `json:"error,omitempty"`
+}
+
+// run does the lines of the shard behind index `last`. Texts end in any order, their rows are written in that of the lines.
+func (j *batchJob) run(ctx context.Context, in io.Reader, out io.Writer, last int64) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	texts := j.model.NewBatcher(photon.MaxTexts(j.texts))
+	defer texts.Close()
+	turns := make(chan struct{}, 2)                     // scores take all threads each
+	rows := make(chan chan batchRow, max(2, 4*j.texts)) // what has been begun, in order
+	var broken error                                    // of IN
+	go func() {
+		defer close(rows)
+		r := bufio.NewReaderSize(in, 1<<16)
+		for index := int64(0); ctx.Err() == nil; index++ {
+			line, err := r.ReadBytes('\n')
+			if mine := index > last && index%j.shards == j.shard; mine && len(bytes.TrimSpace(line)) > 0 {
+				row := make(chan batchRow, 1)
+				rows <- row
+				go func() { row <- j.line(ctx, texts, turns, index, line) }()
+			}
+			if err != nil {
+				if err != io.EOF {
+					broken = err
+				}
+				return
+			}
+		}
+	}()
+	done, failed := 0, 0
+	var wrong error // the first that keeps rows from being written
+	for row := range rows {
+		r := <-row
+		if wrong == nil {
+			wrong = ctx.Err()
+		}
+		if wrong != nil {
+			cancel()
+			continue // let those that go on see that it is over
+		}
+		data, err := json.Marshal(r)
+		if err == nil {
+			_, err = out.Write(append(data, '\n'))
+		}
+		wrong = err
+		done++
+		if r.Error != "" {
+			failed++
+		}
+	}
+	switch {
+	case wrong != nil:
+		return wrong
+	case broken != nil:
+		return broken
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case failed > 0:
+		return fmt.Errorf("%d of %d lines had errors: they stand in OUT as \"error\"", failed, done)
+	}
+	return nil
+}
+
+// line does one line.
+func (j *batchJob) line(ctx context.Context, texts *photon.Batcher, turns chan struct{}, index int64, data []byte) batchRow {
+	row := batchRow{Index: index}
+	var line batchLine
+	err := json.Unmarshal(data, &line)
+	row.ID = line.ID
+	switch {
+	case err != nil:
+	case j.score && line.Text != nil:
+		turns <- struct{}{}
+		err = j.scoreText(ctx, *line.Text, &row)
+		<-turns
+	case !j.score && line.Prompt != nil:
+		err = j.continuePrompt(ctx, texts, line, &row)
+	default:
+		err = fmt.Errorf("the line has no %q", map[bool]string{true: "text", false: "prompt"}[j.score])
+	}
+	if err != nil {
+		row = batchRow{Index: index, ID: line.ID, Error: message(err)}
+	}
+	return row
+}
+
+func (j *batchJob) continuePrompt(ctx context.Context, texts *photon.Batcher, line batchLine, row *batchRow) error {
+	draws := j.sampling
+	draws.seed += uint64(row.Index)
+	if line.Seed != nil {
+		draws.seed = *line.Seed
+	}
+	if line.N != nil {
+		draws.tokens = *line.N
+	}
+	var text strings.Builder
+	var stats photon.Stats
+	for token, err := range texts.Generate(ctx, photon.Request{Prompt: *line.Prompt, Options: draws.options(), Stats: &stats}) {
+		if err != nil {
+			return err
+		}
+		text.WriteString(token.Text)
+		row.Stop = token.Stop.String()
+	}
+	whole := text.String()
+	row.Text, row.Tokens = &whole, stats.Tokens
+	return nil
+}
+
+func (j *batchJob) scoreText(ctx context.Context, text string, row *batchRow) error {
+	var s score
+	if err := s.add(ctx, j.model, text); err != nil {
+		return err
+	}
+	row.Nats, row.Tokens, row.Bytes = &s.Nats, s.Tokens, s.Bytes
+	if s.Bytes > 0 {
+		bits := s.bitsPerByte()
+		row.BitsPerByte = &bits
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"testing"
+	"time"
+)
+
+// lines writes a file of lines, and returns its name.
+func lines(t *testing.T, lines ...string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "in.jsonl")
+	if err := os.WriteFile(name, []byte(strings.Join(lines, "\n")+"\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func prompts(n int) (out []string) {
+	for i := range n {
+		out = append(out, fmt.Sprintf(`{"id":"p%d","prompt":"text %d of many"}`, i, i*i))
+	}
+	return out
+}
+
+func contents(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// byIndex are the rows of several files, in the order of the lines that they answer.
+func byIndex(t *testing.T, names ...string) string {
+	t.Helper()
+	var rows []string
+	for _, name := range names {
+		rows = append(rows, strings.SplitAfter(strings.TrimSuffix(contents(t, name), "\n"), "\n")...)
+	}
+	index := func(row string) (n int) {
+		fmt.Sscanf(row, `{"index":%d`, &n)
+		return n
+	}
+	sort.Slice(rows, func(i, j int) bool { return index(rows[i]) < index(rows[j]) })
+	return strings.ReplaceAll(strings.Join(rows, "\n"), "\n\n", "\n")
+}
+
+func TestBatchOfAnyShards(t *testing.T) {
+	model, in := makeModel(t, hierarchical), lines(t, prompts(15)...)
+	one := filepath.Join(t.TempDir(), "one")
+	call(t, 0, "", "batch", "-model", model, "-n", "9", "-seed", "3", in, one)
+	if rows := strings.Count(contents(t, one), "\n"); rows != 15 {
+		t.Fatalf("%d rows of 15 lines", rows)
+	}
+	for _, shards := range []int{2, 7} {
+		var names []string
+		for i := range shards {
+			name := filepath.Join(t.TempDir(), "part")
+			call(t, 0, "", "batch", "-model", model, "-n", "9", "-seed", "3", "-texts", "3", "-shard", fmt.Sprintf("%d/%d", i, shards), in, name)
+			names = append(names, name)
+		}
+		if got, want := byIndex(t, names...), byIndex(t, one); got != want {
+			t.Errorf("%d shards:\n%s\nwant\n%s", shards, got, want)
+		}
+	}
+
+	// A line is the text of a run of its own.
+	var row batchRow
+	if err := json.Unmarshal([]byte(strings.SplitN(contents(t, one), "\n", 6)[4]), &row); err != nil {
+		t.Fatal(err)
+	}
+	alone, _ := call(t, 0, "", "run", "-model", model, "-n", "9", "-seed", "7", "-echo=false", "text 16 of many")
+	if row.Index != 4 || row.Text == nil || strings.TrimSuffix(alone, "\n") != strings.TrimSuffix(*row.Text, "\n") {
+		t.Errorf("line 4 is %+v, alone it is %q", row, alone)
+	}
+}
+
+func TestBatchResumes(t *testing.T) {
+	model, in, dir := makeModel(t, hierarchical), lines(t, prompts(9)...), t.TempDir()
+	whole, part := filepath.Join(dir, "whole"), filepath.Join(dir, "part")
+	arguments := []string{"batch", "-model", model, "-n", "5", "-resume", in}
+	call(t, 0, "", append(arguments, whole)...)
+	want := contents(t, whole)
+	job := contents(t, whole+".job")
+	for _, cut := range []int{0, 1, len(want) / 3, len(want) / 2, len(want) - 1, len(want)} {
+		os.WriteFile(part, []byte(want[:cut]), 0o666)
+		os.WriteFile(part+".job", []byte(job), 0o666)
+		call(t, 0, "", append(arguments, part)...)
+		if got := contents(t, part); got != want {
+			t.Errorf("resumed at byte %d:\n%s\nwant\n%s", cut, got, want)
+		}
+	}
+
+	_, errs := call(t, exitFailed, "", "batch", "-model", model, in, part)
+	if !strings.Contains(errs, "-resume") {
+		t.Errorf("an output that exists: %s", errs)
+	}
+	_, errs = call(t, exitUsage, "", "batch", "-model", model, "-n", "6", "-resume", in, part)
+	if !strings.Contains(errs, "same flags") {
+		t.Errorf("other flags: %s", errs)
+	}
+	os.WriteFile(part, []byte("a poem\n"), 0o666)
+	if _, errs = call(t, exitFailed, "", append(arguments, part)...); !strings.Contains(errs, "byte 0") {
+		t.Errorf("another file: %s", errs)
+	}
+}
+
+// A worker that is killed leaves a file from which the next one goes on.
+func TestBatchKilled(t *testing.T) {
+	model, in, dir := makeModel(t, hierarchical), lines(t, prompts(60)...), t.TempDir()
+	whole, part := filepath.Join(dir, "whole"), filepath.Join(dir, "part")
+	arguments := []string{"batch", "-model", model, "-n", "60", "-texts", "2", "-resume", in}
+	call(t, 0, "", append(arguments, whole)...)
+	for delay := 5 * time.Millisecond; ; delay *= 2 {
+		worker := program(t, "", append(arguments, part)...)
+		if err := worker.Start(); err != nil {
+			t.Fatal(err)
+		}
+		killed := time.AfterFunc(delay, func() { worker.Process.Kill() })
+		if worker.Wait() == nil {
+			killed.Stop()
+			break
+		}
+	}
+	if got, want := contents(t, part), contents(t, whole); got != want {
+		t.Errorf("after the kills:\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestBatchScores(t *testing.T) {
+	model := makeModel(t, hierarchical)
+	in, out := lines(t, `{"text":"a text"}`, `{"text":""}`, `{"prompt":"x"}`, `nonsense`, `{"id":[1],"text":"a text"}`), filepath.Join(t.TempDir(), "out")
+	_, errs := call(t, exitFailed, "", "batch", "-model", model, "-score", in, out)
+	if !strings.Contains(errs, "2 of 5 lines") {
+		t.Errorf("stderr %q", errs)
+	}
+	rows := strings.Split(contents(t, out), "\n")
+	scored, _ := call(t, 0, "a text", "score", "-model", model, "-json", "-")
+	var all, first batchRow
+	json.Unmarshal([]byte(scored), &all)
+	if err := json.Unmarshal([]byte(rows[0]), &first); err != nil || *first.Nats != *all.Nats || first.Tokens != 6 || *first.BitsPerByte != *all.BitsPerByte {
+		t.Errorf("%s, score says %s", rows[0], scored)
+	}
+	for i, part := range []string{`"bytes":6`, `"nats":0`, `no \"text\"`, "invalid character", `"id":[1]`} {
+		want(t, rows[i], fmt.Sprintf(`{"index":%d`, i), part)
+	}
+}
