@@ -215,7 +215,7 @@ func (p *paper) load(ctx context.Context, files modelFlags, name string) (*paper
 		return nil, err
 	}
 	debug.FreeOSMemory()
-	return &paperModel{paper: p, m: m, name: name, bytes: max(0, residentBytes()-before)}, nil
+	return &paperModel{paper: p, m: m, name: name, bytes: max(0, residentBytes()-before), disturbed: -1}, nil
 }
 
 // missing are the rows to measure, of which only what tells them apart is set.
@@ -347,10 +347,11 @@ type paperModel struct {
 	name  string
 	bytes int64 // that the process takes for it
 
-	// A long text, the time of its reading, and why that ended.
-	text    *photon.Session
-	reading time.Duration
-	stopped note
+	// A long text, the time of its reading, what others took meanwhile, and why it ended.
+	text      *photon.Session
+	reading   time.Duration
+	disturbed float64
+	stopped   note
 }
 
 // measured has f measure a row, and keeps it; elsewhere is what the process holds for other models.
@@ -361,10 +362,11 @@ func (t *paperModel) measured(ctx context.Context, r *paperRow, f measurement, e
 	}
 	resetPeak()
 	watch, begin := watchOthers(), time.Now()
+	r.Others = -1 // f may know of more than it takes itself
 	if err := f(ctx, r); err != nil {
 		return fmt.Errorf("%s %s: %w", r.Preset, r.Test, err)
 	}
-	r.Others, r.PeakBytes, r.ModelBytes = watch.share(), max(0, peakBytes()-elsewhere), t.bytes
+	r.Others, r.PeakBytes, r.ModelBytes = max(r.Others, watch.share()), max(0, peakBytes()-elsewhere), t.bytes
 	r.Machine, r.Kernel, r.Date = machineName(), t.m.Kernel(), begin.UTC().Format("2006-01-02 15:04")
 	if r.StateText > 0 {
 		r.TPM = r.PerSecond / 1e3 / (float64(r.StateText) / (1 << 30))

@@ -19,6 +19,7 @@ const (
 // long measures behind a text as long as r says, which readTo has read. What is measured goes on with it as a user
 // would; a fork reads on to the next length.
 func (t *paperModel) long(ctx context.Context, r *paperRow) error {
+	r.Others = t.disturbed
 	if t.stopped != "" {
 		r.Note = t.stopped
 		return nil
@@ -51,7 +52,8 @@ func (t *paperModel) readTo(ctx context.Context, depth int) error {
 		depth = max(depth, 1) // nothing predicts its first token
 	}
 	begin, limit := time.Now(), readFactor*t.seconds
-	defer func() { t.reading += time.Since(begin) }()
+	watch := watchOthers()
+	defer func() { t.reading, t.disturbed = t.reading+time.Since(begin), max(t.disturbed, watch.share()) }()
 	for t.text.Len() < depth && t.stopped == "" {
 		t.progress.share("reading", int64(t.text.Len()), int64(depth))
 		if err := t.text.Append(ctx, t.ids(0, t.text.Len(), min(readPiece, depth-t.text.Len()))...); err != nil {
