@@ -290,6 +290,8 @@ def figures(rows, size="600m"):
         cells = [digits(f(form)) for form in photons]
         if any(cells):
             lines.append([what, want] + cells)
+    if not lines:
+        return "Not measured on a quiet machine yet."
     return table(["against flat, × where nothing else stands", "wanted"] + [FORMS[p][0] for p in photons], lines)
 
 
@@ -316,7 +318,7 @@ def plot(path, title, x, y, curves):
     """Curves [(name, colour, [(x, y)])] on two logarithmic axes."""
     points = [p for _, _, c in curves for p in c]
     if not points:
-        return
+        return save(path, [f'<text x="{WIDTH / 2}" y="{HEIGHT / 2}" text-anchor="middle">{title}: not measured on a quiet machine yet</text>'])
     xs, ys = ([f(p[i]) for p in points] for i, f in ((0, math.log2), (1, math.log10)))
     x0, x1, y0, y1 = min(xs), max(xs) + 1e-9, math.floor(min(ys) * 2) / 2, math.ceil(max(ys) * 2) / 2 + 1e-9
     across = lambda v: LEFT + (WIDTH - RIGHT - LEFT) * (math.log2(v) - x0) / (x1 - x0)
@@ -346,6 +348,10 @@ def plot(path, title, x, y, curves):
     for label in sorted(labels):  # apart from one another
         label[0] = last = max(label[0], last + 14)
         out.append(f'<text x="{label[1] + 6:.1f}" y="{label[0] + 4:.1f}" font-size="11" fill="{label[3]}">{label[2]}</text>')
+    save(path, out)
+
+
+def save(path, out):
     with open(path, "w", encoding="utf-8") as f:
         f.write(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12" '
                 f'fill="currentColor" color="#444">\n' + "\n".join(out) + "\n</svg>\n")
