@@ -126,7 +126,7 @@ def loads(rows):
                 line.append(mib(state) + (f" (1/{base / state:.0f})" if state and base and base / state > 1.05 else ""))
             for t in ("pf", "de"):
                 line += [cell(one[t], "tokens_per_second"), cell(one[t], "first_token_ms_p50"),
-                         "/".join(cell(one[t], f"token_ms_{p}", mark=False) for p in ("p50", "p99"))]
+                         "/".join(filter(None, (cell(one[t], f"token_ms_{p}", mark=False) for p in ("p50", "p99"))))]
             lines.append(line)
         if lines:
             out.append(f"**{size.upper()}**\n\n" + table(
