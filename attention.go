@@ -40,10 +40,11 @@ func newAttentionShape(c StackConfig) attentionShape {
 // attentionTask is causal attention of one layer for the rows of a step: keys and values come from the rows' caches
 // and, after those, from the fresh rows of the step.
 //
-// Its unit is a tile: a few rows of one segment, with the query heads of one kv head, take the positions that they see block by
-// block, each with a softmax of its own, and join the blocks in order. The order of a row's sums depends on positions only, so neither its
-// company nor the places where keys and values stand can change its bits. Where there are few tiles for the threads,
-// these share the blocks of each.
+// Its unit is a tile: a few rows, with the query heads of one kv head, take the positions that they see block by block,
+// each with a softmax of its own, and join the blocks in order. They are of one segment, or of texts that share their
+// first keys: what all see is read once. The order of a row's sums depends on positions only, so neither its company
+// nor the places where keys and values stand can change its bits. Where there are few tiles for the threads, these
+// share the blocks of each.
 type attentionTask struct {
 	ws      *workspace
 	shape   *attentionShape
@@ -52,35 +53,46 @@ type attentionTask struct {
 	q       []float32 // the queries, a row in qStep
 	qStep   int
 	tiles   []attentionTile
-	cut     int // blocks to a tile, each done by itself; 0: whole tiles are
-	perPart int // tiles or blocks
+	items   []attentionItem
+	cut     int // blocks to an item, each done by itself; 0: whole items are
+	perPart int // items or blocks
 	scratch []attentionScratch
 	sums    []float32 // of the blocks of cut tiles, [kv heads × tiles × cut × queries × dim]
 	soft    []softmax // and theirs, [… × queries]
 }
 
-// attentionTile is a run of rows of a step, all of one segment.
-type attentionTile struct{ row, rows int }
+// attentionTile is a run of rows of a step: of one segment, or forks, each the only row of its segment, whose caches
+// begin with the same part.
+type attentionTile struct {
+	row, rows int
+	forks     bool
+	keeps     bool // its rows are all of their segments, and their keys and values are still to be stored
+}
+
+// attentionItem is a tile with the query heads of one kv head.
+type attentionItem struct{ tile, head int32 }
 
 // attentionScratch is what a worker needs, for a tile or a block of one at a time.
 type attentionScratch struct {
-	busy     atomic.Bool
-	h        int        // the kv head
-	places   []rowPlace // of the tile's rows
-	spans    []keySpan  // where the keys and values are that they see
-	q        []float32  // [queries × dim], row by row, times 1/sqrt(dim)
-	scores   []float32  // [queries × attentionStride]
-	narrow   []float32  // [queries × 64], scores with a panel of keys of which not all count
-	sums     []float32  // [queries × dim], of a block of positions
-	soft     []softmax  // [queries]
-	allSums  []float32  // [queries × dim], of the blocks so far
-	allSoft  []softmax  // [queries]
-	firstRow int        // of the step
+	busy    atomic.Bool
+	h       int        // the kv head
+	places  []rowPlace // of the tile's rows
+	spans   []keySpan  // where the keys and values are that they see; of forks: that the first of them sees
+	tile    attentionTile
+	common  int                    // the position up to which these are the same for all
+	forks   [tileQueries][]keySpan // those of each fork
+	q       []float32              // [queries × dim], row by row, times 1/sqrt(dim)
+	scores  []float32              // [queries × attentionStride]
+	narrow  []float32              // [queries × 64], scores with a panel of keys of which not all count
+	sums    []float32              // [queries × dim], of a block of positions
+	soft    []softmax              // [queries]
+	allSums []float32              // [queries × dim], of the blocks so far
+	allSoft []softmax              // [queries]
 }
 
 // attend computes attention of one layer for the rows of the step: queries from ws.qkv, a row in qStep, results in
-// ws.mixed.
-func (ws *workspace) attend(shape *attentionShape, rows []rowPlace, layer, qStep int) {
+// ws.mixed. keep: the rows' own keys and values follow the queries, and are stored first.
+func (ws *workspace) attend(shape *attentionShape, rows []rowPlace, layer, qStep int, keep bool) {
 	t := &ws.attention
 	t.ws, t.shape, t.rows, t.layer, t.q, t.qStep = ws, shape, rows, layer, ws.qkv, qStep
 	t.tiles = t.tiles[:0]
@@ -88,7 +100,7 @@ func (ws *workspace) attend(shape *attentionShape, rows []rowPlace, layer, qStep
 	work, most := 0, 0
 	for r := range rows {
 		p := &rows[r]
-		if p.idle {
+		if p.kept = false; p.idle {
 			continue
 		}
 		work += p.visible
@@ -96,10 +108,10 @@ func (ws *workspace) attend(shape *attentionShape, rows []rowPlace, layer, qStep
 		if p.cache != nil {
 			p.cache.read += int64(p.visible) * p.cache.layerBytes()
 		}
-		if n := len(t.tiles) - 1; n >= 0 && t.tiles[n].rows < rowsPerTile && t.tiles[n].row >= p.start {
+		if n := len(t.tiles) - 1; n >= 0 && t.tiles[n].rows < rowsPerTile && t.joins(&t.tiles[n], r) {
 			t.tiles[n].rows++
 		} else {
-			t.tiles = append(t.tiles, attentionTile{r, 1})
+			t.tiles = append(t.tiles, attentionTile{row: r, rows: 1})
 		}
 	}
 	if len(t.scratch) < ws.crew.workers {
@@ -117,15 +129,84 @@ func (ws *workspace) attend(shape *attentionShape, rows []rowPlace, layer, qStep
 		t.sums = grow(t.sums, items*queries*shape.dim)
 		t.soft = grow(t.soft, items*queries)
 	}
+	if keep {
+		t.keep()
+	}
 	if items == 0 {
 		return
 	}
+	t.order()
 	parts := min(items, max(1, 2*work*shape.qWidth()/attentionPart), maxParts)
 	t.perPart = (items + parts - 1) / parts
 	ws.crew.run(t, (items+t.perPart-1)/t.perPart)
 	if t.cut > 0 {
 		t.joinCut()
 	}
+}
+
+// keep stores the keys and values of the rows, but for those of tiles that need no others of the step: these store
+// their own, just before they read what stands beside them.
+func (t *attentionTask) keep() {
+	kept := 0
+	for i := range t.tiles {
+		tile := &t.tiles[i]
+		end := tile.row + tile.rows
+		whole := t.rows[tile.row].start == tile.row && (end == len(t.rows) || t.rows[end].start == end)
+		if tile.keeps = whole && t.cut == 0; tile.keeps {
+			for r := tile.row; r < end; r++ {
+				t.rows[r].kept = true
+			}
+			kept += tile.rows
+		}
+	}
+	if kept < len(t.rows) {
+		t.ws.eachRow(keepRows, len(t.rows), t.shape.qWidth())
+	}
+}
+
+// order lists the items: head by head where tiles see the same keys, which then stay in the caches, the last tiles of a
+// text, which see the most, first; and all heads of a text that has its keys for itself, which stand side by side.
+func (t *attentionTask) order() {
+	t.items = t.items[:0]
+	for from, end := 0, 0; from < len(t.tiles); from = end {
+		for end = from + 1; end < len(t.tiles) && t.sameKeys(&t.tiles[from], &t.tiles[end]); {
+			end++
+		}
+		for h := range t.shape.kvHeads {
+			for i := end - 1; i >= from; i-- {
+				t.items = append(t.items, attentionItem{int32(i), int32(h)})
+			}
+		}
+	}
+}
+
+// sameKeys says whether two tiles are of one segment, or of forks of one text.
+func (t *attentionTask) sameKeys(a, b *attentionTile) bool {
+	x, y := &t.rows[a.row], &t.rows[b.row]
+	return x.start == y.start || a.forks && b.forks && x.cache.layers[t.layer].parts[0] == y.cache.layers[t.layer].parts[0]
+}
+
+// joins says whether row r of the step can be the next of a tile, and notes where it then is one of forks.
+func (t *attentionTask) joins(tile *attentionTile, r int) bool {
+	if tile.row >= t.rows[r].start {
+		return true
+	}
+	if last := tile.row + tile.rows - 1; last+1 != r || t.rows[last].start != last || !t.single(r) {
+		return false
+	}
+	a, b := &t.rows[tile.row], &t.rows[r]
+	if a.cache == nil || b.cache == nil {
+		return false
+	}
+	x, y := &a.cache.layers[t.layer], &b.cache.layers[t.layer]
+	same := x.window == 0 && len(x.parts) > 0 && len(y.parts) > 0 && x.parts[0] == y.parts[0]
+	tile.forks = tile.forks || same
+	return same
+}
+
+// single says whether row r is the only one of its segment.
+func (t *attentionTask) single(r int) bool {
+	return t.rows[r].start == r && (r+1 == len(t.rows) || t.rows[r+1].start != r)
 }
 
 func (s *attentionScratch) grow(queries, dim int) {
@@ -136,7 +217,7 @@ func (s *attentionScratch) grow(queries, dim int) {
 	s.soft, s.allSoft = grow(s.soft, queries), grow(s.allSoft, queries)
 }
 
-// part does a run of (kv head, tile), or of their blocks; the last tiles of a text, which see the most, come first.
+// part does a run of items, or of their blocks.
 func (t *attentionTask) part(i int) {
 	s := &t.scratch[0]
 	for n := 1; !s.busy.CompareAndSwap(false, true); n++ {
@@ -144,7 +225,7 @@ func (t *attentionTask) part(i int) {
 	}
 	defer s.busy.Store(false)
 	each := max(1, t.cut)
-	for item := i * t.perPart; item < min((i+1)*t.perPart, len(t.tiles)*t.shape.kvHeads*each); item++ {
+	for item := i * t.perPart; item < min((i+1)*t.perPart, len(t.items)*each); item++ {
 		from, end := t.begin(s, item/each)
 		if t.cut > 0 {
 			if block := from + item%each; block < end {
@@ -165,7 +246,7 @@ func (t *attentionTask) part(i int) {
 // joinCut joins the blocks of cut tiles.
 func (t *attentionTask) joinCut() {
 	s := &t.scratch[0]
-	for n := range len(t.tiles) * t.shape.kvHeads {
+	for n := range t.items {
 		from, end := t.begin(s, n)
 		for block := from; block < end; block++ {
 			item := n*t.cut + block - from
@@ -175,23 +256,54 @@ func (t *attentionTask) joinCut() {
 	}
 }
 
-// begin takes up the n-th (kv head, tile) and returns the blocks of positions that it sees, from … end-1.
+// begin takes up the n-th item and returns the blocks of positions that it sees, from … end-1.
 func (t *attentionTask) begin(s *attentionScratch, n int) (from, end int) {
-	tile := t.tiles[len(t.tiles)-1-n%len(t.tiles)]
-	s.h, s.firstRow, s.places = n/len(t.tiles), tile.row, t.rows[tile.row:][:tile.rows]
+	item := t.items[n]
+	tile := t.tiles[item.tile]
+	s.h, s.tile, s.places = int(item.head), tile, t.rows[tile.row:][:tile.rows]
 	wide := t.shape.group() * t.shape.dim
 	for r := range s.places {
+		if tile.keeps {
+			t.ws.keepHead(tile.row+r, s.h)
+		}
 		q := t.q[(tile.row+r)*t.qStep+s.h*wide:][:wide]
 		scale(s.q[r*wide:][:wide], q, float32(1/math.Sqrt(float64(t.shape.dim))))
 	}
-	first, last := s.places[0].first(), s.places[tile.rows-1].position
-	s.spans = t.spans(s.spans[:0], s.h, tile, first, last+1)
+	first, last := s.places[0].first(), 0
+	for r := range s.places {
+		first, last = min(first, s.places[r].first()), max(last, s.places[r].position)
+	}
+	if s.common = last + 1; tile.forks {
+		for r := range s.places {
+			s.forks[r] = t.spans(s.forks[r][:0], s.h, tile.row+r, first, s.places[r].position+1)
+		}
+		s.spans = append(s.spans[:0], s.forks[0]...)
+		for r := range s.places {
+			s.common = min(s.common, commonEnd(s.spans, s.forks[r]))
+		}
+	} else {
+		s.spans = t.spans(s.spans[:0], s.h, tile.row, first, last+1)
+	}
 	return first / attentionBlock, last/attentionBlock + 1
 }
 
-// spans appends to list the places of positions first … end-1 for kv head h, in order: cached rows, then fresh ones.
-func (t *attentionTask) spans(list []keySpan, h int, tile attentionTile, first, end int) []keySpan {
-	start := &t.rows[t.rows[tile.row].start] // the segment's first row
+// commonEnd is the position up to which a and b, which begin at the same, have the same keys in the same places.
+func commonEnd(a, b []keySpan) (end int) {
+	for i := range min(len(a), len(b)) {
+		if a[i].layer != b[i].layer || a[i].from != b[i].from || a[i].base != b[i].base {
+			break
+		}
+		if end = min(a[i].to, b[i].to); a[i].to != b[i].to {
+			break
+		}
+	}
+	return end
+}
+
+// spans appends to list the places of positions first … end-1 as row r sees them, for kv head h, in order: cached rows,
+// then fresh ones.
+func (t *attentionTask) spans(list []keySpan, h, r, first, end int) []keySpan {
+	start := &t.rows[t.rows[r].start] // the segment's first row
 	cached := end
 	if start.fresh {
 		cached = start.position
@@ -215,36 +327,40 @@ func (t *attentionTask) block(s *attentionScratch, block int) {
 	wide := group * dim
 	clear(s.sums[:rows*wide])
 
-	// The first row of the tile sees first … firstEnd-1, the last one lastFirst … end-1.
-	first, end := places[0].first(), places[rows-1].position+1
-	firstEnd, lastFirst := places[0].position+1, places[rows-1].first()
-	from, to := max(block*attentionBlock, first), min((block+1)*attentionBlock, end)
-	spans := s.spans
-	for spans[0].to <= from {
-		spans = spans[1:]
+	// Some row of the tile sees first … end-1; all see allFirst … allEnd-1, in the same places.
+	first, end := places[0].first(), 0
+	allFirst, allEnd := first, s.common
+	for r := range places {
+		p := &places[r]
+		first, end = min(first, p.first()), max(end, p.position+1)
+		allFirst, allEnd = max(allFirst, p.first()), min(allEnd, p.position+1)
 	}
-	for n := range spans {
-		if spans[n].from >= to {
-			spans = spans[:n]
-			break
+	from, to := max(block*attentionBlock, first), min((block+1)*attentionBlock, end)
+	all := spansIn(s.spans, from, to)
+	score := func(spans []keySpan, row, rows, lo, hi int) {
+		scores, q := s.scores[row*group*attentionStride:], s.q[row*wide:][:rows*wide]
+		for i := range spans {
+			spans[i].score(typ, scores, s.narrow, q, dim, from, lo, hi)
 		}
 	}
-	for i := range spans {
-		spans[i].score(typ, s.scores, s.narrow, s.q[:rows*wide], dim, from, to)
-	}
+	score(all, 0, rows, from, min(to, s.common))
 	for r := range places {
-		if lo, hi := max(from, places[r].first()), min(to, places[r].position+1); lo < hi {
+		lo, hi := max(from, places[r].first()), min(to, places[r].position+1)
+		if s.common < hi {
+			score(spansIn(s.forks[r], from, to), r, 1, max(lo, s.common), hi)
+		}
+		if lo < hi {
 			for i := r * group; i < (r+1)*group; i++ {
 				s.soft[i] = weigh(s.scores[i*attentionStride:][lo-from : hi-from])
 			}
 		}
 	}
 	// What all rows see is done for all at once; before and after it each row has its own.
-	lo, hi := max(from, lastFirst), min(to, firstEnd)
+	lo, hi := max(from, allFirst), min(to, allEnd)
 	if lo >= hi {
 		lo, hi = to, to
 	}
-	mix := func(row, rows, lo, hi int) {
+	mix := func(spans []keySpan, row, rows, lo, hi int) {
 		if lo >= hi {
 			return
 		}
@@ -252,13 +368,32 @@ func (t *attentionTask) block(s *attentionScratch, block int) {
 			spans[i].mix(typ, s.sums[row*wide:][:rows*wide], s.scores[row*group*attentionStride:], dim, from, lo, hi)
 		}
 	}
-	for r := range places {
-		mix(r, 1, max(from, places[r].first()), min(lo, places[r].position+1))
+	own := func(r int) []keySpan {
+		if s.tile.forks {
+			return spansIn(s.forks[r], from, to)
+		}
+		return all
 	}
-	mix(0, rows, lo, hi)
 	for r := range places {
-		mix(r, 1, max(hi, places[r].first()), min(to, places[r].position+1))
+		mix(own(r), r, 1, max(from, places[r].first()), min(lo, places[r].position+1))
 	}
+	mix(all, 0, rows, lo, hi)
+	for r := range places {
+		mix(own(r), r, 1, max(hi, places[r].first()), min(to, places[r].position+1))
+	}
+}
+
+// spansIn cuts off the spans that have nothing of positions from … to-1.
+func spansIn(spans []keySpan, from, to int) []keySpan {
+	for len(spans) > 0 && spans[0].to <= from {
+		spans = spans[1:]
+	}
+	for n := range spans {
+		if spans[n].from >= to {
+			return spans[:n]
+		}
+	}
+	return spans
 }
 
 // join adds the sums of a block to those of the blocks before it, for the rows that see some of it.
@@ -290,17 +425,17 @@ func (t *attentionTask) join(s *attentionScratch, block int, sums []float32, sof
 func (t *attentionTask) write(s *attentionScratch) {
 	dim, group := t.shape.dim, t.shape.group()
 	for i := range len(s.places) * group {
-		to := ((s.firstRow+i/group)*t.shape.heads + s.h*group + i%group) * dim
+		to := ((s.tile.row+i/group)*t.shape.heads + s.h*group + i%group) * dim
 		scale(t.ws.mixed[to:][:dim], s.allSums[i*dim:][:dim], 1/s.allSoft[i].sum)
 	}
 }
 
-// score writes q_i · k for those of positions from … to-1 that are in the span to row i of scores, whose first column is from, and
-// up to fifteen numbers that mean nothing behind them. narrow is scratch.
-func (s *keySpan) score(t CacheType, scores, narrow, q []float32, dim, from, to int) {
+// score writes q_i · k for those of positions lo … hi-1 that are in the span to row i of scores, whose first column is
+// position from, and up to fifteen numbers that mean nothing behind them. narrow is scratch.
+func (s *keySpan) score(t CacheType, scores, narrow, q []float32, dim, from, lo, hi int) {
 	k, queries := &s.layer.k, len(q)/dim
 	most := max(keyPanel, callKeys(t, queries, dim)&^(keyPanel-1))
-	for lo, hi := max(from, s.from), min(to, s.to); lo < hi; {
+	for lo, hi := max(lo, s.from), min(hi, s.to); lo < hi; {
 		at, n := s.base+lo, min(most, hi-lo)
 		before := at % k.panel // keys of the panel that do not count
 		dst, stride := scores[lo-from:], attentionStride

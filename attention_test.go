@@ -259,7 +259,7 @@ func (ws *workspace) placeAll(rows int) {
 }
 
 // attendAll is attention of layer 0 for them.
-func (ws *workspace) attendAll() { ws.attend(ws.shape, ws.rows, 0, ws.shape.qkvWidth()) }
+func (ws *workspace) attendAll() { ws.attend(ws.shape, ws.rows, 0, ws.shape.qkvWidth(), false) }
 
 // feed appends n random rows to a cache.
 func feed(r *rand.Rand, c *kvCache, n int) {

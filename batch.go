@@ -1,6 +1,7 @@
 package photon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -46,7 +47,7 @@ func (m *Model) GenerateBatch(ctx context.Context, reqs []Request, opts ...Optio
 			}
 		}()
 		for i, r := range reqs {
-			l, err := m.lane(r, opts)
+			l, err := m.lane(ctx, r, opts)
 			if err != nil {
 				if !yield(BatchToken{i, noToken("")}, fmt.Errorf("%w (request %d)", err, i)) {
 					return
@@ -93,15 +94,16 @@ func (m *Model) GenerateBatch(ctx context.Context, reqs []Request, opts ...Optio
 // lane is a request that runs.
 type lane struct {
 	*stream
-	index int
-	todo  []int // of the prompt, what the text does not have yet
-	stats *Stats
-	done  bool
+	index   int
+	todo    []int // of the prompt, what the text does not have yet
+	keeping keeping
+	stats   *Stats
+	done    bool
 	served
 }
 
 // lane checks a request and takes hold of its session.
-func (m *Model) lane(r Request, opts []Option) (*lane, error) {
+func (m *Model) lane(ctx context.Context, r Request, opts []Option) (*lane, error) {
 	if r.Prompt != "" && len(r.IDs) > 0 {
 		return nil, fmt.Errorf("photon: a request with Prompt and IDs: give one of them: %w", ErrInvalid)
 	}
@@ -118,7 +120,7 @@ func (m *Model) lane(r Request, opts []Option) (*lane, error) {
 	l := &lane{todo: r.IDs, stats: r.Stats}
 	var err error
 	if len(r.IDs) == 0 && (r.Prompt != "" || r.Session == nil) {
-		if l.todo, err = s.encodePrompt(r.Prompt); err != nil {
+		if l.todo, err = s.encodePrompt(ctx, r.Prompt); err != nil {
 			return nil, err
 		}
 	}
@@ -202,7 +204,11 @@ func (b *batch) pass(lanes []*lane) {
 	b.intakes = b.intakes[:0]
 	total, read, followed := 0, 0, 0
 	for _, l := range lanes {
-		n := min(len(l.todo), reads)
+		n := l.piece(reads)
+		settles := l.settles()
+		if settles {
+			n = 0
+		}
 		if n > 0 {
 			l.s.add(l.todo[:n])
 			l.todo = l.todo[n:]
@@ -216,12 +222,14 @@ func (b *batch) pass(lanes []*lane) {
 		if n == 0 && l.reads() {
 			followed += follows
 		}
-		b.intakes = append(b.intakes, intake{l.s, tokens, len(l.todo) == 0, max(follows, shortStep)})
+		b.intakes = append(b.intakes, intake{l.s, tokens, len(l.todo) == 0 || settles, max(follows, shortStep)})
 		total += max(1, len(tokens))
 	}
 	if len(b.intakes) == 0 {
 		return
 	}
+	// Forks that are beside one another read their common keys together.
+	slices.SortStableFunc(b.intakes, func(f, g intake) int { return cmp.Compare(f.s.seq.family, g.s.seq.family) })
 	begin := time.Now()
 	b.m.advance(b.ws, b.intakes)
 	took := time.Since(begin)
@@ -391,5 +399,8 @@ func (ws *workspace) forget() {
 		s := &ws.attention.scratch[i]
 		s.places = nil
 		clear(s.spans[:cap(s.spans)])
+		for r := range s.forks {
+			clear(s.forks[r][:cap(s.forks[r])])
+		}
 	}
 }

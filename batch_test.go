@@ -389,7 +389,7 @@ func TestBatcherRefuses(t *testing.T) {
 		}
 		return nil
 	}
-	for i, opt := range []BatcherOption{MaxTexts(0), MaxStateBytes(-1), PrefillSlice(-1)} {
+	for i, opt := range []BatcherOption{MaxTexts(0), MaxStateBytes(-1), KeepPrefixes(-1), PrefillSlice(-1)} {
 		if err := first(m.NewBatcher(opt), Request{Prompt: "x"}); !errors.Is(err, ErrInvalid) {
 			t.Errorf("option %d: %v", i, err)
 		}

@@ -24,16 +24,18 @@ type Batcher struct {
 	closed   bool
 	waiting  []*lane // in the order in which they came
 	lanes    []*lane
-	reserved int64 // bytes of state that the lanes may come to hold
-	turn     int   // the lane that the next pass begins with, where it cannot take all
+	reserved int64     // bytes of state that the lanes may come to hold, each for itself
+	shared   partCount // and those of which several may have a part
+	turn     int       // the lane that the next pass begins with, where it cannot take all
+	prefixes prefixes
 }
 
 // A BatcherOption sets a bound of a Batcher.
 type BatcherOption func(*batcherOptions)
 
 type batcherOptions struct {
-	texts, slice int
-	state        int64
+	texts, slice    int
+	state, prefixes int64
 }
 
 // MaxTexts bounds how many requests run at a time; others wait their turn. One whose reader has not come back for 100
@@ -41,9 +43,16 @@ type batcherOptions struct {
 func MaxTexts(n int) BatcherOption { return func(o *batcherOptions) { o.texts = n } }
 
 // MaxStateBytes bounds the keys and values that the texts that run may come to hold, by Config.StateBytes of the prompt
-// and MaxTokens, each as if it shared nothing with its forks; other requests wait their turn. A text that reaches the
-// bound by itself ends with StopFull, and a prompt beyond it is an error that matches ErrMemoryLimit. Default: no bound.
+// and MaxTokens; what forks share counts once. Other requests wait their turn. A text that reaches the bound by itself
+// ends with StopFull, and a prompt beyond it is an error that matches ErrMemoryLimit. Default: no bound.
 func MaxStateBytes(n int64) BatcherOption { return func(o *batcherOptions) { o.state = n } }
+
+// KeepPrefixes keeps the states of texts that requests without a Session have read, at borders of units in their
+// prompts and where they ended, in n bytes of memory. A request that begins with the same tokens, such as those of an
+// instruction, of a document or of the conversation so far, starts from the longest that fits, and gets the tokens that
+// it would get without, bit for bit; Stats.ReusedTokens says how many it did not have to read. Of those that do not fit
+// into n bytes, the least recently used go first. Default 0: none.
+func KeepPrefixes(n int64) BatcherOption { return func(o *batcherOptions) { o.prefixes = n } }
 
 // PrefillSlice sets how many tokens of prompts are read between two steps of the other texts. Default 0: as many as
 // take about 25 ms, or 8 if these take longer.
@@ -62,9 +71,12 @@ func (m *Model) NewBatcher(opts ...BatcherOption) *Batcher {
 		b.opts = fmt.Errorf("photon: MaxTexts(%d): give 1 or more: %w", b.o.texts, ErrInvalid)
 	case b.o.state < 0:
 		b.opts = fmt.Errorf("photon: MaxStateBytes(%d): give 1 or more, or 0 for no bound: %w", b.o.state, ErrInvalid)
+	case b.o.prefixes < 0:
+		b.opts = fmt.Errorf("photon: KeepPrefixes(%d): give 1 or more, or 0 to keep none: %w", b.o.prefixes, ErrInvalid)
 	case b.o.slice < 0:
 		b.opts = fmt.Errorf("photon: PrefillSlice(%d): give 1 or more, or 0 for as many as take about %v: %w", b.o.slice, sliceTime, ErrInvalid)
 	}
+	b.prefixes.most = b.o.prefixes
 	return b
 }
 
@@ -83,7 +95,8 @@ type served struct {
 	thrown  any           // by a function of the caller
 	told    chan struct{} // something of this has changed
 	since   time.Time     // when a token was drawn last, or the lane let in
-	need    int64         // bytes of state
+	need    int64         // bytes of state that the text may come to have for itself
+	parts   []partUse     // and what it has in common with forks
 	cost    Stats
 }
 
@@ -104,7 +117,7 @@ const (
 // such as a LogitsFunc, are called from the Batcher's goroutine.
 func (b *Batcher) Generate(ctx context.Context, r Request) iter.Seq2[Token, error] {
 	return func(yield func(Token, error) bool) {
-		l, err := b.join(r)
+		l, err := b.join(ctx, r)
 		if err != nil {
 			yield(noToken(""), err)
 			return
@@ -127,7 +140,7 @@ func (b *Batcher) Generate(ctx context.Context, r Request) iter.Seq2[Token, erro
 // requests get that error too.
 func (b *Batcher) Close() error {
 	b.mu.Lock()
-	b.closed = true
+	b.closed, b.prefixes = true, prefixes{}
 	running := b.ended
 	b.mu.Unlock()
 	b.rouse()
@@ -152,15 +165,18 @@ func poke(c chan struct{}) {
 }
 
 // join puts a request into the queue, and starts the worker if there is none.
-func (b *Batcher) join(r Request) (*lane, error) {
+func (b *Batcher) join(ctx context.Context, r Request) (*lane, error) {
 	if b.opts != nil {
 		return nil, b.opts
 	}
-	l, err := b.m.lane(r, nil)
+	l, err := b.m.lane(ctx, r, nil)
 	if err != nil {
 		return nil, err
 	}
 	l.visible, l.told = r.Session != nil, make(chan struct{}, 1)
+	if !l.visible && b.o.prefixes > 0 {
+		b.reuse(l)
+	}
 	if err := b.reserve(l); err != nil {
 		l.end()
 		return nil, err
@@ -180,12 +196,40 @@ func (b *Batcher) join(r Request) (*lane, error) {
 	return l, nil
 }
 
+// reuse has a request start from the longest state that is kept of its text.
+func (b *Batcher) reuse(l *lane) {
+	h := hashes(l.todo)
+	l.keeping = keeping{border: b.m.border(), prompt: len(l.todo)}
+	b.mu.Lock()
+	p := b.prefixes.find(l.todo, h)
+	b.mu.Unlock()
+	if p != nil {
+		l.s.start(p)
+		l.todo = l.todo[len(p.ids):]
+		l.keeping.at, l.keeping.hash = len(p.ids), p.hash
+	}
+}
+
+// keep keeps the state of a text that stands at a border of its prompt, or has ended.
+func (b *Batcher) keep(l *lane) {
+	s, k := l.s, &l.keeping
+	n := s.seq.n
+	if k.border == 0 || n == k.at || s.rec.started || !l.stopped && (!k.due(n) || l.settles()) {
+		return
+	}
+	k.hash, k.at = hashOn(k.hash, s.ids[k.at:n]), n
+	state := s.seq.clone()
+	b.mu.Lock()
+	b.prefixes.keep(s.ids[:n], k.hash, state)
+	b.mu.Unlock()
+}
+
 // reserve finds how much state a text may come to hold, and where it has to end for that.
 func (b *Batcher) reserve(l *lane) error {
 	if b.o.state == 0 {
 		return nil
 	}
-	bytes := func(tokens int) int64 { return b.m.cfg.StateBytes(tokens, b.m.cacheType) }
+	bytes := func(tokens int) int64 { return b.m.cfg.stateBytes(tokens, b.m.cacheType, true) }
 	n := len(l.s.ids) + len(l.todo)
 	if need := bytes(n); need > b.o.state {
 		return fmt.Errorf("photon: the state of a prompt of %d tokens takes %d bytes, MaxStateBytes is %d: raise it or cut the prompt: %w",
@@ -197,7 +241,16 @@ func (b *Batcher) reserve(l *lane) error {
 	}
 	most = sort.Search(most, func(more int) bool { return bytes(n+more+1) > b.o.state })
 	l.need, l.most = bytes(n+most), n+most
+	l.parts = l.s.seq.frozen(nil)
+	for _, u := range l.parts {
+		l.need -= u.bytes
+	}
 	return nil
+}
+
+// fits says whether there is room for the state of a text beside those that run.
+func (b *Batcher) fits(l *lane) bool {
+	return b.o.state == 0 || b.reserved+b.shared.bytes+l.need+b.shared.cost(l.parts) <= b.o.state
 }
 
 // leave ends a request. When it returns, the worker does not touch the caller's session any more.
@@ -298,6 +351,7 @@ func (b *Batcher) work() {
 		run.pass(lanes)
 		for _, l := range lanes {
 			b.draw(l, run.ws)
+			b.keep(l)
 		}
 		b.mu.Lock()
 		for _, l := range lanes {
@@ -317,6 +371,7 @@ func (b *Batcher) take(list []*lane) (lanes []*lane, more bool) {
 	b.lanes = slices.DeleteFunc(b.lanes, func(l *lane) bool {
 		if l.gone || l.stopped {
 			b.reserved -= l.need
+			b.shared.drop(l.parts)
 		}
 		return l.gone || l.stopped
 	})
@@ -326,10 +381,11 @@ func (b *Batcher) take(list []*lane) (lanes []*lane, more bool) {
 			active++
 		}
 	}
-	for len(b.waiting) > 0 && active < b.o.texts && (b.o.state == 0 || b.reserved+b.waiting[0].need <= b.o.state) {
+	for len(b.waiting) > 0 && active < b.o.texts && b.fits(b.waiting[0]) {
 		l := b.waiting[0]
 		b.lanes, b.waiting = append(b.lanes, l), slices.Delete(b.waiting, 0, 1)
 		b.reserved += l.need
+		b.shared.add(l.parts)
 		l.since = now
 		active++
 	}
@@ -370,7 +426,8 @@ func (b *Batcher) failAll() {
 		}
 		poke(l.told)
 	}
-	b.lanes, b.waiting, b.reserved = b.lanes[:0], b.waiting[:0], 0
+	b.lanes, b.waiting = b.lanes[:0], b.waiting[:0]
+	b.reserved, b.shared = 0, partCount{}
 }
 
 // draw takes a token from a lane, if one can be drawn.

@@ -276,7 +276,7 @@ func benchmarkAttention(b *testing.B, cfg StackConfig, form CacheType, old, fres
 		ws.crew.init(c.workers)
 		ws.crew.begin()
 		defer ws.crew.end()
-		ws.attend(ws.shape, ws.rows, ws.layer, ws.shape.qkvWidth())
+		ws.attend(ws.shape, ws.rows, ws.layer, ws.shape.qkvWidth(), false)
 		if fresh == 1 {
 			b.SetBytes(size)
 		} else {
@@ -284,7 +284,7 @@ func benchmarkAttention(b *testing.B, cfg StackConfig, form CacheType, old, fres
 		}
 		measure(b, c, 4*float64(sees)*float64(cfg.Heads*cfg.HeadDim), size, int(size)*cfg.Layers, func() {
 			ws.layer = (ws.layer + 1) % cfg.Layers
-			ws.attend(ws.shape, ws.rows, ws.layer, ws.shape.qkvWidth())
+			ws.attend(ws.shape, ws.rows, ws.layer, ws.shape.qkvWidth(), false)
 		})
 	})
 }

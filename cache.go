@@ -74,9 +74,12 @@ func grow[T any](s []T, n int) []T {
 	return s[:n]
 }
 
+// leastRows is the rows of the smallest panel.
+const leastRows = 16
+
 // wholePanels is the rows of as many panels as hold n.
 func wholePanels(n int) int {
-	panel := 16
+	panel := leastRows
 	for panel < min(n, keyPanel) {
 		panel *= 2
 	}
@@ -189,7 +192,7 @@ type kvCache struct {
 // one stays as it is, and another is begun.
 //
 // Copies of a cache share its parts. What was there when the last copy was made is frozen: parts that begin before
-// shared are only read, and a cache that has to add to one of them copies its last rows, or all of a window.
+// shared are only read, and a cache that has to add to one of them copies its last few rows, or all of a window.
 type kvRing struct {
 	window int       // 0: unbounded
 	parts  []*kvPart // the last takes the rows to come
@@ -199,7 +202,7 @@ type kvRing struct {
 // kvPart holds the rows from position from on, up to those of the next part: row p in slot (p-from) mod capacity.
 type kvPart struct {
 	kvLayer
-	from     int // a multiple of keyPanel; 0 in a ring
+	from     int // a multiple of leastRows; 0 in a ring
 	capacity int // rows, whole panels
 }
 
@@ -318,12 +321,12 @@ func (c *kvCache) reserveParts(layer, n int) {
 		if len(y.parts) > 0 {
 			last = y.parts[len(y.parts)-1]
 		}
-		from := c.next &^ (keyPanel - 1)
 		switch {
 		case last == nil:
 			y.parts = append(y.parts, c.newPart(begin, min(wholePanels(end-begin), attentionBlock)))
 			y.shared = 0
-		case !y.own(last): // go on in a copy of the last panel
+		case !y.own(last): // go on in a copy of a few rows
+			from := y.branch(c.next)
 			part := c.newPart(from, wholePanels(min(end-from, attentionBlock)))
 			c.copyRows(part, last, max(from, c.begin), c.next)
 			if y.shared = from; from == last.from {
@@ -347,6 +350,15 @@ func (c *kvCache) reserveParts(layer, n int) {
 			}
 		}
 	}
+}
+
+// branch is where the part begins in which a copy goes on at position next, of rows that it shares: so that keys begin
+// a run of 16, and with all of a small part, or there would be many.
+func (y *kvRing) branch(next int) (from int) {
+	if last := y.parts[len(y.parts)-1]; next-last.from < keyPanel {
+		return last.from
+	}
+	return next &^ (leastRows - 1)
 }
 
 // forget drops the parts of which all rows are before position begin, and returns one whose arrays can be used again.

@@ -3,10 +3,12 @@ package photon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -61,6 +63,7 @@ func TestCancelIsPrompt(t *testing.T) {
 	}
 	m := stories(t, WithThreads(1))
 	ids := longIDs(m, 30000)
+	text := strings.Repeat("The king has a daughter, and she is clever. ", 200000)
 	head := m.NewSession()
 	if err := head.Append(background, ids[:20000]...); err != nil {
 		t.Fatal(err)
@@ -75,6 +78,9 @@ func TestCancelIsPrompt(t *testing.T) {
 		"WriteRandom":   func(ctx context.Context) error { return writeFlat(ctx, t.TempDir()) },
 		"Generate":      func(ctx context.Context) error { return firstError(m.Generate(ctx, "Once", MaxTokens(-1), noEnd(m))) },
 		"a long prompt": func(ctx context.Context) error { return firstError(head.Fork().Generate(ctx, MaxTokens(-1), noEnd(m))) },
+		"a long text":   func(ctx context.Context) error { return firstError(m.Generate(ctx, text)) },
+		"its tokens":    func(ctx context.Context) error { return m.NewSession().AppendText(ctx, text) },
+		"in a batch":    func(ctx context.Context) error { return batcherError(ctx, m, Request{Prompt: text}) },
 		"GenerateBatch": func(ctx context.Context) error { return batchError(ctx, m, ids) },
 		"Batcher":       func(ctx context.Context) error { return batcherError(ctx, m, Request{IDs: ids}) },
 		"Batcher, owned": func(ctx context.Context) error {
@@ -271,4 +277,40 @@ func TestLongPromptStopsNobody(t *testing.T) {
 		}
 	}
 	t.Logf("%d tokens, the longest gap is %v", len(gaps[0]), gaps[0][len(gaps[0])-1])
+}
+
+// TestTokenizerCancelled: a large tokenizer.json is given up wherever the context ends, and is looked up from often.
+func TestTokenizerCancelled(t *testing.T) {
+	const tokens, merges = 60000, 20000
+	var file strings.Builder
+	file.WriteString(`{"added_tokens":[],"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},"decoder":{"type":"ByteLevel"},"model":{"type":"BPE","vocab":{`)
+	for i := range 256 {
+		fmt.Fprintf(&file, "%q:%d,", string(byteRune(byte(i))), i)
+	}
+	for i := range tokens {
+		fmt.Fprintf(&file, `"a%db":%d,`, i, 256+i)
+	}
+	fmt.Fprintf(&file, `"ab":%d},"merges":["a b"`, 256+tokens)
+	for range merges {
+		file.WriteString(`,"a b"`)
+	}
+	file.WriteString(`]}}`)
+	data := []byte(strings.ReplaceAll(file.String(), `"a b"`, `["a","b"]`))
+	count := &looking{Context: background, n: 1 << 30}
+	if _, err := parseTokenizer(count, data); err != nil {
+		t.Fatal(err)
+	}
+	looks := 1<<30 - count.n
+	if looks < (3*tokens+2*merges)/300 {
+		t.Errorf("a file of %d bytes looks at its context %d times", len(data), looks)
+	}
+	for n := range 20 {
+		after := n * (looks - 1) / 19
+		if tokenizer, err := parseTokenizer(&looking{Context: background, n: after}, data); tokenizer != nil || !errors.Is(err, context.Canceled) {
+			t.Errorf("after %d of %d looks: %v", after, looks, err)
+		}
+	}
+	if _, err := parseTokenizer(&looking{Context: background, n: looks}, data); err != nil {
+		t.Errorf("a context that ends after it is done: %v", err)
+	}
 }

@@ -123,6 +123,12 @@ func (c Config) Parameters() int64 {
 // StateBytes is the size in bytes of the keys and values that a session holds after so many tokens, when it is ready to give
 // the logits of the next. Beside them a session keeps a few rows a level, whose number does not depend on the text.
 func (c Config) StateBytes(tokens int, cache CacheType) int64 {
+	return c.stateBytes(tokens, cache, false)
+}
+
+// stateBytes is StateBytes. most: the most that it is on the way there, or a little more; StateBytes falls where a
+// chunk-local decoder is done with a unit.
+func (c Config) stateBytes(tokens int, cache CacheType, most bool) int64 {
 	n := int64(max(tokens, 0))
 	if c.Flat() {
 		return c.Transformer.cacheBytes(n, cache)
@@ -137,6 +143,9 @@ func (c Config) StateBytes(tokens int, cache CacheType) int64 {
 	}
 	for i, l := range c.Levels {
 		units, inUnit := finished[i+1], finished[i]%int64(l.ChunkSize)
+		if most && units > 0 && !l.Decoder.stream() {
+			inUnit = int64(l.ChunkSize) - 1
+		}
 		// The decoder has read the condition of the unit begun and its children so far; a stream still sees the units
 		// before.
 		rows := int64(max(1, l.PrefixLength)) + inUnit

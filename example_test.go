@@ -147,6 +147,30 @@ func ExampleBatcher() {
 	// Output: true true true
 }
 
+// Requests that begin alike, with the same instruction or document, read it once.
+func ExampleKeepPrefixes() {
+	model, err := photon.LoadFS(models.Stories())
+	if err != nil {
+		log.Fatal(err)
+	}
+	batcher := model.NewBatcher(photon.KeepPrefixes(64 << 20))
+	defer batcher.Close()
+	document := strings.Repeat("The old king had a garden. In the garden stood a tree with golden apples. ", 10)
+	for _, question := range []string{"One day", "At night"} {
+		var stats photon.Stats
+		request := photon.Request{Prompt: document + question, Options: []photon.Option{photon.MaxTokens(8)}, Stats: &stats}
+		for _, err := range batcher.Generate(context.Background(), request) {
+			if err != nil {
+				log.Fatal(err)
+			}
+		}
+		fmt.Println(stats.ReusedTokens > stats.PromptTokens/2)
+	}
+	// Output:
+	// false
+	// true
+}
+
 // A chat appends each turn to the session; the model reads nothing twice.
 func ExampleSession_AppendText() {
 	model, err := photon.LoadFS(models.Stories())

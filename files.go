@@ -167,6 +167,23 @@ func ended(ctx context.Context) error {
 	return nil
 }
 
+// deadline is the end of a context for loops of many short turns, which look at it now and then.
+type deadline struct {
+	ctx   context.Context
+	turns int
+}
+
+// passed is called every turn, and is the context's error once that has ended.
+func (d *deadline) passed() error {
+	if d == nil {
+		return nil
+	}
+	if d.turns++; d.turns%256 > 0 {
+		return nil
+	}
+	return ended(d.ctx)
+}
+
 // contextReader reads, a little at a time, until ctx ends; contextWriter writes until then.
 type contextReader struct {
 	ctx context.Context

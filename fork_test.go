@@ -326,3 +326,86 @@ func TestSessionsBeginTogether(t *testing.T) {
 		all.Wait()
 	})
 }
+
+// TestForksReadTogether: forks of a few texts, taken at different lengths, that go on side by side share tiles of
+// attention, and each gets the bits that it would get alone.
+func TestForksReadTogether(t *testing.T) {
+	for _, typ := range cacheTypes {
+		eachGolden(t, func(t *testing.T, g golden, m *Model) { forksReadTogether(t, m, 150, 14) }, WithCache(typ), WithThreads(2))
+		// Over several blocks of positions, which threads share.
+		eachGolden(t, func(t *testing.T, g golden, m *Model) {
+			if m.cfg.Flat() {
+				forksReadTogether(t, m, 1500, 3)
+			}
+		}, WithCache(typ), WithThreads(3))
+	}
+}
+
+// forksReadTogether tests forks, each taken from one of two texts after that many tokens or more.
+func forksReadTogether(t *testing.T, m *Model, tokens, forks int) {
+	r := rand.New(rand.NewPCG(uint64(m.cacheType), 10))
+	ids := longIDs(m, tokens+1000)
+	var texts []*Session
+	var prompts [][]int
+	for family := range 2 {
+		from, n := 20*family, tokens+r.IntN(30)
+		base := m.NewSession()
+		if err := base.Append(background, ids[from:from+n]...); err != nil {
+			t.Fatal(err)
+		}
+		for range forks {
+			texts = append(texts, base.Fork())
+			prompts = append(prompts, slices.Clone(ids[from:from+n]))
+			if r.IntN(4) == 0 {
+				more := 1 + r.IntN(40)
+				if err := base.Append(background, ids[from+n:from+n+more]...); err != nil {
+					t.Fatal(err)
+				}
+				n += more
+			}
+		}
+	}
+	r.Shuffle(len(texts), func(i, j int) {
+		texts[i], texts[j] = texts[j], texts[i]
+		prompts[i], prompts[j] = prompts[j], prompts[i]
+	})
+	run := batch{m: m, ws: m.acquire()}
+	defer m.release(run.ws)
+	var lanes []*lane
+	for _, s := range texts {
+		l, err := m.lane(background, Request{Session: s, Options: []Option{Temperature(0)}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lanes = append(lanes, l)
+	}
+	for range 20 {
+		for i := range lanes {
+			next := r.IntN(m.cfg.VocabSize)
+			prompts[i] = append(prompts[i], next)
+			lanes[i].todo = []int{next}
+		}
+		run.pass(lanes)
+		// The last stack that ran is the decoder of the tokens.
+		if c := texts[0].seq.dec[0].cache; c.layers[len(c.layers)-1].window == 0 && !m.decoders[0].local {
+			shared := 0
+			for _, tile := range run.ws.attention.tiles {
+				if tile.forks {
+					shared += tile.rows
+				}
+			}
+			if shared < len(texts)/2 {
+				t.Fatalf("%d of %d forks share tiles", shared, len(texts))
+			}
+		}
+	}
+	for i, s := range texts {
+		want := m.NewSession()
+		if err := want.Append(background, prompts[i]...); err != nil {
+			t.Fatal(err)
+		}
+		if !sameBits(s.Logits(), want.Logits()) {
+			t.Errorf("fork %d of %d tokens has other logits", i, s.Len())
+		}
+	}
+}

@@ -103,7 +103,7 @@ func (m *Model) prompted(ctx context.Context, prompt string, opts []Option) (*Se
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
-	ids, err := s.encodePrompt(prompt)
+	ids, err := s.encodePrompt(ctx, prompt)
 	if err != nil {
 		return nil, err
 	}
@@ -111,19 +111,30 @@ func (m *Model) prompted(ctx context.Context, prompt string, opts []Option) (*Se
 }
 
 // encodePrompt is Encode where the text begins, EncodeText in its middle.
-func (s *Session) encodePrompt(prompt string) ([]int, error) {
-	t := s.m.tokenizer
+func (s *Session) encodePrompt(ctx context.Context, prompt string) ([]int, error) {
+	if s.Len() > 0 {
+		return s.m.encodeText(ctx, prompt)
+	}
 	if err := s.m.checkText(prompt); err != nil {
 		return nil, err
 	}
-	if s.Len() > 0 {
-		return t.EncodeText(prompt), nil
+	ids := s.m.tokenizer.encodeWhole(&deadline{ctx: ctx}, prompt)
+	if err := ended(ctx); err != nil {
+		return nil, err
 	}
-	ids := t.Encode(prompt)
 	if len(ids) == 0 && s.m.cfg.Flat() && s.m.cfg.BOSTokenID >= 0 {
 		ids = append(ids, s.m.cfg.BOSTokenID)
 	}
 	return ids, nil
+}
+
+// encodeText is Tokenizer.EncodeText, of a text that is checked, until ctx ends.
+func (m *Model) encodeText(ctx context.Context, text string) ([]int, error) {
+	if err := m.checkText(text); err != nil {
+		return nil, err
+	}
+	ids := m.tokenizer.encodeText(&deadline{ctx: ctx}, text)
+	return ids, ended(ctx)
 }
 
 func (m *Model) checkText(text string) error {
@@ -299,8 +310,12 @@ func (s *Session) draw(ws *workspace, r *stream) (Token, error) {
 
 // choose draws from logits, which stay as they are.
 func (s *Session) choose(ws *workspace, r *stream, logits []float32) (Token, error) {
-	ws.logits = append(ws.logits[:0], logits...)
-	id, p := ws.sampler.next(&r.o, ws.logits, s.ids, len(s.ids), slices.Clip(s.ids[r.from:]))
+	scores := logits
+	if r.o.changes() {
+		ws.logits = append(ws.logits[:0], logits...)
+		scores = ws.logits
+	}
+	id, p := ws.sampler.next(&r.o, scores, s.ids, len(s.ids), slices.Clip(s.ids[r.from:]))
 	if id < 0 {
 		return Token{}, s.nothingLeft(&r.o, logits)
 	}

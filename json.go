@@ -15,6 +15,7 @@ type jsonReader struct {
 	pos   int
 	depth int
 	spare []map[string]struct{} // of objects that have ended
+	until *deadline             // nil: none
 }
 
 const maxJSONDepth = 64
@@ -103,6 +104,9 @@ func (r *jsonReader) next(end byte, first bool) (bool, error) {
 	}
 	if !first && !r.accept(',') {
 		return false, r.unexpected("a comma or " + strconv.QuoteRune(rune(end)))
+	}
+	if err := r.until.passed(); err != nil {
+		return false, err
 	}
 	return true, nil
 }

@@ -191,7 +191,7 @@ func (ws *workspace) recall(l *layer, j, rows int) {
 	if len(shape.inverse) > 0 {
 		ws.eachRow(turnRows, rows, shape.qWidth())
 	}
-	ws.attend(shape, ws.memories[y.memory].rows, 0, shape.qWidth())
+	ws.attend(shape, ws.memories[y.memory].rows, 0, shape.qWidth(), false)
 	y.out.mul(&ws.crew, &ws.mulTask, ws.h, ws.mixed, rows)
 	ws.normWeight = l.attentionNorm
 	if j+1 < len(l.memories) {

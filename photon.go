@@ -53,6 +53,8 @@ type Model struct {
 	startLatent  []float32  // [D_L]
 	head         *matrix    // [vocab × W_1]
 	empty        *sequence  // the state before the first token
+	reach        int        // tokens before the last that decoders have to follow
+	families     atomic.Int64
 
 	closed atomic.Bool
 	mu     sync.Mutex
@@ -131,7 +133,7 @@ func LoadFS(fsys fs.FS, opts ...LoadOption) (*Model, error) {
 		return nil, err
 	}
 	cfg := info.Config
-	tokenizer, err := readTokenizer(fsys)
+	tokenizer, err := readTokenizer(o.ctx, fsys)
 	if err != nil {
 		return nil, err
 	}
@@ -173,6 +175,7 @@ func (m *Model) begin() {
 	m.beginSinks(ws)
 	m.empty = m.newSequence()
 	m.follow(ws, []*sequence{m.empty}, false)
+	m.reach = m.behind(&sequence{n: maxText, dec: make([]decoderState, len(m.decoders)), plan: make([]plan, len(m.decoders))})
 	m.empty = m.empty.clone() // the first marks what is shared; NewSession, on any goroutine, only reads that
 }
 

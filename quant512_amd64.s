@@ -120,9 +120,33 @@
 
 #define NOTHING
 
+// The tiles of a block fetch the next one between them, evenly, or else the first would wait for the memory and the
+// others leave it idle: R14 is where, from the end of the block on or BLOCK ahead, ahead how much further with each step.
+// w has groups of bytes, of which a step takes size.
+#define SPREAD(bytes, size) \
+	IMUL3Q  $bytes, BX, R14 \
+	MOVQ    $BLOCK, R11     \
+	CMPQ    R14, R11        \
+	CMOVQGT R11, R14        \
+	ADDQ    DX, R14         \
+	LEAQ    5(CX), R11      \
+	IMUL3Q  $10923, R11, R11 \
+	SHRQ    $16, R11        \
+	LEAQ    (size-1)(R11), AX \
+	MOVQ    DX, R12         \
+	XORL    DX, DX          \
+	DIVL    R11             \
+	MOVQ    R12, DX         \
+	MOVQ    AX, ahead-8(SP)
+
+#define FETCHNEXT \
+	PREFETCHT0 (R14)              \
+	PREFETCHT0 64(R14)            \
+	ADDQ       ahead-8(SP), R14
+
 // A tile of n rows: groups of steps of 128 bytes, of which W loads one and ROWS multiplies it with four inputs (and, of int4, four more) of
 // each row of x, whose scale stands at bytes behind the last of them.
-#define GROUPTILE(begin, group, k, n, steps, at, X, PREPARE, W, ROWS, FDST, SCALEN, far) \
+#define GROUPTILE(begin, group, k, n, steps, at, X, PREPARE, W, ROWS, FDST, SCALEN) \
 begin: \
 	FDST(ZERO)                \
 	TESTL AX, AX              \
@@ -133,7 +157,7 @@ group: \
 	PREPARE                   \
 	MOVQ  $steps, BX          \
 k: \
-	FETCH(far, (R10))         \
+	FETCHNEXT                 \
 	W                         \
 	ROWS                      \
 	ADDQ  $4, R12             \
@@ -141,7 +165,6 @@ k: \
 	ADDQ  $128, R10           \
 	DECQ  BX                  \
 	JNE   k                   \
-	FETCH64(far, (R10))       \
 	SCALES((-128*steps)(R10), (-128*steps+32)(R10)) \
 	SCALEN(at)                \
 	ADDQ  $(8+at), R12        \
@@ -226,7 +249,7 @@ group: \
 
 // func mulBlockInt8AVX512(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
 // Reference: mulBlockInt8Generic, the same bits.
-TEXT ·mulBlockInt8AVX512(SB), NOSPLIT, $0-57
+TEXT ·mulBlockInt8AVX512(SB), NOSPLIT, $8-57
 	MOVQ    dst+0(FP), DI
 	MOVQ    stride+8(FP), R8
 	SHLQ    $2, R8
@@ -236,23 +259,26 @@ TEXT ·mulBlockInt8AVX512(SB), NOSPLIT, $0-57
 	MOVQ    rows+32(FP), CX
 	MOVQ    w+40(FP), DX
 	MOVQ    groups+48(FP), BX
+	CMPQ    CX, $1
+	JEQ     tile
+	SPREAD(1088, 136)
 	MOVBLZX add+56(FP), AX
 
 tile:
 	TILE(int8x6, int8x5, int8x4, int8x3, int8x2, int8x1)
 
-	GROUPTILE(int8x6, int8x6Group, int8x6K, 6, 8, 0, X6, NOTHING, INT8W, X6(INT8ROW), FDST6, SCALE6, BLOCK)
-	GROUPTILE(int8x5, int8x5Group, int8x5K, 5, 8, 0, X5, NOTHING, INT8W, X5(INT8ROW), FDST5, SCALE5, BLOCK)
-	GROUPTILE(int8x4, int8x4Group, int8x4K, 4, 8, 0, X4, NOTHING, INT8W, X4(INT8ROW), FDST4, SCALE4, BLOCK)
-	GROUPTILE(int8x3, int8x3Group, int8x3K, 3, 8, 0, X3, NOTHING, INT8W, X3(INT8ROW), FDST3, SCALE3, BLOCK)
-	GROUPTILE(int8x2, int8x2Group, int8x2K, 2, 8, 0, X2, NOTHING, INT8W, X2(INT8ROW), FDST2, SCALE2, BLOCK)
+	GROUPTILE(int8x6, int8x6Group, int8x6K, 6, 8, 0, X6, NOTHING, INT8W, X6(INT8ROW), FDST6, SCALE6)
+	GROUPTILE(int8x5, int8x5Group, int8x5K, 5, 8, 0, X5, NOTHING, INT8W, X5(INT8ROW), FDST5, SCALE5)
+	GROUPTILE(int8x4, int8x4Group, int8x4K, 4, 8, 0, X4, NOTHING, INT8W, X4(INT8ROW), FDST4, SCALE4)
+	GROUPTILE(int8x3, int8x3Group, int8x3K, 3, 8, 0, X3, NOTHING, INT8W, X3(INT8ROW), FDST3, SCALE3)
+	GROUPTILE(int8x2, int8x2Group, int8x2K, 2, 8, 0, X2, NOTHING, INT8W, X2(INT8ROW), FDST2, SCALE2)
 
 int8x1:
 	ROWALONE(int8x1Group, NOTHING, INT8ALONE, 1024)
 
 // func mulBlockInt4AVX512(dst *float32, stride int, x *quantGroup, xStride, rows int, w *byte, groups int, add bool)
 // Reference: mulBlockInt4Generic, the same bits.
-TEXT ·mulBlockInt4AVX512(SB), NOSPLIT, $0-57
+TEXT ·mulBlockInt4AVX512(SB), NOSPLIT, $8-57
 	MOVQ    dst+0(FP), DI
 	MOVQ    stride+8(FP), R8
 	SHLQ    $2, R8
@@ -262,16 +288,19 @@ TEXT ·mulBlockInt4AVX512(SB), NOSPLIT, $0-57
 	MOVQ    rows+32(FP), CX
 	MOVQ    w+40(FP), DX
 	MOVQ    groups+48(FP), BX
+	CMPQ    CX, $1
+	JEQ     tile
+	SPREAD(576, 144)
 	MOVBLZX add+56(FP), AX
 
 tile:
 	TILE(int4x6, int4x5, int4x4, int4x3, int4x2, int4x1)
 
-	GROUPTILE(int4x6, int4x6Group, int4x6K, 6, 4, 16, X6, NIBBLES, INT4W, X6(INT4ROW), FDST6, SCALE6, BLOCK)
-	GROUPTILE(int4x5, int4x5Group, int4x5K, 5, 4, 16, X5, NIBBLES, INT4W, X5(INT4ROW), FDST5, SCALE5, BLOCK)
-	GROUPTILE(int4x4, int4x4Group, int4x4K, 4, 4, 16, X4, NIBBLES, INT4W, X4(INT4ROW), FDST4, SCALE4, BLOCK)
-	GROUPTILE(int4x3, int4x3Group, int4x3K, 3, 4, 16, X3, NIBBLES, INT4W, X3(INT4ROW), FDST3, SCALE3, BLOCK)
-	GROUPTILE(int4x2, int4x2Group, int4x2K, 2, 4, 16, X2, NIBBLES, INT4W, X2(INT4ROW), FDST2, SCALE2, BLOCK)
+	GROUPTILE(int4x6, int4x6Group, int4x6K, 6, 4, 16, X6, NIBBLES, INT4W, X6(INT4ROW), FDST6, SCALE6)
+	GROUPTILE(int4x5, int4x5Group, int4x5K, 5, 4, 16, X5, NIBBLES, INT4W, X5(INT4ROW), FDST5, SCALE5)
+	GROUPTILE(int4x4, int4x4Group, int4x4K, 4, 4, 16, X4, NIBBLES, INT4W, X4(INT4ROW), FDST4, SCALE4)
+	GROUPTILE(int4x3, int4x3Group, int4x3K, 3, 4, 16, X3, NIBBLES, INT4W, X3(INT4ROW), FDST3, SCALE3)
+	GROUPTILE(int4x2, int4x2Group, int4x2K, 2, 4, 16, X2, NIBBLES, INT4W, X2(INT4ROW), FDST2, SCALE2)
 
 int4x1:
 	ROWALONE(int4x1Group, HALVES, INT4ALONE, 512)

@@ -41,8 +41,8 @@ func (a candidate) before(b candidate) bool {
 	return a.logit > b.logit || a.logit == b.logit && a.id < b.id
 }
 
-// next chooses a token from logits [vocab], which it overwrites. text is what the penalties look at,
-// position the index in the text of the token to be chosen, drawn the tokens of this call.
+// next chooses a token from logits [vocab], which it overwrites where the options change them. text is what the
+// penalties look at, position the index in the text of the token to be chosen, drawn the tokens of this call.
 //
 // logProb is the token's log-probability under the model itself, before any option had its way; it is NaN unless
 // LogProbs asked for it, and then s.top holds the most likely tokens. A NaN among the logits counts as -Inf. If no
@@ -77,11 +77,18 @@ func (s *sampler) next(o *options, logits []float32, text []int, position int, d
 // greedyBelow is the temperature under which the most likely token is taken without a draw.
 const greedyBelow = 1e-6
 
+// changes says whether next writes to the logits.
+func (o *options) changes() bool { return len(o.bias) > 0 || len(o.logits) > 0 || o.penalises() }
+
+func (o *options) penalises() bool {
+	return o.repeatPenalty != 1 || o.frequency != 0 || o.presence != 0
+}
+
 // penalise makes the tokens among the last ones of the text less likely: a positive logit is divided by the repeat
 // penalty, a negative one multiplied; then the presence penalty is taken from it, and the frequency penalty as often as
 // the token occurs.
 func (s *sampler) penalise(o *options, logits []float32, text []int) {
-	if o.repeatPenalty == 1 && o.frequency == 0 && o.presence == 0 {
+	if !o.penalises() {
 		return
 	}
 	if o.repeatLast >= 0 {
@@ -118,13 +125,33 @@ func (s *sampler) penalise(o *options, logits []float32, text []int) {
 
 // mostLikely returns the index of the largest logit, the lowest one of equals, or -1 if all are NaN or -Inf.
 func mostLikely(logits []float32) int {
-	best, id := float32(math.Inf(-1)), -1
-	for i, v := range logits {
-		if v > best {
-			best, id = v, i
+	best, id := negInf, -1
+	if hasNaN(logits) {
+		for i, v := range logits {
+			if v > best {
+				best, id = v, i
+			}
+		}
+		return id
+	}
+	for at := 0; at < len(logits); at += sampleBlock {
+		if top := maximum(logits[at:min(at+sampleBlock, len(logits))]); top > best {
+			best, id = top, at
 		}
 	}
+	if id >= 0 {
+		id += slices.Index(logits[id:], best)
+	}
 	return id
+}
+
+// sampleBlock is the logits that are looked at one by one only where the largest of them matters.
+const sampleBlock = 128
+
+// hasNaN tells of a NaN: its magnitude is beyond all others, while a maximum may or may not be one.
+func hasNaN(x []float32) bool {
+	m := magnitude(x)
+	return m != m
 }
 
 // draw filters the tokens and draws one of those left; u in [0, 1) decides. best is the largest logit.
@@ -218,7 +245,14 @@ func (s *sampler) all(logits []float32) []candidate {
 func (s *sampler) rank(logits []float32, n int) []candidate {
 	c := s.candidates[:0]
 	threshold := negInf
-	for i, v := range logits {
+	whole := !hasNaN(logits)
+	for i := 0; i < len(logits); i++ {
+		if end := i + sampleBlock; whole && i%sampleBlock == 0 && end <= len(logits) && len(c) == n &&
+			maximum(logits[i:end]) <= threshold {
+			i = end - 1
+			continue
+		}
+		v := logits[i]
 		if !(v > threshold) { // also a NaN; an equal logit of a higher id ranks lower
 			continue
 		}

@@ -1,6 +1,7 @@
 package photon
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -490,4 +491,43 @@ func FuzzSampler(f *testing.F) {
 			t.Fatalf("log-probability %g", logProb)
 		}
 	})
+}
+
+// TestRankInBlocks: the best tokens of many, with equal, infinite and missing logits among them, are those that sorting
+// finds.
+func TestRankInBlocks(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	nan, special := float32(math.NaN()), []float32{negInf, -negInf, 0, float32(math.Copysign(0, -1)), 5}
+	for range 2000 {
+		logits := randomValues(r, 1+r.IntN(1000))
+		for range r.IntN(4) {
+			from := r.IntN(len(logits))
+			x := special[r.IntN(len(special))]
+			if r.IntN(3) == 0 {
+				x = nan
+			}
+			for i := range logits[from:min(len(logits), from+1+r.IntN(300))] {
+				logits[from+i] = x
+			}
+		}
+		var want []candidate
+		for i, v := range logits {
+			if v > negInf {
+				want = append(want, candidate{v, int32(i)})
+			}
+		}
+		slices.SortStableFunc(want, func(a, b candidate) int { return cmp.Compare(b.logit, a.logit) })
+		best := -1
+		if len(want) > 0 {
+			best = int(want[0].id)
+		}
+		if got := mostLikely(logits); got != best {
+			t.Fatalf("%v: the most likely is %d, want %d", logits, got, best)
+		}
+		var s sampler
+		n := 1 + r.IntN(60)
+		if got := s.rank(logits, n); !slices.Equal(got, want[:min(n, len(want))]) {
+			t.Fatalf("%v: %v, want %v", logits, got, want[:min(n, len(want))])
+		}
+	}
 }

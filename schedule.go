@@ -2,6 +2,7 @@ package photon
 
 // sequence is the state of one text: what model.md calls the caches, and the rows that are not yet a whole chunk.
 type sequence struct {
+	family int64      // the same in all forks of a text
 	n      int        // tokens that the encoders have taken
 	synced int        // tokens up to which the decoders have followed; -1 before the first prediction
 	target int        // and up to which they follow next; 0: all

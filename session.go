@@ -30,6 +30,7 @@ type Session struct {
 // share out the time of a step, and the weights that it reads, by their tokens.
 type Stats struct {
 	PromptTokens int           // appended
+	ReusedTokens int           // of these, those whose state a Batcher had kept: see KeepPrefixes
 	Tokens       int           // generated
 	PromptTime   time.Duration // spent on those
 	Time         time.Duration // spent on these, without what the caller's loop did
@@ -47,6 +48,7 @@ func (m *Model) NewSession(opts ...Option) *Session {
 	s := &Session{m: m}
 	s.options, s.err = m.resolve(defaultOptions(), opts)
 	s.seq = m.empty.clone()
+	s.seq.family = m.families.Add(1)
 	return s
 }
 
@@ -130,13 +132,12 @@ func (s *Session) AppendText(ctx context.Context, text string) error {
 	if err := s.ready(); err != nil {
 		return err
 	}
-	if err := s.m.checkText(text); err != nil {
+	ids, err := s.m.encodeText(ctx, text)
+	if err != nil {
 		return err
 	}
-	t := s.m.tokenizer
-	ids := t.EncodeText(text)
 	if s.Len() == 0 {
-		ids = append(slices.Clip(t.prefix), ids...)
+		ids = append(slices.Clip(s.m.tokenizer.prefix), ids...)
 	}
 	return s.Append(ctx, ids...)
 }

@@ -120,9 +120,8 @@ func (s *stack) step(ws *workspace, x []float32, rows int) {
 		ws.mixed = grow(ws.mixed, rows*qWidth)
 		l.qkv.mul(&ws.crew, &ws.mulTask, ws.qkv, ws.h, rows)
 		ws.layer = i
-		ws.eachRow(keepRows, rows, qWidth)
 		idle := ws.rest(s.reach[i+1])
-		ws.attend(&s.shape, ws.rows, i, qkvWidth)
+		ws.attend(&s.shape, ws.rows, i, qkvWidth, true)
 		ws.commit(rows)
 		if idle > 0 {
 			ws.leave(s)
@@ -307,27 +306,36 @@ func addNormRows(ws *workspace, lo, hi int) {
 	normRows(ws, lo, hi)
 }
 
-// keepRows rotates the queries and keys, and stores keys and values as the cache will hold them: attention reads rounded
-// rows also in the step that made them, or else the result would depend on how the text was cut into steps.
+// keepRows is keepHead for all heads of the rows lo … hi-1, but for those that others keep.
 func keepRows(ws *workspace, lo, hi int) {
-	a := ws.shape
-	half, width := len(a.inverse), a.qkvWidth()
 	for r := lo; r < hi; r++ {
-		row := ws.qkv[r*width:][:width]
-		if half > 0 {
-			for h := range a.heads + a.kvHeads {
-				rotate(row[h*a.dim:][:a.dim], ws.cos[r*half:][:half], ws.sin[r*half:][:half])
+		if !ws.rows[r].kept {
+			for h := range ws.shape.kvHeads {
+				ws.keepHead(r, h)
 			}
 		}
-		keys := row[a.heads*a.dim:]
-		values := keys[a.kvHeads*a.dim:]
-		to, rows, slot := ws.home(&ws.rows[r])
-		for h := range a.kvHeads {
-			at := h*rows + slot
-			to.k.set(ws.cacheType, at, keys[h*a.dim:][:a.dim])
-			to.v.set(ws.cacheType, at, values[h*a.dim:][:a.dim])
-		}
 	}
+}
+
+// keepHead rotates the queries and the key of kv head h of a row, and stores key and value as the cache will hold them:
+// attention reads rounded rows also in the step that made them, or else the result would depend on how the text was cut
+// into steps.
+func (ws *workspace) keepHead(r, h int) {
+	a := ws.shape
+	half, width, group := len(a.inverse), a.qkvWidth(), a.group()
+	row := ws.qkv[r*width:][:width]
+	key := row[(a.heads+h)*a.dim:][:a.dim]
+	value := row[(a.heads+a.kvHeads+h)*a.dim:][:a.dim]
+	if half > 0 {
+		cos, sin := ws.cos[r*half:][:half], ws.sin[r*half:][:half]
+		for i := h * group; i < (h+1)*group; i++ {
+			rotate(row[i*a.dim:][:a.dim], cos, sin)
+		}
+		rotate(key, cos, sin)
+	}
+	to, rows, slot := ws.home(&ws.rows[r])
+	to.k.set(ws.cacheType, h*rows+slot, key)
+	to.v.set(ws.cacheType, h*rows+slot, value)
 }
 
 // commit appends the keys and values of a layer that are fresh to the caches, each kv head for itself. The others are
@@ -423,7 +431,8 @@ type rowPlace struct {
 	cache    *kvCache // what came before; nil: nothing
 	start    int      // the first row of its segment in this step
 	idle     bool     // attends to nothing
-	fresh    bool     // its keys and values stand in the workspace, not yet in the cache
+	kept     bool     // its keys and values are stored by its tile of attention
+	fresh    bool     // they stand in the workspace, not yet in the cache
 	slot     int      // and there in this row
 	position int
 	turn     int // the position by which it is rotated

@@ -81,12 +81,7 @@ func (t *Tokenizer) Bytes(id int) []byte {
 // whose spelling is text like any other. It is for text that is not trusted, and for the later parts of a text.
 // Otherwise it does as Encode.
 func (t *Tokenizer) EncodeText(text string) []int {
-	if !t.bpe.allBytes {
-		text = wellFormed(text)
-	}
-	e := bpeEncoder{bpe: &t.bpe}
-	t.encode(&e, text, t.plainVerbatim, t.plainNormalized)
-	return e.ids
+	return t.encodeText(nil, text)
 }
 
 // Encode returns the ids of text, those that the post-processor adds included (usually a beginning-of-text token, or
@@ -97,10 +92,24 @@ func (t *Tokenizer) EncodeText(text string) []int {
 // each ill-formed sequence counts as U+FFFD. What the vocabulary has no token for becomes the unknown token, or nothing
 // if there is none.
 func (t *Tokenizer) Encode(text string) []int {
+	return t.encodeWhole(nil, text)
+}
+
+// encodeText is EncodeText, encodeWhole Encode, each until then: what comes later is missing.
+func (t *Tokenizer) encodeText(until *deadline, text string) []int {
 	if !t.bpe.allBytes {
 		text = wellFormed(text)
 	}
-	e := bpeEncoder{bpe: &t.bpe, ids: slices.Clone(t.prefix)}
+	e := bpeEncoder{bpe: &t.bpe, until: until}
+	t.encode(&e, text, t.plainVerbatim, t.plainNormalized)
+	return e.ids
+}
+
+func (t *Tokenizer) encodeWhole(until *deadline, text string) []int {
+	if !t.bpe.allBytes {
+		text = wellFormed(text)
+	}
+	e := bpeEncoder{bpe: &t.bpe, ids: slices.Clone(t.prefix), until: until}
 	t.encode(&e, text, t.verbatim, t.normalized)
 	return append(e.ids, t.suffix...)
 }

@@ -63,6 +63,9 @@ func (b *bpe) set(m *bpeModel, ids map[string]int) error {
 		b.whole = make(map[string]int32, len(m.vocab))
 	}
 	for token, id := range m.vocab {
+		if err := m.merges.until.passed(); err != nil {
+			return err
+		}
 		if char, n := utf8.DecodeRuneInString(token); !b.byteLevel && n > 0 && n == len(token) {
 			b.chars[char] = id
 		}
@@ -119,6 +122,8 @@ type bpeEncoder struct {
 	*bpe
 	ids     []int
 	symbols []bpeSymbol
+	until   *deadline
+	over    bool     // it has passed
 	heap    []uint64 // the merges that were due at some time, rank<<32 | left symbol: the first to merge on top
 }
 
@@ -126,6 +131,9 @@ type bpeEncoder struct {
 func (e *bpeEncoder) word(word string) {
 	for ; len(word) > maxWord; word = word[maxWord:] {
 		e.word(word[:maxWord])
+	}
+	if e.over = e.over || e.until.passed() != nil; e.over {
+		return
 	}
 	if id, found := e.whole[word]; found {
 		e.ids = append(e.ids, int(id))

@@ -1,6 +1,7 @@
 package photon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,7 +16,7 @@ const (
 
 // readTokenizer reads the tokenizer of a model directory, nil if it has none. One that is there but cannot be read is
 // an error.
-func readTokenizer(fsys fs.FS) (*Tokenizer, error) {
+func readTokenizer(ctx context.Context, fsys fs.FS) (*Tokenizer, error) {
 	data, err := readSmall(fsys, tokenizerFileName, maxTokenizerSize)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -23,7 +24,7 @@ func readTokenizer(fsys fs.FS) (*Tokenizer, error) {
 	case err != nil:
 		return nil, err
 	}
-	return parseTokenizer(data)
+	return parseTokenizer(ctx, data)
 }
 
 // maxTokenID bounds token ids; no vocabulary comes near it.
@@ -32,9 +33,10 @@ const maxTokenID = 1 << 24
 // maxSequence bounds the parts of a sequence in the file, and so its components of one kind.
 const maxSequence = 64
 
-// parseTokenizer reads a tokenizer.json. Errors match ErrCorrupt or ErrUnsupported. What it allocates is a small multiple of len(data).
-func parseTokenizer(data []byte) (*Tokenizer, error) {
-	f, err := readTokenizerFile(data)
+// parseTokenizer reads a tokenizer.json, until ctx ends. Other errors match ErrCorrupt or ErrUnsupported. What it
+// allocates is a small multiple of len(data).
+func parseTokenizer(ctx context.Context, data []byte) (*Tokenizer, error) {
+	f, err := readTokenizerFile(&deadline{ctx: ctx}, data)
 	var t *Tokenizer
 	if err == nil {
 		t, err = f.tokenizer(len(data))
@@ -50,6 +52,7 @@ type tokenizerFile struct {
 	added                                            []addedToken
 	normalizer, preTokenizer, postProcessor, decoder component
 	model                                            bpeModel
+	until                                            *deadline // of making something of it
 }
 
 // bpeModel is the file's "model".
@@ -81,7 +84,7 @@ type component struct {
 	specials map[string][]int // "special_tokens": the ids of each
 }
 
-func readTokenizerFile(data []byte) (*tokenizerFile, error) {
+func readTokenizerFile(until *deadline, data []byte) (*tokenizerFile, error) {
 	if err := checkLFSPointer(data); err != nil {
 		return nil, err
 	}
@@ -89,7 +92,8 @@ func readTokenizerFile(data []byte) (*tokenizerFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &tokenizerFile{}
+	f := &tokenizerFile{until: until}
+	r.until = until
 	err = r.fields(
 		jsonField{"added_tokens", func() error { return readAddedTokens(r, &f.added) }, false},
 		jsonField{"normalizer", func() error { return readComponent(r, &f.normalizer) }, false},
@@ -381,6 +385,9 @@ func (t *Tokenizer) setTokens(f *tokenizerFile, decode func(token string, added 
 	taken := make([]bool, last+1)
 	total := 0 // bytes that the normalizer made of added tokens
 	for token, id := range f.model.vocab {
+		if err := f.until.passed(); err != nil {
+			return err
+		}
 		if taken[id] {
 			return fmt.Errorf("two tokens have id %d, one of them %.80q: %w", id, token, ErrCorrupt)
 		}

@@ -164,7 +164,7 @@ func checkBadTokenizer(t *testing.T, data []byte, want error, says string) {
 	t.Helper()
 	var tokenizer *Tokenizer
 	var err error
-	if n := allocated(func() { tokenizer, err = parseTokenizer(data) }); n > uint64(32*len(data)+4<<20) {
+	if n := allocated(func() { tokenizer, err = parseTokenizer(background, data) }); n > uint64(32*len(data)+4<<20) {
 		t.Errorf("%d bytes allocated for a file of %d", n, len(data))
 	}
 	if tokenizer != nil || !errors.Is(err, want) || !strings.HasPrefix(err.Error(), "photon: tokenizer.json: ") || !strings.Contains(err.Error(), says) {
@@ -198,7 +198,7 @@ func TestTokenizerFileMemory(t *testing.T) {
 		runtime.GC()
 		runtime.ReadMemStats(&before)
 		var tokenizer *Tokenizer
-		f, err := readTokenizerFile(data)
+		f, err := readTokenizerFile(nil, data)
 		if err == nil {
 			tokenizer, err = f.tokenizer(len(data))
 		}
@@ -263,7 +263,7 @@ func FuzzTokenizerFile(f *testing.F) {
 		var tokenizer *Tokenizer
 		var err error
 		begin := time.Now()
-		if n := allocated(func() { tokenizer, err = parseTokenizer(data) }); n > uint64(64*len(data)+8<<20) {
+		if n := allocated(func() { tokenizer, err = parseTokenizer(background, data) }); n > uint64(64*len(data)+8<<20) {
 			t.Fatalf("%d bytes allocated for a file of %d", n, len(data))
 		}
 		defer func() {

@@ -22,7 +22,7 @@ func (e *bpeEncoder) split(stages []splitter, text string, first bool) {
 	if stage.rewrite != nil {
 		text = stage.rewrite(text, first)
 	}
-	for text != "" {
+	for text != "" && !e.over {
 		n := len(text)
 		if stage.next != nil {
 			n = stage.next(text)

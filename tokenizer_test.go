@@ -22,7 +22,7 @@ func loadTokenizer(t testing.TB, path string) *Tokenizer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tokenizer, err := parseTokenizer(data)
+	tokenizer, err := parseTokenizer(background, data)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func editTokenizer(t testing.TB, kind string, edit func(file object)) []byte {
 
 func mustParseTokenizer(t testing.TB, data []byte) *Tokenizer {
 	t.Helper()
-	tokenizer, err := parseTokenizer(data)
+	tokenizer, err := parseTokenizer(background, data)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -478,8 +478,9 @@ func TestBadOptions(t *testing.T) {
 	m := load(t, "../testdata/golden/photon-local-f32")
 	for name, o := range map[string]Option{"Name": Name(""), "MaxBody": MaxBody(0), "MaxTokens": MaxTokens(0),
 		"MaxTime":  MaxTime(-1),
-		"MaxTexts": MaxTexts(0, 1), "MaxStateBytes": MaxStateBytes(-1), "tokenizer.json": Chat(form(t, "plain")),
-		"Temperature": Defaults(photon.Temperature(-1))} {
+		"MaxTexts": MaxTexts(0, 1), "MaxStateBytes": MaxStateBytes(-1), "KeepPrefixes": KeepPrefixes(-1),
+		"tokenizer.json": Chat(form(t, "plain")),
+		"Temperature":    Defaults(photon.Temperature(-1))} {
 		t.Run(name, func(t *testing.T) {
 			c := serving(t, m, o)
 			var a answer

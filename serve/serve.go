@@ -50,7 +50,7 @@ type options struct {
 	tokens           int
 	time             time.Duration
 	running, waiting int
-	state            int64
+	state, prefixes  int64
 	chat             ChatForm
 	defaults         []photon.Option
 	stall            time.Duration // how long a client may take to send its request, or to read anything of the answer
@@ -83,6 +83,10 @@ func MaxTexts(running, waiting int) Option {
 // MaxStateBytes bounds the state of all texts that run: see photon.MaxStateBytes. Default 0: no bound.
 func MaxStateBytes(n int64) Option { return func(o *options) { o.state = n } }
 
+// KeepPrefixes keeps the states of texts that were read in so many bytes, so that requests that begin alike, such as the
+// turns of a conversation, do not read the same again: see photon.KeepPrefixes. Default 0: none.
+func KeepPrefixes(n int64) Option { return func(o *options) { o.prefixes = n } }
+
 // Chat sets how conversations are laid out. Default none: /v1/chat/completions is refused.
 func Chat(form ChatForm) Option { return func(o *options) { o.chat = form } }
 
@@ -107,6 +111,8 @@ func (o *options) check(m *photon.Model) error {
 		return invalid("MaxTexts", fmt.Sprint(o.running, ", ", o.waiting), "1 or more, and 0 or more")
 	case o.state < 0:
 		return invalid("MaxStateBytes", o.state, "1 or more, or 0 for no bound")
+	case o.prefixes < 0:
+		return invalid("KeepPrefixes", o.prefixes, "1 or more, or 0 to keep none")
 	}
 	if err := m.NewSession(o.defaults...).Append(context.Background()); err != nil && !errors.Is(err, photon.ErrClosed) {
 		return fmt.Errorf("serve: option Defaults: %w", err)
@@ -150,7 +156,8 @@ func newServer(model *photon.Model, opts []Option) *server {
 		}
 	}
 	s.err = s.o.check(model)
-	s.batcher = model.NewBatcher(photon.MaxTexts(max(1, s.o.running)), photon.MaxStateBytes(max(0, s.o.state)))
+	s.batcher = model.NewBatcher(photon.MaxTexts(max(1, s.o.running)), photon.MaxStateBytes(max(0, s.o.state)),
+		photon.KeepPrefixes(max(0, s.o.prefixes)))
 	s.prefix, s.suffix = template(model.Tokenizer())
 	return s
 }

@@ -27,6 +27,7 @@ type bench struct {
 	tokens      int   // tokens to decode
 	depths      []int // tokens before those
 	texts       []int // decoded together
+	apart       bool  // which have nothing in common
 	repetitions int
 	mode        photon.GenMode
 	progress    *progress
@@ -35,7 +36,7 @@ type bench struct {
 
 // benchRow is one measurement.
 type benchRow struct {
-	Test            string  `json:"test"` // pp512, tg128; tb128x8: the same of 8 texts together
+	Test            string  `json:"test"` // pp512, tg128; tb128x8: of 8 texts together; ta128x8: that begin differently
 	Depth           int     `json:"depth"`
 	TokensPerSecond float64 `json:"tokens_per_second"` // the median
 	Min             float64 `json:"min"`
@@ -61,6 +62,7 @@ func setupBench(f *flag.FlagSet) func(c *console, args []string) error {
 	f.IntVar(&b.tokens, "n", 128, "decode this many tokens; 0: none")
 	f.Func("d", "measure behind texts of so many `tokens`, as in 0,2048,8192 (default 0)", numbers(&b.depths))
 	f.Func("b", "decode so many `texts` together too, as in 8,32,128 (default 1)", numbers(&b.texts))
+	f.BoolVar(&b.apart, "apart", false, "the texts of -b have nothing in common; else they are forks of one and share what is before them")
 	f.Func("mode", "`way` to decode one text: hiergen, as tg, or recgen, as rg (default hiergen)", choice(&b.mode, modes))
 	f.IntVar(&b.repetitions, "r", 3, "repetitions after a warm-up, 3 or more: their median, minimum and maximum are told")
 	formats := []struct {
@@ -193,7 +195,11 @@ func (b *bench) tests(m *photon.Model) (list []speedTest) {
 		list = append(list, speedTest{fmt.Sprintf("tg%d", b.tokens), b.tokens, warm, 1, after, decode})
 		for _, texts := range b.texts {
 			if texts > 1 {
-				list = append(list, speedTest{fmt.Sprintf("tb%dx%d", b.tokens, texts), b.tokens, warm, texts, after, decodeTogether(m)})
+				name := "tb%dx%d"
+				if b.apart {
+					name = "ta%dx%d"
+				}
+				list = append(list, speedTest{fmt.Sprintf(name, b.tokens, texts), b.tokens, warm, texts, after, decodeTogether(m)})
 			}
 		}
 	}
@@ -245,6 +251,12 @@ func (b *bench) measure(ctx context.Context, m *photon.Model, base *photon.Sessi
 		var before photon.Stats
 		for j := range texts {
 			texts[j] = base.Fork()
+			if b.apart && j > 0 && base.Len() > 0 {
+				texts[j] = m.NewSession(photon.Temperature(0))
+				if err := texts[j].Append(ctx, randomIDs(m, j<<32, base.Len())...); err != nil {
+					return r, err
+				}
+			}
 			if at := max(depth, test.after); at > 0 {
 				ids := randomIDs(m, base.Len(), at-base.Len())
 				ids[len(ids)-1] = randomIDs(m, at-1+j, 1)[0]

@@ -195,3 +195,24 @@ func TestBenchRecGen(t *testing.T) {
 	call(t, exitUsage, "", "bench", "-mode", "recgen", "-b", "8")
 	call(t, exitFailed, "", "bench", "-mode", "recgen", "-model", makeModel(t, flat))
 }
+
+// Texts that have nothing in common hold as much state as those that do, and are as deep.
+func TestBenchApart(t *testing.T) {
+	dir := makeModel(t, flat)
+	var states []int64
+	for _, apart := range []string{"-apart=false", "-apart"} {
+		out, _ := call(t, 0, "", "bench", "-model", dir, "-p", "0", "-n", "20", "-b", "3", "-d", "300", apart, "-json")
+		lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")
+		var r benchRow
+		if err := json.Unmarshal([]byte(lines[len(lines)-1]), &r); err != nil || r.Depth != 300 {
+			t.Fatal(err, out)
+		}
+		if want := map[string]string{"-apart": "ta20x3", "-apart=false": "tb20x3"}[apart]; r.Test != want {
+			t.Errorf("%s, want %s", r.Test, want)
+		}
+		states = append(states, r.StateBytes)
+	}
+	if states[0] != states[1] {
+		t.Errorf("state bytes %v", states)
+	}
+}

@@ -168,3 +168,45 @@ func TestInterruptedFiles(t *testing.T) {
 		}
 	}
 }
+
+// Ctrl-C in a long prompt, while it is encoded or read, ends the program at once: what it does after the signal takes
+// little of a processor, however long a busy machine lets it wait for one.
+func TestInterruptedPrompt(t *testing.T) {
+	text := strings.Repeat("The king has a daughter, and she is clever. ", 50000)
+	interrupted := 0
+	for i := range 6 {
+		cmd := program(t, text, "run", "-n", "1", "-")
+		cmd.Stdout = nil
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(300+100*i) * time.Millisecond)
+		before := processTime(t, cmd.Process.Pid)
+		cmd.Process.Signal(os.Interrupt)
+		cmd.Wait()
+		if cmd.ProcessState.ExitCode() != exitInterrupted {
+			continue // it was done, or had not begun
+		}
+		interrupted++
+		used := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime() - before
+		if t.Logf("%v of a processor after Ctrl-C", used); used > 150*time.Millisecond {
+			t.Errorf("%v of a processor after Ctrl-C", used)
+		}
+	}
+	if interrupted == 0 {
+		t.Error("none was interrupted")
+	}
+}
+
+// processTime is the time of processors that a process has taken.
+func processTime(t *testing.T, pid int) (sum time.Duration) {
+	t.Helper()
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	for _, name := range files {
+		var ns int64
+		data, _ := os.ReadFile(name)
+		fmt.Sscan(string(data), &ns)
+		sum += time.Duration(ns)
+	}
+	return sum
+}

@@ -75,7 +75,7 @@ func (p *paper) declare(f *flag.FlagSet) {
 // onlyPaper are the flags that need -paper, notPaper those that do not go with it.
 var (
 	onlyPaper = []string{"to", "presets", "only", "seconds", "memory", "rate", "quiet"}
-	notPaper  = []string{"preset", "p", "n", "b", "mode", "r", "json", "csv", "bench"}
+	notPaper  = []string{"preset", "p", "n", "b", "mode", "r", "apart", "json", "csv", "bench"}
 )
 
 // names reads a list of some of known, with commas between them.

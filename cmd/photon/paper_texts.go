@@ -217,7 +217,11 @@ func (t *paperModel) mostTexts(ctx context.Context, r *paperRow, in, out int) (i
 	for n := min(2, most); n > best; n = min(2*n, most) {
 		var requests []photon.Request
 		for range n {
-			requests = append(requests, photon.Request{Session: base.Fork()})
+			s, err := t.copyOf(base) // forks would read their keys and values together
+			if err != nil {
+				return 0, err
+			}
+			requests = append(requests, photon.Request{Session: s})
 		}
 		times, err := t.together(ctx, requests, t.round()+1, mostFactor*t.seconds, 1)
 		if err != nil {

@@ -1,0 +1,239 @@
+package photon
+
+import (
+	"cmp"
+	"slices"
+)
+
+// prefixes keeps the states of texts that a Batcher has read, so that one that begins like them starts from the longest
+// that fits. A state shares its keys and values with those of the same text and with the texts that run; what all hold
+// together stays below a bound. A Batcher's mu guards it.
+type prefixes struct {
+	most  int64 // bytes
+	held  partCount
+	ids   int64 // bytes beside those: tokens and rows
+	list  []*prefix
+	clock int64
+}
+
+// prefix is the state of a text after ids. Nothing changes it.
+type prefix struct {
+	ids   []int
+	hash  uint64
+	state *sequence
+	parts []partUse
+	extra int64 // bytes beside the parts
+	used  int64 // when a text last began like it
+}
+
+// prefixBorder is the least distance of two states of one prompt.
+const prefixBorder = 64
+
+// border is a distance in tokens at which units of all levels end.
+func (m *Model) border() int {
+	meta := m.cfg.MetaContext()
+	return (prefixBorder + meta - 1) / meta * meta
+}
+
+// find returns the longest of the states that ids begin with, or nil. It and those that it begins with count as used.
+func (p *prefixes) find(ids []int, hashes []uint64) (best *prefix) {
+	p.clock++
+	slices.SortFunc(p.list, func(a, b *prefix) int { return cmp.Compare(len(b.ids), len(a.ids)) })
+	for _, x := range p.list {
+		n := len(x.ids)
+		if n > len(ids) || x.hash != hashes[n] || best == nil && !slices.Equal(x.ids, ids[:n]) {
+			continue
+		}
+		if x.used = p.clock; best == nil {
+			best = x
+		}
+	}
+	return best
+}
+
+// hashes are those of the first 0, 1, … of ids.
+func hashes(ids []int) []uint64 {
+	h := make([]uint64, len(ids)+1)
+	for i := range ids {
+		h[i+1] = hashOn(h[i], ids[i:i+1])
+	}
+	return h
+}
+
+// hashOn is the hash of ids behind others.
+func hashOn(h uint64, ids []int) uint64 {
+	for _, id := range ids {
+		h = (h ^ uint64(id) + 1) * 0x9e3779b97f4a7c15
+		h ^= h >> 29
+	}
+	return h
+}
+
+// keep takes the state of the text ids, and lets go of those that were not used for longest, of one text the longest
+// first, until all that is kept is within the bound.
+func (p *prefixes) keep(ids []int, hash uint64, state *sequence) {
+	if slices.ContainsFunc(p.list, func(x *prefix) bool { return x.hash == hash && slices.Equal(x.ids, ids) }) {
+		return
+	}
+	x := &prefix{ids: slices.Clip(ids), hash: hash, state: state, parts: state.parts(nil), used: p.clock}
+	x.extra = int64(8*len(ids)) + state.rowBytes()
+	p.list = append(p.list, x)
+	p.ids += x.extra
+	p.held.add(x.parts)
+	for p.held.bytes+p.ids > p.most {
+		oldest := slices.MinFunc(p.list, func(a, b *prefix) int {
+			return cmp.Or(cmp.Compare(a.used, b.used), cmp.Compare(len(b.ids), len(a.ids)))
+		})
+		p.list = slices.DeleteFunc(p.list, func(y *prefix) bool { return y == oldest })
+		p.ids -= oldest.extra
+		p.held.drop(oldest.parts)
+	}
+}
+
+// start gives a new session the state of p.
+func (s *Session) start(p *prefix) {
+	s.seq = p.state.clone()
+	s.seq.caches(func(c *kvCache) { c.read, c.written = 0, 0 })
+	s.ids = p.ids
+	s.since = len(s.ids)
+	s.stats.PromptTokens, s.stats.ReusedTokens = len(s.ids), len(s.ids)
+}
+
+// keeping is what a request remembers whose states are kept.
+type keeping struct {
+	border int // at multiples of so many tokens; 0: they are not
+	prompt int // tokens
+	at     int // that the last one had
+	hash   uint64
+}
+
+// due says whether a prompt's state after n tokens is to be kept: the nearer the end, the more are.
+func (k *keeping) due(n int) bool {
+	return n <= k.prompt && n%k.border == 0 && n-k.at >= max(k.border, (k.prompt-n)/16)
+}
+
+// settles says whether the decoders are to follow before more of the prompt is read: then a text that starts from the
+// state that is kept here has less to do. They would have come to it, so near the end.
+func (l *lane) settles() bool {
+	s, k := l.s.seq, &l.keeping
+	return k.border > 0 && k.due(s.n) && s.synced < s.n && len(l.todo) > 0 && len(l.todo) <= min(l.s.m.reach, 2*k.border)
+}
+
+// piece is how many tokens of the prompt, at most most, a pass reads. Where states are kept it ends with units, and the
+// pieces get shorter towards the end of the prompt: texts that begin alike often differ there.
+func (l *lane) piece(most int) int {
+	n, border := min(len(l.todo), most), l.keeping.border
+	if border == 0 || len(l.todo) <= border {
+		return n
+	}
+	at := len(l.s.ids)
+	n = min(n, max(border, len(l.todo)/2))
+	if end := (at + n) / border * border; end > at {
+		return end - at
+	}
+	return n
+}
+
+// partUse is a part of a cache, and how many bytes of it count.
+type partUse struct {
+	part  *kvPart
+	bytes int64
+}
+
+// partCount counts parts that several hold once: as many bytes of each as any of them has asked for.
+type partCount struct {
+	bytes int64
+	of    map[*kvPart]*partHeld
+}
+
+type partHeld struct {
+	holders int
+	bytes   int64
+}
+
+// cost is what parts would add.
+func (c *partCount) cost(parts []partUse) (bytes int64) {
+	for _, u := range parts {
+		if h := c.of[u.part]; h == nil {
+			bytes += u.bytes
+		} else {
+			bytes += max(0, u.bytes-h.bytes)
+		}
+	}
+	return bytes
+}
+
+func (c *partCount) add(parts []partUse) {
+	if c.of == nil {
+		c.of = map[*kvPart]*partHeld{}
+	}
+	for _, u := range parts {
+		h := c.of[u.part]
+		if h == nil {
+			h = &partHeld{}
+			c.of[u.part] = h
+		}
+		h.holders++
+		c.bytes += max(0, u.bytes-h.bytes)
+		h.bytes = max(h.bytes, u.bytes)
+	}
+}
+
+func (c *partCount) drop(parts []partUse) {
+	for _, u := range parts {
+		h := c.of[u.part]
+		if h.holders--; h.holders == 0 {
+			c.bytes -= h.bytes
+			delete(c.of, u.part)
+		}
+	}
+}
+
+// parts appends to list what the caches consist of, with all the room in it.
+func (s *sequence) parts(list []partUse) []partUse {
+	s.caches(func(c *kvCache) {
+		for i := range c.layers {
+			for _, p := range c.layers[i].parts {
+				list = append(list, partUse{p, int64(p.capacity) * c.layerBytes()})
+			}
+		}
+	})
+	return list
+}
+
+// rowBytes is the size of what a text keeps beside its caches.
+func (s *sequence) rowBytes() int64 {
+	n := len(s.token.rows) + len(s.out) + len(s.top)
+	for i := range s.states {
+		n += len(s.states[i].rows)
+	}
+	for i := range s.dec {
+		n += len(s.dec[i].slices)
+	}
+	return int64(4*n + 8*len(s.ids.ids))
+}
+
+// frozen appends to list what the caches that grow with the text have in common with its forks, and will have while it
+// goes on, counting rows.
+func (s *sequence) frozen(list []partUse) []partUse {
+	s.caches(func(c *kvCache) {
+		for i := range c.layers {
+			y := &c.layers[i]
+			if y.window > 0 {
+				continue
+			}
+			for n, p := range y.parts {
+				end := c.next
+				if n+1 < len(y.parts) {
+					end = y.parts[n+1].from
+				} else if !y.own(p) {
+					end = y.branch(c.next)
+				}
+				if rows := end - max(p.from, c.begin); rows > 0 && !y.own(p) {
+					list = append(list, partUse{p, int64(rows) * c.layerBytes()})
+				}
+			}
+		}
+	})
+	return list
+}
