@@ -31,7 +31,7 @@ func newAttentionShape(c StackConfig) attentionShape {
 	if c.RopeTheta > 0 {
 		a.inverse = make([]float64, c.HeadDim/2)
 		for i := range a.inverse {
-			a.inverse[i] = math.Pow(c.RopeTheta, -2*float64(i)/float64(c.HeadDim))
+			a.inverse[i] = c.RopeScaling.scale(math.Pow(c.RopeTheta, -2*float64(i)/float64(c.HeadDim)), i)
 		}
 	}
 	return a

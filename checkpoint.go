@@ -168,25 +168,31 @@ func (c *checkpoint) checkPlaces(placed map[string]string) error {
 	return fmt.Errorf("tensor %.200q is not in %s, which the index names (%d such tensors): %w", name, placed[name], len(missing), ErrMismatch)
 }
 
-// pairScales finds the scales of every I8 tensor.
+// pairScales finds the scales of every tensor of integers.
 func (c *checkpoint) pairScales() error {
 	for i := range c.tensors {
 		t := &c.tensors[i]
-		if t.dtype != dtypeI8 {
+		if !t.dtype.scaled() {
 			continue
 		}
 		fail := func(format string, args ...any) error {
 			return fmt.Errorf("photon: %s: tensor %.200q: %s: %w", c.files[t.file].name, t.name, fmt.Sprintf(format, args...), ErrMismatch)
 		}
 		if len(t.shape) != 2 {
-			return fail("I8 with shape %v, want [out in]", t.shape)
+			return fail("%v with shape %v, want [out in]", t.dtype, t.shape)
 		}
 		j, ok := c.byName[t.name+scalesSuffix]
 		if !ok {
-			return fail("I8 without %s%s", t.name, scalesSuffix)
+			return fail("%v without %s%s", t.dtype, t.name, scalesSuffix)
 		}
 		s := &c.tensors[j]
-		if want := []int{t.shape[0], (t.shape[1] + scaleGroup - 1) / scaleGroup}; s.dtype == dtypeI8 || !slices.Equal(s.shape, want) {
+		want := []int{t.shape[0], (t.shape[1] + scaleGroup - 1) / scaleGroup}
+		if t.dtype == dtypeI4 {
+			if want[1] = t.shape[1] / (scaleGroup / 2); t.shape[1]%(scaleGroup/2) != 0 {
+				return fail("U8 with rows of %d, want whole groups of %d bytes", t.shape[1], scaleGroup/2)
+			}
+		}
+		if s.dtype.scaled() || !slices.Equal(s.shape, want) {
 			return fail("its scales are %v %v, want F32, F16 or BF16 %v", s.dtype, s.shape, want)
 		}
 		t.partner, s.partner = j, i
@@ -196,7 +202,9 @@ func (c *checkpoint) pairScales() error {
 
 // match holds the checkpoint against what the config wants: the same names, the same shapes, nothing missing and nothing else.
 // After it, each leaves out what a Hugging Face directory may hold beside the weights.
-func (c *checkpoint) match(specs []tensorSpec) error {
+//
+// copies are tensors that may be there, with the shape of those that they are copies of.
+func (c *checkpoint) match(specs []tensorSpec, copies map[string]string) error {
 	fail := func(format string, args ...any) error {
 		where := weightsFile
 		if len(c.files) > 1 {
@@ -210,7 +218,7 @@ func (c *checkpoint) match(specs []tensorSpec) error {
 		if !ok {
 			return fail("tensor %q is missing; config.json wants it with shape %v", spec.name, spec.shape)
 		}
-		if t := &c.tensors[i]; !slices.Equal(t.shape, spec.shape) {
+		if t := &c.tensors[i]; !t.fits(spec.shape) {
 			return fail("tensor %q has shape %v, config.json wants %v", spec.name, t.shape, spec.shape)
 		}
 		wanted[i] = true
@@ -218,7 +226,8 @@ func (c *checkpoint) match(specs []tensorSpec) error {
 	for i := range c.tensors {
 		t := &c.tensors[i]
 		switch {
-		case wanted[i] || t.isScales() && wanted[t.partner]:
+		case wanted[i] || t.ignored || t.isScales() && (wanted[t.partner] || copies[c.tensors[t.partner].name] != ""):
+		case copies[t.name] != "" && t.fits(c.tensors[c.byName[copies[t.name]]].shape):
 		case strings.HasPrefix(t.name, "model.") && strings.HasSuffix(t.name, ".rotary_emb.inv_freq"):
 			t.ignored = true // follows from rope_theta
 		default:
@@ -292,6 +301,9 @@ func (e *tensorReader) file(w *weightFile, f func(t tensorData) error) error {
 		if e.buf, err = src.read(e.buf[:0], t); err != nil {
 			return where(err)
 		}
+		if t.interleaved > 0 {
+			e.aside = t.deinterleave(e.aside, e.buf)
+		}
 		if t.partner < 0 {
 			if err := f(tensorData{name: t.name, dtype: t.dtype, shape: t.shape, data: e.buf, stored: int64(len(e.buf))}); err != nil {
 				return err
@@ -323,6 +335,20 @@ func (e *tensorReader) file(w *weightFile, f func(t tensorData) error) error {
 		return where(err)
 	}
 	return nil
+}
+
+// deinterleave puts the rows of data in the order of the arithmetic, by way of scratch, which it returns: of each head,
+// the even ones first.
+func (t *storedTensor) deinterleave(scratch, data []byte) []byte {
+	row := len(data) / t.shape[0]
+	scratch = grow(scratch, row*t.interleaved)
+	for ; len(data) > 0; data = data[len(scratch):] {
+		for r := range t.interleaved {
+			copy(scratch[(r/2+r%2*t.interleaved/2)*row:][:row], data[r*row:])
+		}
+		copy(data, scratch)
+	}
+	return scratch
 }
 
 // int8Data joins an I8 tensor and its scales; i is the index of either.

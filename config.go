@@ -10,7 +10,7 @@ import (
 // Config is what config.json says: the architecture and the ids that begin and end a text. It holds no weights.
 // A Config is a plain value; it is safe to copy and to read from several goroutines.
 type Config struct {
-	ModelType         string // "photon"; "llama", "mistral" or "ministral" for a flat model in the Hugging Face layout
+	ModelType         string // "photon"; of a flat model in the Hugging Face layout "llama", "mistral", "qwen2", …
 	FormatVersion     int    // of "photon", 1 or 2; 0 for a flat model
 	VocabSize         int
 	EmbeddingSize     int // width of the encoder's embedding rows; of a flat model, its hidden size
@@ -33,7 +33,7 @@ type LevelConfig struct {
 	Decoder      StackConfig `json:"decoder"`
 }
 
-// StackConfig is a causal LLaMA transformer.
+// StackConfig is a causal LLaMA transformer. What stands behind Memories only a flat model has.
 type StackConfig struct {
 	HiddenSize       int
 	Layers           int
@@ -45,6 +45,48 @@ type StackConfig struct {
 	RopeTheta        float64        // 0: no rotation
 	Windows          []int          // in place of SlidingWindow, one a layer; 0: all rows, in a decoder too; nil: none
 	Memories         []MemoryConfig // of a decoder only
+	RopeScaling      RopeScaling    // zero: none
+	NoRope           []int          // layers that do not rotate, ascending
+	QKVBias          bool           // q, k and v have biases
+	OutBias          bool           // the output of attention has one
+	MLPBias          bool           // gate, up and down have
+	QKNorm           bool           // the queries and keys of every head go through an RMSNorm before they rotate
+}
+
+// RopeScaling slows the rotation down, so that a model reads longer texts than it was first trained on.
+type RopeScaling struct {
+	// Type is "linear", all frequencies divided by Factor; "llama3", those divided whose wave is longer than
+	// OriginalContext/LowFreqFactor, those not whose wave is shorter than OriginalContext/HighFreqFactor, and those
+	// between in part; "factors", each divided by its own; or "", none.
+	Type            string    `json:"rope_type"`
+	Factor          float64   `json:"factor,omitempty"`
+	LowFreqFactor   float64   `json:"low_freq_factor,omitempty"`
+	HighFreqFactor  float64   `json:"high_freq_factor,omitempty"`
+	OriginalContext int       `json:"original_max_position_embeddings,omitempty"`
+	Factors         []float64 `json:"factors,omitempty"` // [head_dim/2]
+}
+
+// scale returns frequency number i, in radians a position, as it is slowed down.
+func (p RopeScaling) scale(frequency float64, i int) float64 {
+	switch p.Type {
+	case ropeLinear:
+		return frequency / p.Factor
+	case ropeFactors:
+		return frequency / p.Factors[i]
+	case ropeLlama3:
+		waves := float64(p.OriginalContext) * frequency / (2 * math.Pi) // in the original context
+		kept := (waves - p.LowFreqFactor) / (p.HighFreqFactor - p.LowFreqFactor)
+		kept = min(max(kept, 0), 1)
+		return (1-kept)*frequency/p.Factor + kept*frequency
+	}
+	return frequency
+}
+
+func (p *RopeScaling) orNil() *RopeScaling {
+	if p.Type == "" {
+		return nil
+	}
+	return p
 }
 
 // MemoryConfig is cross-attention of some of a decoder's layers to the states of the finished units of a level: one
@@ -79,6 +121,7 @@ func (e MemoryConfig) rowsPerUnit(levels []LevelConfig) int {
 
 const (
 	configFile      = "config.json"
+	generationFile  = "generation_config.json"
 	maxConfigSize   = 1 << 20
 	maxVocabulary   = 1 << 24
 	maxSize         = 1<<31 - 1 // of any number in a config, and of the elements of any tensor
@@ -96,7 +139,10 @@ const (
 	modelTypeLlama     = "llama"
 	modelTypeMistral   = "mistral"   // one window for all layers
 	modelTypeMinistral = "ministral" // a window for some of them
-	wantModelType      = `want "photon", "llama", "mistral" or "ministral"`
+	modelTypeQwen2     = "qwen2"     // biases of q, k and v
+	modelTypeQwen3     = "qwen3"     // norms of q and k
+	modelTypeSmolLM3   = "smollm3"   // layers without rotation
+	wantModelType      = `want "photon", "llama", "mistral", "ministral", "qwen2", "qwen3" or "smollm3"`
 )
 
 // Flat reports whether the model has no levels: an ordinary transformer.
@@ -241,7 +287,8 @@ func (c Config) clone() Config {
 }
 
 func (s StackConfig) clone() StackConfig {
-	s.Windows, s.Memories = slices.Clone(s.Windows), slices.Clone(s.Memories)
+	s.Windows, s.Memories, s.NoRope = slices.Clone(s.Windows), slices.Clone(s.Memories), slices.Clone(s.NoRope)
+	s.RopeScaling.Factors = slices.Clone(s.RopeScaling.Factors)
 	for i := range s.Memories {
 		s.Memories[i].Layers = slices.Clone(s.Memories[i].Layers)
 	}
@@ -282,12 +329,13 @@ func (t tensorSpec) elements() int64 {
 
 const (
 	tensorsPerLayer = 9
+	mostPerLayer    = 18 // with biases and norms
 	maxTensors      = 1 << 16
 )
 
 // tensorCount is len(c.tensors()), or a little more.
 func (c Config) tensorCount() int {
-	n := tensorsPerLayer*c.Transformer.Layers + 4
+	n := mostPerLayer*c.Transformer.Layers + 4
 	for _, l := range c.Levels {
 		n += tensorsPerLayer*(l.Encoder.Layers+l.Decoder.Layers) + 7
 		for _, e := range l.Decoder.Memories {
@@ -381,6 +429,14 @@ func (e MemoryConfig) tensors(at string, width int, add func(name string, shape 
 	add(at+"v_proj.weight", e.KVHeads*e.HeadDim, width)
 }
 
+// copies names tensors that a checkpoint may hold though others stand for them: a head that is the embedding table.
+func (c Config) copies() map[string]string {
+	if c.Flat() && c.TieWordEmbeddings {
+		return map[string]string{"lm_head.weight": "model.embed_tokens.weight"}
+	}
+	return nil
+}
+
 func (s StackConfig) tensors(at string, add func(name string, shape ...int)) {
 	queries := s.Heads * s.HeadDim
 	for n := range s.Layers {
@@ -394,6 +450,23 @@ func (s StackConfig) tensors(at string, add func(name string, shape ...int)) {
 		add(layer+"mlp.gate_proj.weight", s.IntermediateSize, s.HiddenSize)
 		add(layer+"mlp.up_proj.weight", s.IntermediateSize, s.HiddenSize)
 		add(layer+"mlp.down_proj.weight", s.HiddenSize, s.IntermediateSize)
+		if s.QKVBias {
+			add(layer+"self_attn.q_proj.bias", queries)
+			add(layer+"self_attn.k_proj.bias", s.kvWidth())
+			add(layer+"self_attn.v_proj.bias", s.kvWidth())
+		}
+		if s.OutBias {
+			add(layer+"self_attn.o_proj.bias", s.HiddenSize)
+		}
+		if s.QKNorm {
+			add(layer+"self_attn.q_norm.weight", s.HeadDim)
+			add(layer+"self_attn.k_norm.weight", s.HeadDim)
+		}
+		if s.MLPBias {
+			add(layer+"mlp.gate_proj.bias", s.IntermediateSize)
+			add(layer+"mlp.up_proj.bias", s.IntermediateSize)
+			add(layer+"mlp.down_proj.bias", s.HiddenSize)
+		}
 	}
 	add(at+"norm.weight", s.HiddenSize)
 }

@@ -3,7 +3,6 @@ package photon
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 )
 
 // parseConfig reads a config.json of either layout and validates it.
@@ -41,8 +40,9 @@ func readConfig(data []byte) (Config, error) {
 	switch c.ModelType {
 	case modelTypePhoton:
 		return c, c.readPhoton(r)
-	case modelTypeLlama, modelTypeMistral, modelTypeMinistral:
-		return c, c.readFlat(r)
+	}
+	if kind, known := flatKinds[c.ModelType]; known {
+		return c, c.readFlat(r, kind)
 	}
 	return Config{}, fmt.Errorf("model_type is %.80q, %s: %w", c.ModelType, wantModelType, ErrUnsupported)
 }
@@ -142,143 +142,6 @@ func (e *MemoryConfig) read(r *jsonReader) error {
 	)
 }
 
-// readFlat reads the keys of Hugging Face's LlamaConfig, MistralConfig or MinistralConfig, with the defaults of the
-// first. Where those of the others differ, the key has to be there. max_position_embeddings changes nothing in
-// the arithmetic: it says how far the model was trained, and texts may go on beyond.
-func (c *Config) readFlat(r *jsonReader) error {
-	s := &c.Transformer
-	must := may
-	if c.ModelType != modelTypeLlama {
-		must = need
-	}
-	var types []string
-	const absent = math.MinInt32
-	s.KVHeads, s.HeadDim, s.RopeTheta, c.RMSNormEps = absent, absent, -1, 1e-6
-	err := r.fields(
-		need("vocab_size", readInt(r, &c.VocabSize)),
-		need("hidden_size", readInt(r, &s.HiddenSize)),
-		need("intermediate_size", readInt(r, &s.IntermediateSize)),
-		need("num_hidden_layers", readInt(r, &s.Layers)),
-		need("num_attention_heads", readInt(r, &s.Heads)),
-		must("num_key_value_heads", orNull(r, readInt(r, &s.KVHeads))),
-		must("sliding_window", orNull(r, readInt(r, &s.SlidingWindow))),
-		may("layer_types", orNull(r, func() error {
-			return r.array(func(i int) error {
-				types = append(types, "")
-				return readString(r, &types[i])()
-			})
-		})),
-		may("head_dim", orNull(r, readInt(r, &s.HeadDim))),
-		may("rms_norm_eps", readFloat(r, &c.RMSNormEps)),
-		may("rope_theta", orNull(r, readTheta(r, &s.RopeTheta))),
-		may("rope_parameters", orNull(r, func() error { return readRope(r, &s.RopeTheta) })),
-		may("rope_scaling", orNull(r, func() error { return readRope(r, &s.RopeTheta) })),
-		may("tie_word_embeddings", readBool(r, &c.TieWordEmbeddings)),
-		may("bos_token_id", orNull(r, readInt(r, &c.BOSTokenID))),
-		may("eos_token_id", orNull(r, readInts(r, &c.EOSTokenIDs))),
-		may("hidden_act", mustBe(r, "silu")),
-		may("attention_bias", orNull(r, mustBeFalse(r))),
-		may("mlp_bias", orNull(r, mustBeFalse(r))),
-		may("quantization_config", orNull(r, notRun("give weights that are not, or of the int8 form"))),
-	)
-	if err != nil {
-		return err
-	}
-	if err := c.readLayerTypes(types); err != nil {
-		return err
-	}
-	if s.KVHeads == absent {
-		s.KVHeads = s.Heads
-	}
-	if s.HeadDim == absent {
-		if s.Heads < 1 || s.HiddenSize%s.Heads != 0 {
-			return fmt.Errorf("hidden_size %d is no multiple of num_attention_heads %d, and head_dim is missing: %w", s.HiddenSize, s.Heads, ErrCorrupt)
-		}
-		s.HeadDim = s.HiddenSize / s.Heads
-	}
-	if s.RopeTheta < 0 {
-		s.RopeTheta = 10000
-	}
-	c.EmbeddingSize = s.HiddenSize
-	return nil
-}
-
-// readLayerTypes settles which layers have the window.
-func (c *Config) readLayerTypes(types []string) error {
-	s := &c.Transformer
-	if c.ModelType == modelTypeLlama && s.SlidingWindow != 0 {
-		return fmt.Errorf("sliding_window is %d, which model_type %q does not have: want %q: %w",
-			s.SlidingWindow, c.ModelType, modelTypeMistral, ErrUnsupported)
-	}
-	plain := layerFull // what every layer is unless layer_types says otherwise
-	if s.SlidingWindow != 0 {
-		plain = layerSliding
-	}
-	for i, t := range types {
-		if t != plain && c.ModelType != modelTypeMinistral {
-			return fmt.Errorf("layer_types[%d] is %.80q, want %q for model_type %q: %w",
-				i, t, plain, c.ModelType, ErrUnsupported)
-		}
-		if t != layerFull && t != layerSliding {
-			return fmt.Errorf("layer_types[%d] is %.80q, want %q or %q: %w",
-				i, t, layerSliding, layerFull, ErrUnsupported)
-		}
-		if t == layerSliding && s.SlidingWindow == 0 {
-			return fmt.Errorf("layer_types[%d] is %q, but there is no sliding_window: %w", i, t, ErrCorrupt)
-		}
-	}
-	if types != nil && len(types) != s.Layers {
-		return fmt.Errorf("layer_types has %d entries, want one for each of %d layers: %w",
-			len(types), s.Layers, ErrCorrupt)
-	}
-	if c.ModelType == modelTypeMinistral && s.Layers > 0 && s.Layers <= maxTensors {
-		s.Windows = make([]int, s.Layers)
-		for i := range s.Windows {
-			if types == nil && plain == layerSliding || types != nil && types[i] == layerSliding {
-				s.Windows[i] = s.SlidingWindow
-			}
-		}
-		s.SlidingWindow = 0
-	}
-	return nil
-}
-
-const (
-	layerFull    = "full_attention"
-	layerSliding = "sliding_attention"
-)
-
-// readRope reads rope_parameters or rope_scaling: only the plain rotation is known.
-func readRope(r *jsonReader, theta *float64) error {
-	named, scaled := false, false
-	kind := func() error { named = true; return mustBe(r, "default")() }
-	err := r.fields(
-		may("rope_type", kind),
-		may("type", kind),
-		may("factor", func() error { scaled = true; return r.skip() }),
-		may("rope_theta", readTheta(r, theta)),
-	)
-	if err == nil && scaled && !named {
-		err = fmt.Errorf("factor without rope_type: %w", ErrUnsupported)
-	}
-	return err
-}
-
-// readTheta reads a RoPE base that may be said in two places, but not differently.
-func readTheta(r *jsonReader, theta *float64) func() error {
-	return func() error {
-		var value float64
-		if err := readFloat(r, &value)(); err != nil {
-			return err
-		}
-		if value < 0 || *theta >= 0 && *theta != value {
-			return fmt.Errorf("rope_theta is %g here, %g elsewhere: %w", value, *theta, ErrCorrupt)
-		}
-		*theta = value
-		return nil
-	}
-}
-
 func need(key string, read func() error) jsonField { return jsonField{key, read, true} }
 func may(key string, read func() error) jsonField  { return jsonField{key, read, false} }
 
@@ -331,29 +194,9 @@ func readString(r *jsonReader, dst *string) func() error {
 	return func() (err error) { *dst, err = r.string(); return err }
 }
 
-func mustBe(r *jsonReader, want string) func() error {
-	return func() error {
-		value, err := r.string()
-		if err == nil && value != want {
-			err = fmt.Errorf("%.80q, want %q: %w", value, want, ErrUnsupported)
-		}
-		return err
-	}
-}
-
 // notRun refuses a key that would change what the weights mean.
 func notRun(instead string) func() error {
 	return func() error { return fmt.Errorf("not run: %s: %w", instead, ErrUnsupported) }
-}
-
-func mustBeFalse(r *jsonReader) func() error {
-	return func() error {
-		value, err := r.bool()
-		if err == nil && value {
-			err = fmt.Errorf("true, want false: %w", ErrUnsupported)
-		}
-		return err
-	}
 }
 
 // MarshalJSON writes the config.json that Load reads: the photon layout, or Hugging Face's for a flat model.
@@ -382,54 +225,6 @@ func (c Config) MarshalJSON() ([]byte, error) {
 		Levels            []LevelConfig `json:"levels"`
 	}{c.ModelType, c.FormatVersion, c.VocabSize, c.EmbeddingSize, c.RMSNormEps, c.TieWordEmbeddings, bos, c.EOSTokenIDs,
 		c.TokenEncoder, c.Content, c.Levels})
-}
-
-func (c Config) marshalFlat(bos *int) ([]byte, error) {
-	s := c.Transformer
-	architectures := map[string]string{
-		modelTypeLlama: "LlamaForCausalLM", modelTypeMistral: "MistralForCausalLM", modelTypeMinistral: "MinistralForCausalLM",
-	}
-	type windows struct {
-		SlidingWindow *int     `json:"sliding_window"`
-		LayerTypes    []string `json:"layer_types,omitempty"`
-	}
-	var w *windows // not of a llama
-	if c.ModelType != modelTypeLlama {
-		w = &windows{}
-		for n := range s.Layers {
-			kind := layerFull
-			if size := s.window(n); size > 0 {
-				kind, w.SlidingWindow = layerSliding, &size
-			}
-			if s.Windows != nil {
-				w.LayerTypes = append(w.LayerTypes, kind)
-			}
-		}
-	}
-	return json.Marshal(struct {
-		Architectures     []string `json:"architectures"`
-		ModelType         string   `json:"model_type"`
-		VocabSize         int      `json:"vocab_size"`
-		HiddenSize        int      `json:"hidden_size"`
-		IntermediateSize  int      `json:"intermediate_size"`
-		Layers            int      `json:"num_hidden_layers"`
-		Heads             int      `json:"num_attention_heads"`
-		KVHeads           int      `json:"num_key_value_heads"`
-		HeadDim           int      `json:"head_dim"`
-		HiddenAct         string   `json:"hidden_act"`
-		RMSNormEps        float64  `json:"rms_norm_eps"`
-		RopeTheta         float64  `json:"rope_theta"`
-		TieWordEmbeddings bool     `json:"tie_word_embeddings"`
-		AttentionBias     bool     `json:"attention_bias"`
-		MLPBias           bool     `json:"mlp_bias"`
-		BOSTokenID        *int     `json:"bos_token_id"` // null, because Hugging Face takes absence for 1
-		EOSTokenIDs       []int    `json:"eos_token_id"`
-		*windows
-	}{
-		[]string{architectures[c.ModelType]}, c.ModelType,
-		c.VocabSize, s.HiddenSize, s.IntermediateSize, s.Layers, s.Heads, s.KVHeads, s.HeadDim,
-		"silu", c.RMSNormEps, s.RopeTheta, c.TieWordEmbeddings, false, false, bos, c.EOSTokenIDs, w,
-	})
 }
 
 // MarshalJSON writes a stack of config.json.

@@ -160,9 +160,28 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"llama gelu", `"silu"`, `"gelu"`, ErrUnsupported, `hidden_act: "gelu"`},
 		{"llama zero heads", `"num_attention_heads": 6`, `"num_attention_heads": 0`, ErrCorrupt, "num_attention_heads"},
 		{"llama heads do not divide", `"num_attention_heads": 6`, `"num_attention_heads": 5`, ErrCorrupt, "head_dim is missing"},
-		{"llama attention bias", `{`, `{"attention_bias": true, `, ErrUnsupported, "attention_bias: true"},
-		{"llama mlp bias", `{`, `{"mlp_bias": true, `, ErrUnsupported, "mlp_bias: true"},
-		{"llama 3 rope", `{`, `{"rope_scaling": {"rope_type": "llama3", "factor": 8.0}, `, ErrUnsupported, `"llama3"`},
+		{"llama part of the head", `{`, `{"partial_rotary_factor": 0.5, `, ErrUnsupported, "partial_rotary_factor"},
+		{"llama part, nested", `{`, `{"rope_parameters": {"partial_rotary_factor": 0.25}, `, ErrUnsupported,
+			"partial_rotary_factor"},
+		{"llama rope by layer type", `{`, `{"rope_parameters": {"full_attention": {"rope_type": "default"}}, `,
+			ErrUnsupported, "full_attention"},
+		{"llama rope beyond linear", `{`, `{"rope_scaling": {"type": "linear", "factor": 2, "attention_factor": 1.5}, `,
+			ErrUnsupported, "attention_factor"},
+		{"llama rope of two types", `{`, `{"rope_scaling": {"type": "linear", "rope_type": "llama3"}, `, ErrCorrupt,
+			"rope_type and type"},
+		{"llama rope said twice", `{`, `{"rope_scaling": {"type": "linear", "factor": 2},
+			"rope_parameters": {"type": "linear", "factor": 3}, `, ErrCorrupt, "different things"},
+		{"llama linear without factor", `{`, `{"rope_scaling": {"type": "linear"}, `, ErrCorrupt, "rope_scaling.factor is 0"},
+		{"llama 3 rope without ends", `{`, `{"rope_scaling": {"rope_type": "llama3", "factor": 8.0}, `, ErrCorrupt,
+			"low_freq_factor is 0"},
+		{"llama 3 rope, ends turned", `{`, `{"rope_scaling": {"rope_type": "llama3", "factor": 8.0,
+			"low_freq_factor": 4, "high_freq_factor": 1, "original_max_position_embeddings": 9}, `, ErrCorrupt, "high_freq_factor is 1"},
+		{"llama 3 rope without a context", `{`, `{"rope_scaling": {"rope_type": "llama3", "factor": 8.0,
+			"low_freq_factor": 1, "high_freq_factor": 4}, `, ErrCorrupt, "original_max_position_embeddings"},
+		{"llama factors of another head", `{`, `{"rope_scaling": {"rope_type": "factors", "factors": [1, 2]}, `, ErrCorrupt,
+			"factors has 2"},
+		{"llama layers without rotation", `{`, `{"no_rope_layers": [1, 0, 1], `, ErrUnsupported, "no_rope_layers"},
+		{"llama use_mrope", `{`, `{"use_mrope": true, `, ErrUnsupported, "use_mrope"},
 		{"llama yarn", `{`, `{"rope_parameters": {"type": "yarn"}, `, ErrUnsupported, `"yarn"`},
 		{"llama nameless scaling", `{`, `{"rope_scaling": {"factor": 2}, `, ErrUnsupported, "factor without rope_type"},
 		{"llama two thetas", `{`, `{"rope_theta": 5, "rope_parameters": {"rope_theta": 6}, `, ErrCorrupt, "rope_theta is 6 here, 5 elsewhere"},
@@ -355,6 +374,8 @@ func TestParseConfig2Refuses(t *testing.T) {
 		{mistralConfigText, `"sliding_window": 9`, `"sliding_window": -9`, ErrCorrupt, "sliding_window is -9"},
 		{types(mistralConfigText, `"sliding_attention", "full_attention", "full_attention"`), "{", "{", ErrUnsupported, "layer_types[1]"},
 		{types(ministral, `"sliding_attention", "full_attention"`), "{", "{", ErrCorrupt, "layer_types has 2"},
+		{mistralConfigText, `{`, `{"attention_bias": true, `, ErrUnsupported, "attention_bias is true"},
+		{mistralConfigText, `{`, `{"mlp_bias": true, `, ErrUnsupported, "mlp_bias is true"},
 		{types(ministral, `"sliding_attention", "full_attention", "chunked"`), "{", "{", ErrUnsupported, `layer_types[2] is "chunked"`},
 		{types(ministral, `"sliding_attention", "full_attention", "full_attention"`), `"sliding_window": 9`, `"sliding_window": null`,
 			ErrCorrupt, "no sliding_window"},
@@ -593,7 +614,7 @@ func TestGoldenConfigs(t *testing.T) {
 			t.Error(err)
 			continue
 		}
-		if err := ckpt.match(c.tensors()); err != nil {
+		if err := ckpt.match(c.tensors(), c.copies()); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		var elements int64
@@ -622,6 +643,17 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte(llamaConfigText))
 	f.Add([]byte(format2ConfigText))
 	f.Add([]byte(mistralConfigText))
+	flats, err := filepath.Glob("testdata/flats/*/config.json")
+	if err != nil || len(flats) == 0 {
+		f.Fatal(err)
+	}
+	for _, name := range flats {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
 	f.Add([]byte(`{"model_type":"llama","rope_scaling":{"rope_type":"default"},"eos_token_id":[1]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := parseConfig(data)

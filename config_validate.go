@@ -18,10 +18,11 @@ func (c Config) validate() error {
 	for _, id := range c.EOSTokenIDs {
 		check.that(id >= 0 && id < c.VocabSize, "eos_token_id is %d, want it below vocab_size %d", id, c.VocabSize)
 	}
-	switch c.ModelType {
-	case modelTypeLlama, modelTypeMistral, modelTypeMinistral:
-		c.validateFlat(check)
-	case modelTypePhoton:
+	kind, flat := flatKinds[c.ModelType]
+	switch {
+	case flat:
+		c.validateFlat(check, kind)
+	case c.ModelType == modelTypePhoton:
 		if c.FormatVersion != formatVersion && c.FormatVersion != formatVersion2 {
 			check.fail(ErrUnsupported, "format_version is %d, want %d or %d", c.FormatVersion, formatVersion, formatVersion2)
 		}
@@ -40,24 +41,87 @@ func (c Config) validate() error {
 	return check.err
 }
 
-func (c Config) validateFlat(check *checker) {
+func (c Config) validateFlat(check *checker, kind flatKind) {
 	s := c.Transformer
 	s.validate(check, "")
+	s.validateRotation(check)
 	check.that(len(c.Levels) == 0, "a flat model has no levels")
 	check.that(c.TokenEncoder == nil && c.Content == "" && s.Memories == nil, "a flat model has no token encoder, no content and no memories")
 	check.that(c.EmbeddingSize == s.HiddenSize, "embedding size %d of a flat model is not its hidden_size %d", c.EmbeddingSize, s.HiddenSize)
 	check.product("embed_tokens", c.VocabSize, s.HiddenSize)
-	switch c.ModelType {
-	case modelTypeLlama:
-		check.that(!s.stream(), "model_type %q has no sliding window: want %q or %q", modelTypeLlama, modelTypeMistral, modelTypeMinistral)
-	case modelTypeMistral:
-		check.that(s.Windows == nil, "model_type %q has one sliding window for all layers: want %q", modelTypeMistral, modelTypeMinistral)
-	case modelTypeMinistral:
-		check.that(s.Windows != nil && s.SlidingWindow == 0, "model_type %q has a window a layer", modelTypeMinistral)
-		for _, w := range s.Windows {
-			check.that(w == 0 || w == slices.Max(s.Windows), "model_type %q has windows of one size, these are %d", modelTypeMinistral, s.Windows)
-		}
+	biases := !s.QKVBias && !s.OutBias
+	switch {
+	case kind.qkvBias:
+		biases = s.QKVBias && !s.OutBias
+	case kind.attnBias:
+		biases = s.QKVBias == s.OutBias
 	}
+	check.that(biases, "model_type %q with biases of q, k and v: %v, of o: %v", c.ModelType, s.QKVBias, s.OutBias)
+	check.that(!s.MLPBias || kind.mlpBias, "model_type %q has no biases of gate, up and down", c.ModelType)
+	check.that(s.QKNorm == kind.qkNorm, "model_type %q has norms of q and k: %v, want %v", c.ModelType, s.QKNorm,
+		kind.qkNorm)
+	check.that(s.NoRope == nil || kind.ropes, "model_type %q has no layers without rotation: want %q", c.ModelType,
+		modelTypeSmolLM3)
+	switch kind.windows {
+	case noWindows:
+		check.that(!s.stream(), "model_type %q has no sliding window: want %q or %q", c.ModelType, modelTypeMistral,
+			modelTypeMinistral)
+	case oneWindow:
+		check.that(s.Windows == nil, "model_type %q has one sliding window for all layers: want %q", c.ModelType,
+			modelTypeMinistral)
+	case typedWindows:
+		check.that(s.Windows != nil && s.SlidingWindow == 0, "model_type %q has a window a layer", c.ModelType)
+	default:
+		check.that(s.SlidingWindow == 0, "model_type %q has a window a layer, or none", c.ModelType)
+	}
+	for _, w := range s.Windows {
+		check.that(w == 0 || w == slices.Max(s.Windows), "model_type %q has windows of one size, these are %d", c.ModelType,
+			s.Windows)
+	}
+}
+
+// validateRotation checks what a flat model may say about the rotation of its layers.
+func (s StackConfig) validateRotation(check *checker) {
+	before := -1
+	for _, n := range s.NoRope {
+		check.that(n > before && n < s.Layers, "layers without rotation are %d, want ascending numbers below "+
+			"num_hidden_layers %d",
+			s.NoRope, s.Layers)
+		before = n
+	}
+	p := s.RopeScaling
+	if p.Type == "" {
+		check.that(reflect.ValueOf(p).IsZero(), "rope_scaling has no rope_type")
+		return
+	}
+	factor := func(name string, f float64) {
+		check.that(f > 0 && !math.IsInf(f, 0), "rope_scaling.%s is %g, want it above 0", name, f)
+	}
+	check.that(s.RopeTheta > 0, "rope_scaling without a rotation: rope_theta is 0")
+	switch p.Type {
+	case ropeLinear:
+		factor("factor", p.Factor)
+	case ropeLlama3:
+		factor("factor", p.Factor)
+		factor("low_freq_factor", p.LowFreqFactor)
+		factor("high_freq_factor", p.HighFreqFactor)
+		check.that(p.HighFreqFactor > p.LowFreqFactor, "rope_scaling.high_freq_factor is %g, want more than "+
+			"low_freq_factor %g",
+			p.HighFreqFactor, p.LowFreqFactor)
+		check.count("rope_scaling.original_max_position_embeddings", p.OriginalContext, maxSize)
+	case ropeFactors:
+		check.that(len(p.Factors) == s.HeadDim/2, "rope_scaling.factors has %d numbers, want head_dim/2", len(p.Factors))
+		for _, f := range p.Factors {
+			factor("factors", f)
+		}
+	default:
+		check.fail(ErrUnsupported, "rope_type is %.80q, want %q, %q or %q", p.Type, ropeDefault, ropeLinear, ropeLlama3)
+	}
+}
+
+// beyondPhoton tells of a stack with what only flat models have.
+func (s StackConfig) beyondPhoton() bool {
+	return s.RopeScaling.Type != "" || s.NoRope != nil || s.QKVBias || s.OutBias || s.MLPBias || s.QKNorm
 }
 
 func (c Config) validateLevels(check *checker) {
@@ -152,6 +216,8 @@ func (e MemoryConfig) validate(check *checker, at string, decoder StackConfig, w
 }
 
 func (s StackConfig) validate(check *checker, at string) {
+	check.that(at == "" || !s.beyondPhoton(), "%s: only flat models have biases, norms of q and k, and scaled rotations",
+		at)
 	check.count(at+"hidden_size", s.HiddenSize, maxSize)
 	check.count(at+"num_hidden_layers", s.Layers, maxTensors/tensorsPerLayer)
 	check.count(at+"num_attention_heads", s.Heads, maxSize)

@@ -217,3 +217,9 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// inspect is what Inspect reads, and where it lies.
+func inspect(fsys fs.FS) (Info, *checkpoint, error) {
+	c, err := openContents(fsys)
+	return c.info, c.weights, err
+}

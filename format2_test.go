@@ -72,6 +72,45 @@ func refTurn(x []float64, dim int, theta float64, position int) {
 	}
 }
 
+// refTurnFlat is refTurn with the rotation scaled, by the lengths of its waves in positions.
+func refTurnFlat(x []float64, c StackConfig, layer, position int) {
+	if c.RopeTheta == 0 || slices.Contains(c.NoRope, layer) {
+		return
+	}
+	for h := 0; h < len(x); h += c.HeadDim {
+		for i := range c.HeadDim / 2 {
+			angle := math.Pow(c.RopeTheta, -2*float64(i)/float64(c.HeadDim))
+			switch p := c.RopeScaling; p.Type {
+			case "linear":
+				angle /= p.Factor
+			case "factors":
+				angle /= p.Factors[i]
+			case "llama3":
+				wave, original := 2*math.Pi/angle, float64(p.OriginalContext)
+				if wave > original/p.LowFreqFactor {
+					angle /= p.Factor
+				} else if wave > original/p.HighFreqFactor {
+					smooth := (original/wave - p.LowFreqFactor) / (p.HighFreqFactor - p.LowFreqFactor)
+					angle = (1-smooth)*angle/p.Factor + smooth*angle
+				}
+			}
+			sin, cos := math.Sincos(float64(position) * angle)
+			a, b := x[h+i], x[h+i+c.HeadDim/2]
+			x[h+i], x[h+i+c.HeadDim/2] = a*cos-b*sin, b*cos+a*sin
+		}
+	}
+}
+
+// heads normalises every head of x by itself, where the model has such a norm.
+func (f *reference) heads(name string, x []float64, dim int) {
+	if f.w[name] == nil {
+		return
+	}
+	for h := 0; h < len(x); h += dim {
+		copy(x[h:], f.norm(name, x[h:][:dim]))
+	}
+}
+
 // refAttention is of one row of queries.
 func refAttention(q []float64, keys, values [][]float64, dim int) []float64 {
 	out := make([]float64, len(q))
@@ -162,8 +201,10 @@ func (f *reference) stack(at string, c StackConfig, text []refRow, states [][][]
 			q = append(q, f.linear(layer+"self_attn.q_proj", h))
 			k = append(k, f.linear(layer+"self_attn.k_proj", h))
 			v = append(v, f.linear(layer+"self_attn.v_proj", h))
-			refTurn(q[i], c.HeadDim, c.RopeTheta, r.position)
-			refTurn(k[i], c.HeadDim, c.RopeTheta, r.position)
+			f.heads(layer+"self_attn.q_norm.weight", q[i], c.HeadDim)
+			f.heads(layer+"self_attn.k_norm.weight", k[i], c.HeadDim)
+			refTurnFlat(q[i], c, n, r.position)
+			refTurnFlat(k[i], c, n, r.position)
 		}
 		for i, r := range text {
 			first := i
@@ -334,7 +375,7 @@ func (f *reference) run(ids []int) []float32 {
 // The reference agrees with the other one, in train.
 func TestReference(t *testing.T) {
 	eachGolden(t, func(t *testing.T, g golden, m *Model) {
-		values, err := readAll(os.DirFS(g.dir), m.cfg.tensors())
+		values, err := readAll(os.DirFS(g.dir), m.cfg.tensors(), m.cfg.copies())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -422,16 +463,8 @@ func drawConfig(r *rand.Rand, size func(least, most int) int) Config {
 	levels := r.IntN(4)
 	if levels == 0 {
 		c.Transformer = stack(c.EmbeddingSize)
-		c.ModelType = []string{"llama", "mistral", "ministral"}[r.IntN(3)]
-		window := size(1, 12)
-		switch c.ModelType {
-		case "mistral":
-			c.Transformer.SlidingWindow = window
-		case "ministral":
-			for range c.Transformer.Layers {
-				c.Transformer.Windows = append(c.Transformer.Windows, window*r.IntN(2))
-			}
-		}
+		c.ModelType = []string{"llama", "mistral", "ministral", "qwen2", "qwen3", "smollm3"}[r.IntN(6)]
+		drawFlat(r, c.ModelType, &c.Transformer, size(1, 12))
 		return c
 	}
 	c.ModelType, c.FormatVersion = "photon", 2
@@ -473,6 +506,50 @@ func drawConfig(r *rand.Rand, size func(least, most int) int) Config {
 		below = width
 	}
 	return c
+}
+
+// drawFlat draws what the layers of a kind may have.
+func drawFlat(r *rand.Rand, kind string, s *StackConfig, window int) {
+	coin := func() bool { return r.IntN(2) == 0 }
+	if kind == "mistral" {
+		s.SlidingWindow = window
+	}
+	if kind == "ministral" || kind != "llama" && kind != "mistral" && coin() {
+		for range s.Layers {
+			s.Windows = append(s.Windows, window*r.IntN(2))
+		}
+		if kind != "ministral" && slices.Max(s.Windows) == 0 {
+			s.Windows = nil
+		}
+	}
+	switch kind {
+	case "qwen2":
+		s.QKVBias = true
+	case "llama", "qwen3", "smollm3":
+		s.QKVBias = coin()
+		s.OutBias = s.QKVBias
+	}
+	s.MLPBias = (kind == "llama" || kind == "smollm3") && coin()
+	s.QKNorm = kind == "qwen3"
+	for n := range s.Layers {
+		if kind == "smollm3" && coin() {
+			s.NoRope = append(s.NoRope, n)
+		}
+	}
+	if s.RopeTheta == 0 {
+		return
+	}
+	switch r.IntN(4) {
+	case 0:
+		s.RopeScaling = RopeScaling{Type: "linear", Factor: 1 + 3*r.Float64()}
+	case 1:
+		s.RopeScaling = RopeScaling{Type: "llama3", Factor: 8, LowFreqFactor: 1, HighFreqFactor: 4, OriginalContext: 16 + r.IntN(64)}
+	case 2:
+		s.RopeScaling = RopeScaling{Type: "factors"}
+		for range s.HeadDim / 2 {
+			s.RopeScaling.Factors = append(s.RopeScaling.Factors, 1+3*r.Float64())
+		}
+	}
 }
 
 // agrees holds the rows of one pass against the reference's.

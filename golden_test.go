@@ -10,12 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
 var background = context.Background()
 
-// golden is a tiny random model with what train/golden.py computed for it in float64.
+// golden is a tiny random model with what train/golden.py, or train/flats.py, computed for it in float64.
 type golden struct {
 	dir     string
 	ids     []int
@@ -30,33 +31,18 @@ func goldens(t testing.TB) (list []golden) {
 	if err != nil || len(dirs) < 8 {
 		t.Fatalf("testdata/golden holds %d models: run train/golden.py (%v)", len(dirs), err)
 	}
+	flats, err := filepath.Glob("testdata/flats/*")
+	if err != nil || len(flats) < 8 {
+		t.Fatalf("testdata/flats holds %d models: run train/flats.py (%v)", len(flats), err)
+	}
+	for _, dir := range flats {
+		if !testing.Short() || !strings.HasSuffix(dir, "-f32") { // the others have all that these have
+			dirs = append(dirs, dir)
+		}
+	}
 	for _, dir := range dirs {
-		g := golden{dir: dir, ints: map[string][]int{}, floats: map[string][]float32{}}
-		data, err := os.ReadFile(filepath.Join(dir, "golden.safetensors"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		n := binary.LittleEndian.Uint64(data)
-		header := map[string]struct {
-			Dtype   string
-			Offsets [2]int `json:"data_offsets"`
-		}{}
-		if err := json.Unmarshal(data[8:8+n], &header); err != nil {
-			t.Fatal(err)
-		}
-		for name, tensor := range header {
-			if name == "__metadata__" {
-				continue
-			}
-			for b := data[8+int(n):][tensor.Offsets[0]:tensor.Offsets[1]]; len(b) > 0; b = b[4:] {
-				v := binary.LittleEndian.Uint32(b)
-				if tensor.Dtype == "I32" {
-					g.ints[name] = append(g.ints[name], int(v))
-				} else {
-					g.floats[name] = append(g.floats[name], math.Float32frombits(v))
-				}
-			}
-		}
+		g := readGolden(t, filepath.Join(dir, "golden.safetensors"))
+		g.dir = dir
 		g.ids = g.ints["ids"]
 		for _, v := range g.floats["logits"] {
 			g.largest = max(g.largest, math.Abs(float64(v)))
@@ -64,6 +50,38 @@ func goldens(t testing.TB) (list []golden) {
 		list = append(list, g)
 	}
 	return list
+}
+
+// readGolden reads the numbers of a file of tensors, I32 and F32.
+func readGolden(t testing.TB, path string) golden {
+	t.Helper()
+	g := golden{ints: map[string][]int{}, floats: map[string][]float32{}}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := binary.LittleEndian.Uint64(data)
+	header := map[string]struct {
+		Dtype   string
+		Offsets [2]int `json:"data_offsets"`
+	}{}
+	if err := json.Unmarshal(data[8:8+n], &header); err != nil {
+		t.Fatal(err)
+	}
+	for name, tensor := range header {
+		if name == "__metadata__" {
+			continue
+		}
+		for b := data[8+int(n):][tensor.Offsets[0]:tensor.Offsets[1]]; len(b) > 0; b = b[4:] {
+			v := binary.LittleEndian.Uint32(b)
+			if tensor.Dtype == "I32" {
+				g.ints[name] = append(g.ints[name], int(v))
+			} else {
+				g.floats[name] = append(g.floats[name], math.Float32frombits(v))
+			}
+		}
+	}
+	return g
 }
 
 // eachGolden runs f on every golden model.

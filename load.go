@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io/fs"
@@ -16,19 +17,10 @@ import (
 type table struct {
 	width    int
 	rowBytes int64 // as held
-	f32      []float32
-	bf16     []uint16
+	stored   tensorData
 }
 
-func (t *table) row(dst []float32, id int) {
-	if t.bf16 == nil {
-		copy(dst[:t.width], t.f32[id*t.width:])
-		return
-	}
-	for i, v := range t.bf16[id*t.width:][:t.width] {
-		dst[i] = bf16ToF32(v)
-	}
-}
+func (t *table) row(dst []float32, id int) { t.stored.float32s(dst[:t.width], id*t.width, t.width) }
 
 // loader knows where each tensor goes: a model's shape is built first, without weights, and then filled in file order. Arrays are made when the first
 // of their bytes have been read.
@@ -51,13 +43,15 @@ func (m *Model) readWeights(weights *checkpoint, o loadOptions) error {
 	}
 	var done int64
 	var sums []string
+	byName := map[string]string{}
 	err := weights.each(func(t tensorData) error {
 		sum := make(chan [sha256.Size]byte, 1)
 		go func() { sum <- t.sum(o.ctx) }() // beside the packing, which takes longer
 		for _, sink := range l.sinks[t.name] {
 			sink(t)
 		}
-		sums = append(sums, fmt.Sprintf("%q %v %v %x", t.name, t.dtype, t.shape, <-sum))
+		byName[t.name] = fmt.Sprintf("%v %v %x", t.dtype, t.shape, <-sum)
+		sums = append(sums, fmt.Sprintf("%q %s", t.name, byName[t.name]))
 		if err := ended(o.ctx); err != nil {
 			return fmt.Errorf("photon: loading: %w", err)
 		}
@@ -69,6 +63,12 @@ func (m *Model) readWeights(weights *checkpoint, o loadOptions) error {
 	})
 	if err != nil {
 		return err
+	}
+	for name, twin := range m.cfg.copies() {
+		if sum, stored := byName[name]; stored && sum != byName[twin] {
+			return fmt.Errorf("photon: tensors %q and %q differ, but tie_word_embeddings is true: set it to false, or "+
+				"remove one: %w", name, twin, ErrMismatch)
+		}
 	}
 	slices.Sort(sums)
 	config, err := json.Marshal(m.cfg)
@@ -157,6 +157,22 @@ func (l *loader) stack(at string, c StackConfig) *stack {
 		l.vector(&y.mlpNorm, at+"post_attention_layernorm.weight")
 		y.gateUp = l.matrix(c.HiddenSize, part{at + "mlp.gate_proj.weight", c.IntermediateSize}, part{at + "mlp.up_proj.weight", c.IntermediateSize})
 		y.down = l.matrix(c.IntermediateSize, part{at + "mlp.down_proj.weight", c.HiddenSize})
+		if c.QKVBias {
+			l.vectors(&y.qkvBias, part{at + "self_attn.q_proj.bias", q}, part{at + "self_attn.k_proj.bias", kv},
+				part{at + "self_attn.v_proj.bias", kv})
+		}
+		if c.OutBias {
+			l.vector(&y.outBias, at+"self_attn.o_proj.bias")
+		}
+		if c.QKNorm {
+			l.vector(&y.qNorm, at+"self_attn.q_norm.weight")
+			l.vector(&y.kNorm, at+"self_attn.k_norm.weight")
+		}
+		if c.MLPBias {
+			l.vectors(&y.gateBias, part{at + "mlp.gate_proj.bias", c.IntermediateSize},
+				part{at + "mlp.up_proj.bias", c.IntermediateSize})
+			l.vector(&y.mlpBias, at+"mlp.down_proj.bias")
+		}
 	}
 	l.vector(&s.norm, at+"norm.weight")
 	return s
@@ -201,17 +217,8 @@ type part struct {
 
 // matrix makes one matrix of several tensors below one another.
 func (l *loader) matrix(in int, parts ...part) *matrix {
-	w := &matrix{in: in, form: l.form}
-	switch l.form {
-	case AsStored:
-		w.form = BF16
-	case BF16:
-		w.form = bf16Rounded
-	}
+	w := &matrix{in: in, form: l.formOf(parts)}
 	for _, p := range parts {
-		if t, _ := l.weights.dtypeOf(p.name); l.form == AsStored && t != dtypeBF16 {
-			w.form = F32
-		}
 		first := w.out
 		w.out += p.rows
 		l.sink(p.name, func(t tensorData) {
@@ -221,12 +228,43 @@ func (l *loader) matrix(in int, parts ...part) *matrix {
 				if r%64 == 0 && ended(l.ctx) != nil {
 					return
 				}
+				if w.form.holds(t.dtype) {
+					w.setRow(first+r, &t, r)
+					continue
+				}
 				t.float32s(row, r*in, in)
 				w.setRows(first+r, row)
 			}
 		})
 	}
 	return w
+}
+
+// formOf is how a matrix of these parts is held.
+func (l *loader) formOf(parts []part) WeightType {
+	switch l.form {
+	case AsStored:
+	case BF16:
+		return bf16Rounded
+	default:
+		return l.form
+	}
+	bf16, int4, quantized := true, true, true
+	for _, p := range parts {
+		t, _ := l.weights.dtypeOf(p.name)
+		bf16 = bf16 && t == dtypeBF16
+		int4 = int4 && t == dtypeQ4x0
+		quantized = quantized && (t == dtypeQ4x0 || t == dtypeQ8x0 || t == dtypeQ6K)
+	}
+	switch {
+	case bf16:
+		return BF16
+	case int4:
+		return Int4
+	case quantized:
+		return Int8
+	}
+	return F32
 }
 
 func (l *loader) vector(to *[]float32, name string) {
@@ -236,33 +274,34 @@ func (l *loader) vector(to *[]float32, name string) {
 	})
 }
 
+// vectors makes one vector of several, one behind another.
+func (l *loader) vectors(to *[]float32, parts ...part) {
+	n := 0
+	for _, p := range parts {
+		first := n
+		n += p.rows
+		l.sink(p.name, func(t tensorData) {
+			if *to == nil {
+				*to = make([]float32, n)
+			}
+			t.float32s((*to)[first:], 0, p.rows)
+		})
+	}
+}
+
 func (l *loader) table(to *table, name string, vocab, width int) {
 	to.width = width
 	stored, _ := l.weights.dtypeOf(name)
-	size := int64(4)
-	if stored == dtypeBF16 {
-		size = 2
+	to.rowBytes = int64(width / stored.block() * stored.size())
+	switch groups := int64((width + scaleGroup - 1) / scaleGroup); stored {
+	case dtypeI8:
+		to.rowBytes += 4 * groups
+	case dtypeI4:
+		to.rowBytes = (4 + scaleGroup/2) * groups
 	}
-	to.rowBytes = size * int64(width)
 	l.sink(name, func(t tensorData) {
-		if stored != dtypeBF16 {
-			to.f32 = make([]float32, vocab*width)
-			for r := 0; r < vocab && (r%64 > 0 || ended(l.ctx) == nil); r++ {
-				t.float32s(to.f32[r*width:][:width], r*width, width)
-			}
-			return
-		}
-		to.bf16 = make([]uint16, vocab*width)
-		row := make([]float32, width)
-		for r := range vocab {
-			if r%64 == 0 && ended(l.ctx) != nil {
-				return
-			}
-			t.float32s(row, r*width, width)
-			for i, v := range row {
-				to.bf16[r*width+i] = f32ToBF16(v)
-			}
-		}
+		t.data, t.scales = slices.Clone(t.data), slices.Clone(t.scales)
+		to.stored = t
 	})
 }
 
@@ -271,37 +310,67 @@ func (l *loader) sink(name string, f func(tensorData)) { l.sinks[name] = append(
 // Info describes a model directory by what its headers say.
 type Info struct {
 	Config      Config
-	Tensors     int              // in the files; int8 scales count as tensors of their own
+	Tensors     int              // in the files; scales of integers count as tensors of their own
 	WeightBytes int64            // of all tensors
-	DTypes      map[string]int64 // bytes by number format: "F32", "F16", "BF16", "I8"
+	DTypes      map[string]int64 // bytes by number format: "F32", "F16", "BF16", "I8", "U8"; "Q8_0", "Q4_0", "Q6_K"
 }
 
 // Inspect reads config.json and the headers of the weights, and checks the files' structure and that they hold exactly the tensors that the configuration
 // asks for. It touches no weights, and is quick for a model of any size. The errors are those of LoadFS. It may be called from several goroutines.
 func Inspect(fsys fs.FS) (Info, error) {
-	info, _, err := inspect(fsys)
-	return info, err
+	c, err := openContents(fsys)
+	return c.info, err
 }
 
-func inspect(fsys fs.FS) (Info, *checkpoint, error) {
+// contents is a model before its weights are read.
+type contents struct {
+	info      Info
+	weights   *checkpoint
+	defaults  options                                       // of sessions
+	tokenizer func(ctx context.Context) (*Tokenizer, error) // nil, nil: there is none
+}
+
+func openContents(fsys fs.FS) (contents, error) {
 	if fsys == nil {
-		return Info{}, nil, fmt.Errorf("photon: the file system is nil: %w", ErrInvalid)
+		return contents{}, fmt.Errorf("photon: the file system is nil: %w", ErrInvalid)
 	}
 	data, err := readSmall(fsys, configFile, maxConfigSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		if name, err := findGGUF(fsys); err != nil {
+			return contents{}, err
+		} else if name != "" {
+			return openGGUF(fsys, name)
+		}
+	}
 	if err != nil {
-		return Info{}, nil, err
+		return contents{}, err
 	}
 	cfg, err := parseConfig(data)
 	if err != nil {
-		return Info{}, nil, err
+		return contents{}, err
 	}
-	c, err := openCheckpoint(fsys)
+	defaults, ends, err := readGeneration(fsys)
 	if err != nil {
-		return Info{}, nil, err
+		return contents{}, err
 	}
-	if err := c.match(cfg.tensors()); err != nil {
-		return Info{}, nil, err
+	if ends != nil {
+		cfg.EOSTokenIDs = ends
+		if err := cfg.validate(); err != nil {
+			return contents{}, fmt.Errorf("photon: generation_config.json: %w", err)
+		}
 	}
+	weights, err := openCheckpoint(fsys)
+	if err != nil {
+		return contents{}, err
+	}
+	if err := weights.match(cfg.tensors(), cfg.copies()); err != nil {
+		return contents{}, err
+	}
+	tokenizer := func(ctx context.Context) (*Tokenizer, error) { return readTokenizer(ctx, fsys) }
+	return contents{weights.info(cfg), weights, defaults, tokenizer}, nil
+}
+
+func (c *checkpoint) info(cfg Config) Info {
 	info := Info{Config: cfg, WeightBytes: c.bytes(), DTypes: map[string]int64{}}
 	for _, t := range c.tensors {
 		if !t.ignored {
@@ -309,16 +378,17 @@ func inspect(fsys fs.FS) (Info, *checkpoint, error) {
 			info.DTypes[t.dtype.String()] += t.end - t.begin
 		}
 	}
-	return info, c, nil
+	return info
 }
 
 // CheckWeights is Inspect, and then reads every weight: a NaN or an infinity among them is an error that names the tensor, counts them and matches ErrCorrupt.
 // progress, unless nil, is told the bytes read so far and in all. Memory in use is that of the largest tensor.
 func CheckWeights(fsys fs.FS, progress func(done, total int64)) (Info, error) {
-	info, c, err := inspect(fsys)
+	opened, err := openContents(fsys)
 	if err != nil {
 		return Info{}, err
 	}
+	info, c := opened.info, opened.weights
 	var row []float32
 	done := int64(0)
 	err = c.each(func(t tensorData) error {

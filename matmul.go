@@ -1,14 +1,20 @@
 package photon
 
+import "encoding/binary"
+
 // WeightType is how the matrices of a model are held in memory.
 type WeightType int
 
 const (
-	AsStored WeightType = iota // as the file has them, activations float32: F32, F16 (held as F32), BF16, int8 (held as F32, exact)
-	F32                        // 4 bytes a weight
-	BF16                       // 2 bytes a weight; activations are rounded to bfloat16 too
-	Int8                       // 1.06 bytes a weight: groups of 32 along the input share a scale; activations are rounded to int8 likewise
-	Int4                       // 0.56 bytes a weight: as Int8, with weights from -8 to 7
+	// AsStored is as the file has them, activations float32: F32, F16 (held as F32), BF16, int8 (held as F32, exact). Of
+	// a GGUF file Q8_0 is held as Int8 and Q4_0 as Int4, the integers as they are and the scales rounded from float16 to
+	// bfloat16, and Q6_K as Int8; the activations are then rounded as with these.
+	AsStored WeightType = iota
+
+	F32  // 4 bytes a weight
+	BF16 // 2 bytes a weight; activations are rounded to bfloat16 too
+	Int8 // 1.06 bytes a weight: groups of 32 along the input share a scale; activations are rounded to int8 likewise
+	Int4 // 0.56 bytes a weight: as Int8, with weights from -8 to 7
 
 	// bf16Rounded is BF16 whose products round the activations to bfloat16 too, which is what VDPBF16PS and its like compute.
 	// BF16 as a form of matrix keeps the activations float32.
@@ -107,6 +113,33 @@ func (w *matrix) setRows(first int, values []float32) {
 			for g := range w.groups() {
 				packInt4(w.quant[(panel*w.groups()+g)*int4Group:][:int4Group], lane, row[g*groupSize:min((g+1)*groupSize, w.in)])
 			}
+		}
+	}
+}
+
+// holds tells of tensors whose integers the form holds as they are.
+func (f WeightType) holds(d dtype) bool {
+	return f == Int8 && d == dtypeQ8x0 || f == Int4 && (d == dtypeQ4x0 || d == dtypeI4)
+}
+
+// setRow packs row `to` of W from row `from` of a tensor that its form holds. The scales are rounded to bfloat16.
+func (w *matrix) setRow(to int, t *tensorData, from int) {
+	panel, lane := to/panelWidth, to%panelWidth
+	for g := range w.groups() {
+		at := from*w.groups() + g
+		switch t.dtype {
+		case dtypeQ8x0, dtypeQ4x0:
+			size := t.dtype.size()
+			block := t.data[at*size:][:size]
+			scale := f16ToF32(binary.LittleEndian.Uint16(block))
+			if w.form == Int8 {
+				setGroup(w.quant[(panel*w.groups()+g)*int8Group:][:int8Group], lane, scale, block[2:], 128)
+			} else {
+				setGroup(w.quant[(panel*w.groups()+g)*int4Group:][:int4Group], lane, scale, block[2:], 0)
+			}
+		case dtypeI4:
+			group := w.quant[(panel*w.groups()+g)*int4Group:][:int4Group]
+			setGroup(group, lane, t.scales[at], t.data[at*groupSize/2:][:groupSize/2], 0)
 		}
 	}
 }

@@ -1,7 +1,9 @@
 package photon
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math"
 	"slices"
@@ -13,9 +15,89 @@ import (
 // to one call; later ones override earlier ones. Bad values are reported by the call that generates, with an error that
 // matches ErrInvalid.
 //
-// Without options a token is drawn as llama.cpp draws it by default: top-k 40, then top-p 0.95, then min-p 0.05, then
-// temperature 0.8; no repeat penalty; seed 0; at most 256 tokens.
+// Without options a token is drawn as the model's generation_config.json says (do_sample, temperature, top_k, top_p,
+// min_p, repetition_penalty); where that says nothing, as llama.cpp draws it by default: top-k 40, then top-p 0.95,
+// then min-p 0.05, then temperature 0.8; no repeat penalty; seed 0; at most 256 tokens.
 type Option func(*options)
+
+// readGeneration reads what generation_config.json says of how to draw and where a text ends; nil ends: it does not.
+// A file that names a filter or the temperature means the others as Hugging Face has them by default, and one that says
+// do_sample false means the most likely token.
+func readGeneration(fsys fs.FS) (o options, ends []int, err error) {
+	const name = generationFile
+	o = defaultOptions()
+	data, err := readSmall(fsys, name, maxConfigSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		return o, nil, nil
+	} else if err != nil {
+		return o, nil, err
+	}
+	const absent = -1.0
+	temperature, topK, topP, minP, penalty := absent, -1, absent, absent, absent
+	sample := true
+	number := func(r *jsonReader, key string, dst *float64, least, most float64) jsonField {
+		return may(key, orNull(r, func() error {
+			if err := readFloat(r, dst)(); err != nil {
+				return err
+			}
+			if !(*dst >= least && *dst <= most) {
+				return fmt.Errorf("%g, want %g to %g: %w", *dst, least, most, ErrCorrupt)
+			}
+			return nil
+		}))
+	}
+	err = checkLFSPointer(data)
+	var r *jsonReader
+	if err == nil {
+		r, err = newJSONReader(data)
+	}
+	if err == nil {
+		err = r.fields(
+			may("eos_token_id", orNull(r, readInts(r, &ends))),
+			may("do_sample", orNull(r, readBool(r, &sample))),
+			number(r, "temperature", &temperature, 0, math.MaxFloat32),
+			number(r, "top_p", &topP, 0, 1),
+			number(r, "min_p", &minP, 0, 1),
+			number(r, "repetition_penalty", &penalty, 0x1p-20, math.MaxFloat32),
+			may("top_k", orNull(r, func() error {
+				if err := readInt(r, &topK)(); err != nil {
+					return err
+				}
+				if topK < 0 {
+					return fmt.Errorf("%d, want 0 (off) or more: %w", topK, ErrCorrupt)
+				}
+				return nil
+			})),
+		)
+	}
+	if err == nil {
+		err = r.end()
+	}
+	if err != nil {
+		return o, nil, fmt.Errorf("photon: %s: %w", name, err)
+	}
+	if temperature >= 0 || topK >= 0 || topP >= 0 || minP >= 0 {
+		o.temperature, o.topK, o.topP, o.minP = 1, 50, 1, 0
+	}
+	for _, set := range []struct {
+		to    *float64
+		value float64
+	}{{&o.temperature, temperature}, {&o.topP, topP}, {&o.minP, minP}} {
+		if set.value >= 0 {
+			*set.to = set.value
+		}
+	}
+	if topK >= 0 {
+		o.topK = topK
+	}
+	if penalty > 0 && penalty != 1 {
+		o.repeatPenalty, o.repeatLast = penalty, -1 // theirs looks at the whole text
+	}
+	if !sample {
+		o.temperature = 0
+	}
+	return o, ends, nil
+}
 
 // options are what Options set. The zero value is not the default: see defaultOptions.
 type options struct {

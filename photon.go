@@ -30,7 +30,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -44,6 +43,7 @@ type Model struct {
 	weights     WeightType
 	threads     int
 	fingerprint [32]byte // of config and weights: what a snapshot is bound to
+	defaults    options  // of sessions
 
 	encoderTable table      // [vocab × d_e]
 	tokenEncoder *stack     // over the tokens; nil: none
@@ -100,24 +100,24 @@ func WithProgress(f func(done, total int64)) LoadOption {
 // it.
 func WithContext(ctx context.Context) LoadOption { return func(o *loadOptions) { o.ctx = ctx } }
 
-// Load opens a model directory: config.json, model.safetensors (or shards, with model.safetensors.index.json), and
-// tokenizer.json if there is one. A missing file matches fs.ErrNotExist; ErrCorrupt, ErrUnsupported, ErrMismatch and
-// ErrMemoryLimit tell of the rest. What is no regular file, such as a named pipe or a device, is ErrCorrupt and is not
-// waited for.
-func Load(dir string, opts ...LoadOption) (*Model, error) {
-	if info, err := os.Stat(dir); err != nil {
-		return nil, fmt.Errorf("photon: model directory: %w", err)
-	} else if !info.IsDir() {
-		return nil, fmt.Errorf("photon: %s is a file: give the directory that holds config.json and model.safetensors: %w", dir, ErrInvalid)
-	}
-	m, err := LoadFS(directory(dir), opts...)
+// Load opens a model: a directory with config.json, model.safetensors (or shards, with model.safetensors.index.json),
+// and tokenizer.json and generation_config.json if they are there; or a GGUF file, with its tokenizer. A missing file
+// matches fs.ErrNotExist; ErrCorrupt, ErrUnsupported, ErrMismatch and ErrMemoryLimit tell of the rest. What is no
+// regular file, such as a named pipe or a device, is ErrCorrupt and is not waited for.
+func Load(path string, opts ...LoadOption) (*Model, error) {
+	files, err := Files(path)
 	if err != nil {
-		return nil, fmt.Errorf("%w (in %s)", err, dir)
+		return nil, err
+	}
+	m, err := LoadFS(files, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("%w (in %s)", err, path)
 	}
 	return m, nil
 }
 
-// LoadFS is Load on any file system: go:embed, a zip archive, a map in a test.
+// LoadFS is Load on any file system: go:embed, a zip archive, a map in a test. Without a config.json, its one .gguf file
+// is the model.
 func LoadFS(fsys fs.FS, opts ...LoadOption) (*Model, error) {
 	o := loadOptions{threads: min(runtime.GOMAXPROCS(0), maxThreads), ctx: context.Background()}
 	for _, set := range opts {
@@ -128,24 +128,25 @@ func LoadFS(fsys fs.FS, opts ...LoadOption) (*Model, error) {
 	if err := cmp.Or(errKernel, o.check(), ended(o.ctx)); err != nil {
 		return nil, err
 	}
-	info, weights, err := inspect(fsys)
+	c, err := openContents(fsys)
 	if err != nil {
 		return nil, err
 	}
-	cfg := info.Config
-	tokenizer, err := readTokenizer(o.ctx, fsys)
+	cfg := c.info.Config
+	tokenizer, err := c.tokenizer(o.ctx)
 	if err != nil {
 		return nil, err
 	}
 	if tokenizer != nil && tokenizer.VocabSize() > cfg.VocabSize {
-		return nil, fmt.Errorf("photon: tokenizer.json has %d tokens, config.json says vocab_size %d: the files are of different models: %w",
+		return nil, fmt.Errorf("photon: the tokenizer has %d tokens, vocab_size is %d: the files are of different models: %w",
 			tokenizer.VocabSize(), cfg.VocabSize, ErrMismatch)
 	}
 	if err := ended(o.ctx); err != nil {
 		return nil, fmt.Errorf("photon: loading: %w", err)
 	}
-	m := &Model{cfg: cfg, tokenizer: tokenizer, cacheType: o.cache, weights: o.weights, threads: o.threads}
-	if err := m.readWeights(weights, o); err != nil {
+	m := &Model{cfg: cfg, tokenizer: tokenizer, cacheType: o.cache, weights: o.weights, threads: o.threads,
+		defaults: c.defaults}
+	if err := m.readWeights(c.weights, o); err != nil {
 		return nil, err
 	}
 	m.begin()

@@ -49,6 +49,8 @@ var presets = map[string]Config{
 	"flat-20m":  flat(8192, presetStack(384, 1024, 6, 8)),
 	"flat-134m": flat(32000, presetStack(768, 2048, 12, 12)),
 	"flat-597m": flat(32000, presetStack(1280, 3456, 20, 26)),
+
+	"qwen3-600m": qwen3(), // the shape of Qwen3 0.6B
 }
 
 // Preset returns the configuration of that name; the error of an unknown one lists the names and matches ErrInvalid.
@@ -74,6 +76,13 @@ func paperStack(hidden, intermediate, layers int) StackConfig {
 
 func flat(vocabulary int, s StackConfig) Config {
 	return Config{ModelType: modelTypeLlama, VocabSize: vocabulary, EmbeddingSize: s.HiddenSize, RMSNormEps: 1e-5, BOSTokenID: -1, Transformer: s}
+}
+
+func qwen3() Config {
+	s := StackConfig{HiddenSize: 1024, Layers: 28, Heads: 16, KVHeads: 8, HeadDim: 128, IntermediateSize: 3072,
+		RopeTheta: 1e6, QKNorm: true}
+	return Config{ModelType: modelTypeQwen3, VocabSize: 151936, EmbeddingSize: s.HiddenSize, RMSNormEps: 1e-6,
+		TieWordEmbeddings: true, BOSTokenID: -1, Transformer: s}
 }
 
 // photon15M has stream decoders and a windowed lower encoder, so that only the top encoder's cache grows with the text. Most of its layers are at the tokens.
@@ -327,18 +336,31 @@ func (d dtype) put(dst []byte, x float32) {
 
 // safetensorsHeader is what stands before the data of these tensors, all of one dtype.
 func safetensorsHeader(specs []tensorSpec, as dtype) []byte {
-	var b bytes.Buffer
-	b.WriteString(`{"__metadata__":{"format":"pt"}`)
-	at := int64(0)
+	var h headerWriter
 	for _, spec := range specs {
-		end := at + spec.elements()*int64(as.size())
-		shape := strings.ReplaceAll(strings.Trim(fmt.Sprint(spec.shape), "[]"), " ", ",")
-		fmt.Fprintf(&b, `,%q:{"dtype":%q,"shape":[%s],"data_offsets":[%d,%d]}`, spec.name, as, shape, at, end)
-		at = end
+		h.add(as, spec.name, spec.shape...)
 	}
-	b.WriteByte('}')
-	for b.Len()%8 != 0 {
-		b.WriteByte(' ')
+	return h.finish()
+}
+
+// headerWriter writes the header of a safetensors file, tensor by tensor in the order of their data.
+type headerWriter struct {
+	b  bytes.Buffer
+	at int64
+}
+
+func (h *headerWriter) add(as dtype, name string, shape ...int) {
+	end := h.at + tensorSpec{name, shape}.elements()*int64(as.size())
+	list := strings.ReplaceAll(strings.Trim(fmt.Sprint(shape), "[]"), " ", ",")
+	fmt.Fprintf(&h.b, `,%q:{"dtype":%q,"shape":[%s],"data_offsets":[%d,%d]}`, name, as, list, h.at, end)
+	h.at = end
+}
+
+func (h *headerWriter) finish() []byte {
+	text := append([]byte(`{"__metadata__":{"format":"pt"}`), h.b.Bytes()...)
+	text = append(text, '}')
+	for len(text)%8 != 0 {
+		text = append(text, ' ')
 	}
-	return append(binary.LittleEndian.AppendUint64(nil, uint64(b.Len())), b.Bytes()...)
+	return append(binary.LittleEndian.AppendUint64(nil, uint64(len(text))), text...)
 }

@@ -25,20 +25,26 @@ type quantGroup struct {
 // Values that came out of it give the same weights again. A value that is not finite makes the scale NaN or infinite, and so
 // the output NaN.
 func packInt8(group []byte, lane int, values []float32) {
+	var q [groupSize]int8
+	binary.LittleEndian.PutUint16(group[2*lane:], quantizeInt8(&q, values))
+	held := group[2*panelWidth:]
+	for k, n := range q {
+		held[(k/4*panelWidth+lane)*4+k%4] = byte(n) + 128
+	}
+}
+
+// quantizeInt8 finds q [-127, 127] and a bfloat16 scale.
+func quantizeInt8(q *[groupSize]int8, values []float32) (scaleBits uint16) {
+	*q = [groupSize]int8{}
 	bits := f32ToBF16(magnitude(values) / 127)
 	scale := bf16ToF32(bits)
 	if scale < leastScale {
-		bits, values = 0, nil
+		return 0
 	}
-	binary.LittleEndian.PutUint16(group[2*lane:], bits)
-	q := group[2*panelWidth:]
-	for k := range groupSize {
-		n := int32(0)
-		if k < len(values) {
-			n = min(max(roundToInt(values[k]/scale), -127), 127)
-		}
-		q[(k/4*panelWidth+lane)*4+k%4] = byte(n + 128)
+	for k, v := range values {
+		q[k] = int8(min(max(roundToInt(v/scale), -127), 127))
 	}
+	return bits
 }
 
 // packInt4 quantises the values [≤32] of one output into lane of an int4 group.
@@ -48,7 +54,19 @@ func packInt4(group []byte, lane int, values []float32) {
 	binary.LittleEndian.PutUint16(group[2*lane:], bits)
 	packed := group[2*panelWidth:]
 	for k := range groupSize / 2 {
-		packed[(k/4*panelWidth+lane)*4+k%4] = byte(q[k]+8) | byte(q[k+groupSize/2]+8)<<4
+		packed[(k/4*panelWidth+lane)*4+k%4] = nibbles(&q, k)
+	}
+}
+
+// nibbles holds integer k of a group, and the one half a group further on, in a byte.
+func nibbles(q *[groupSize]int8, k int) byte { return byte(q[k]+8) | byte(q[k+groupSize/2]+8)<<4 }
+
+// setGroup puts integers into lane of a group as they are, each byte with an offset added; the scale is rounded.
+func setGroup(group []byte, lane int, scale float32, integers []byte, offset byte) {
+	binary.LittleEndian.PutUint16(group[2*lane:], f32ToBF16(scale))
+	held := group[2*panelWidth:]
+	for k, n := range integers {
+		held[(k/4*panelWidth+lane)*4+k%4] = n + offset
 	}
 }
 

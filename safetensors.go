@@ -28,14 +28,21 @@ const (
 	dtypeF16
 	dtypeBF16
 	dtypeI8
+	dtypeI4   // U8 in the file: two to a byte
+	dtypeQ8x0 // of GGUF, as what follows; blocks of 32: a scale, float16, and 32 integers
+	dtypeQ4x0 // blocks of 32: a scale, float16, and 16 bytes, the second half of the numbers in their high halves
+	dtypeQ6K  // blocks of 256: the low 4 bits, the high 2, 16 int8 scales, and a float16 that scales those
 )
 
 var dtypes = [...]struct {
-	name string
-	size int
-}{dtypeF32: {"F32", 4}, dtypeF16: {"F16", 2}, dtypeBF16: {"BF16", 2}, dtypeI8: {"I8", 1}}
+	name        string
+	block, size int // elements and bytes
+}{dtypeF32: {"F32", 1, 4}, dtypeF16: {"F16", 1, 2}, dtypeBF16: {"BF16", 1, 2}, dtypeI8: {"I8", 1, 1},
+	dtypeI4:   {"U8", 1, 1},
+	dtypeQ8x0: {"Q8_0", 32, 34}, dtypeQ4x0: {"Q4_0", 32, 18}, dtypeQ6K: {"Q6_K", 256, 210}}
 
 func (d dtype) String() string { return dtypes[d].name }
+func (d dtype) block() int     { return dtypes[d].block }
 func (d dtype) size() int      { return dtypes[d].size }
 
 // tensorData is one tensor's values as stored, row-major. It is valid until the callback that got it returns.
@@ -44,7 +51,7 @@ type tensorData struct {
 	dtype  dtype
 	shape  []int
 	data   []byte
-	scales []float32 // I8: [out × ceil(in/32)], one for 32 neighbours along in; nil for other dtypes
+	scales []float32 // I8, I4: [out × ceil(in/32)], one for 32 neighbours along in; nil for other dtypes
 	stored int64     // bytes in the file, scales included
 }
 
@@ -79,12 +86,58 @@ func (t tensorData) float32s(dst []float32, first, n int) {
 				dst[i] = float32(int8(data[i])) * scale
 			}
 		}
+	case dtypeI4:
+		in := t.shape[1]
+		groups := (in + scaleGroup - 1) / scaleGroup
+		for i := range dst {
+			row, column := (first+i)/in, (first+i)%in
+			group, at := row*groups+column/scaleGroup, column%scaleGroup
+			q := t.data[group*scaleGroup/2+at%(scaleGroup/2)] >> (at / (scaleGroup / 2) * 4) & 15
+			dst[i] = float32(int(q)-8) * t.scales[group]
+		}
+	case dtypeQ8x0, dtypeQ4x0, dtypeQ6K:
+		size, bytes := t.dtype.block(), t.dtype.size()
+		var block [256]float32
+		for len(dst) > 0 {
+			at := first % size
+			t.dtype.unpack(block[:size], t.data[first/size*bytes:][:bytes])
+			n := copy(dst, block[at:size])
+			dst, first = dst[n:], first+n
+		}
+	}
+}
+
+// unpack writes the values of a block.
+func (d dtype) unpack(dst []float32, block []byte) {
+	switch d {
+	case dtypeQ8x0:
+		scale := f16ToF32(binary.LittleEndian.Uint16(block))
+		for i, q := range block[2:34] {
+			dst[i] = float32(int8(q)) * scale
+		}
+	case dtypeQ4x0:
+		scale := f16ToF32(binary.LittleEndian.Uint16(block))
+		for i, q := range block[2:18] {
+			dst[i], dst[i+16] = float32(int(q&15)-8)*scale, float32(int(q>>4)-8)*scale
+		}
+	case dtypeQ6K:
+		low, high, scales := block[:128], block[128:192], block[192:208]
+		scale := f16ToF32(binary.LittleEndian.Uint16(block[208:]))
+		for i := range dst {
+			half, in := i/128, i%128 // each half has four rows of 32
+			l := low[64*half+in%64] >> (in / 64 * 4) & 15
+			h := high[32*half+in%32] >> (in / 32 * 2) & 3
+			dst[i] = float32(int(l|h<<4)-32) * (scale * float32(int8(scales[i/16])))
+		}
 	}
 }
 
 // checkInt8 holds an I8 tensor to its form: -127 is the lowest integer, so that each has its negative, and no scale
 // turns signs around. Whether the scales are finite is for CheckWeights to say, as of other tensors.
 func (t tensorData) checkInt8() error {
+	if t.dtype == dtypeI4 {
+		return nil // all of its integers have a sense, and its scales may have either sign
+	}
 	if at := bytes.IndexByte(t.data, 0x80); at >= 0 {
 		return fmt.Errorf("tensor %.200q: integer %d is -128, below -127: quantize the weights again: %w",
 			t.name, at, ErrCorrupt)
@@ -104,11 +157,29 @@ type storedTensor struct {
 	shape      []int
 	begin, end int64 // offsets in the file
 	file       int
-	partner    int  // I8: the index of its scales; scales: of their I8 tensor; else -1
+	partner    int  // I8, I4: the index of its scales; scales: of their tensor; else -1
 	ignored    bool // a buffer that old exporters left in the file
+
+	// Rows of one head that stand together in the file: those that rotate together are neighbours there, and half a head
+	// apart in the arithmetic here. 0: as they are.
+	interleaved int
 }
 
-func (t *storedTensor) isScales() bool { return t.partner >= 0 && t.dtype != dtypeI8 }
+func (t *storedTensor) isScales() bool { return t.partner >= 0 && !t.dtype.scaled() }
+
+// scaled tells of integers whose scales are a tensor of their own.
+func (d dtype) scaled() bool { return d == dtypeI8 || d == dtypeI4 }
+
+// fits holds a tensor against a shape. Integers of 4 bits stand in rows of whole groups; after it they have the shape.
+func (t *storedTensor) fits(shape []int) bool {
+	if t.dtype == dtypeI4 && len(shape) == 2 {
+		if t.shape[0] != shape[0] || t.shape[1] != (shape[1]+scaleGroup-1)/scaleGroup*scaleGroup/2 {
+			return false
+		}
+		t.shape = shape
+	}
+	return slices.Equal(t.shape, shape)
+}
 
 // readHeader reads the length and the JSON text of the header, which must lie within the file.
 func readHeader(r io.Reader, size int64) ([]byte, error) {
@@ -191,13 +262,13 @@ func (t *storedTensor) read(r *jsonReader) error {
 			if err != nil {
 				return err
 			}
-			for d := range dtypes {
+			for d := range dtypes[:dtypeI4+1] {
 				if dtypes[d].name == name {
 					t.dtype = dtype(d)
 					return nil
 				}
 			}
-			return fmt.Errorf("dtype %.40q, want F32, F16, BF16 or I8: convert the weights: %w", name, ErrUnsupported)
+			return fmt.Errorf("dtype %.40q, want F32, F16, BF16, I8 or U8: convert the weights: %w", name, ErrUnsupported)
 		case "shape":
 			return r.array(func(i int) error {
 				if i == maxRank {

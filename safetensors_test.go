@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -108,12 +109,16 @@ func sampleValues() map[string][]float32 {
 }
 
 // readAll opens, matches and reads a checkpoint.
-func readAll(fsys fs.FS, specs []tensorSpec) (map[string][]float32, error) {
+func readAll(fsys fs.FS, specs []tensorSpec, copies ...map[string]string) (map[string][]float32, error) {
 	c, err := openCheckpoint(fsys)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.match(specs); err != nil {
+	copied := map[string]string{}
+	for _, c := range copies {
+		maps.Copy(copied, c)
+	}
+	if err := c.match(specs, copied); err != nil {
 		return nil, err
 	}
 	all := map[string][]float32{}
@@ -249,7 +254,7 @@ func FuzzSafetensors(f *testing.F) {
 				specs = append(specs, tensorSpec{s.name, s.shape})
 			}
 		}
-		if err := c.match(specs); err != nil {
+		if err := c.match(specs, nil); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -46,7 +46,7 @@ type Stats struct {
 // later call.
 func (m *Model) NewSession(opts ...Option) *Session {
 	s := &Session{m: m}
-	s.options, s.err = m.resolve(defaultOptions(), opts)
+	s.options, s.err = m.resolve(m.defaults, opts)
 	s.seq = m.empty.clone()
 	s.seq.family = m.families.Add(1)
 	return s

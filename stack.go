@@ -8,6 +8,7 @@ import (
 type stack struct {
 	cfg      StackConfig
 	shape    attentionShape
+	still    attentionShape // shape without rotation
 	eps      float32
 	layers   []layer
 	norm     []float32 // [d]
@@ -22,6 +23,11 @@ type layer struct {
 	out                    *matrix            // [d × heads·headDim]
 	gateUp                 *matrix            // [2·f × d]
 	down                   *matrix            // [d × f]
+
+	// What only some flat models have.
+	still                               bool      // no rotation
+	qkvBias, outBias, gateBias, mlpBias []float32 // [(heads + 2·kvHeads)·headDim], [d], [2·f], [d]; nil: none
+	qNorm, kNorm                        []float32 // [headDim]; nil: none
 }
 
 // segment is a run of consecutive rows of one text: they follow the rows in cache. Without a cache they begin at
@@ -48,6 +54,11 @@ var stepRows = 256
 
 func newStack(cfg StackConfig, eps float64) *stack {
 	s := &stack{cfg: cfg, shape: newAttentionShape(cfg), eps: float32(eps), layers: make([]layer, cfg.Layers)}
+	s.still = s.shape
+	s.still.inverse = nil
+	for _, n := range cfg.NoRope {
+		s.layers[n].still = true
+	}
 	s.reach = make([]int, cfg.Layers+1)
 	for n := cfg.Layers - 1; n >= 0; n-- {
 		s.reach[n] = farReach
@@ -119,7 +130,13 @@ func (s *stack) step(ws *workspace, x []float32, rows int) {
 		ws.qkv = grow(ws.qkv, rows*qkvWidth)
 		ws.mixed = grow(ws.mixed, rows*qWidth)
 		l.qkv.mul(&ws.crew, &ws.mulTask, ws.qkv, ws.h, rows)
-		ws.layer = i
+		ws.layer, ws.shape = i, &s.shape
+		if l.still {
+			ws.shape = &s.still
+		}
+		if l.qkvBias != nil || l.qNorm != nil {
+			ws.eachRow(adjustRows, rows, 2*qkvWidth)
+		}
 		idle := ws.rest(s.reach[i+1])
 		ws.attend(&s.shape, ws.rows, i, qkvWidth, true)
 		ws.commit(rows)
@@ -130,11 +147,12 @@ func (s *stack) step(ws *workspace, x []float32, rows int) {
 			}
 		}
 		l.out.mul(&ws.crew, &ws.mulTask, ws.h, ws.mixed, rows)
-		ws.normWeight = l.mlpNorm
+		ws.normWeight, ws.addBias = l.mlpNorm, l.outBias
 		ws.eachRow(addNormRows, rows, 2*d)
 		l.gateUp.mul(&ws.crew, &ws.mulTask, ws.gateUp, ws.h, rows)
 		ws.eachRow(gateRows, rows, 8*f)
 		l.down.mul(&ws.crew, &ws.mulTask, ws.h, ws.gated, rows)
+		ws.addBias = l.mlpBias
 		if i+1 < len(s.layers) {
 			ws.normWeight = s.layers[i+1].firstNorm()
 		} else {
@@ -155,7 +173,7 @@ func (s *stack) step(ws *workspace, x []float32, rows int) {
 			seg.cache.advance(seg.gone + seg.rows)
 		}
 	}
-	ws.stack, ws.x, ws.normed = nil, nil, nil
+	ws.stack, ws.x, ws.normed, ws.addBias = nil, nil, nil, nil
 }
 
 // rest marks the rows whose keys and values were all that the layers above need of them, and counts them: those with
@@ -302,8 +320,33 @@ func normRows(ws *workspace, lo, hi int) {
 // addNormRows adds what a layer has computed, h, to x first.
 func addNormRows(ws *workspace, lo, hi int) {
 	d := len(ws.normWeight)
+	if ws.addBias != nil {
+		addBias(ws.h[lo*d:hi*d], ws.addBias, hi-lo)
+	}
 	add(ws.x[lo*d:hi*d], ws.h[lo*d:hi*d])
 	normRows(ws, lo, hi)
+}
+
+// adjustRows adds the biases of queries, keys and values, and normalises each head's query and key.
+func adjustRows(ws *workspace, lo, hi int) {
+	a, l := ws.shape, &ws.stack.layers[ws.layer]
+	width := a.qkvWidth()
+	if l.qkvBias != nil {
+		addBias(ws.qkv[lo*width:hi*width], l.qkvBias, hi-lo)
+	}
+	if l.qNorm == nil {
+		return
+	}
+	for r := lo; r < hi; r++ {
+		row := ws.qkv[r*width:][:width]
+		for h := range a.heads + a.kvHeads {
+			head, weight := row[h*a.dim:][:a.dim], l.qNorm
+			if h >= a.heads {
+				weight = l.kNorm
+			}
+			rmsNorm(head, head, weight, ws.eps)
+		}
+	}
 }
 
 // keepRows is keepHead for all heads of the rows lo … hi-1, but for those that others keep.
@@ -378,9 +421,12 @@ func (t *commitTask) part(n int) {
 
 // gateRows writes silu(gate) ⊙ up.
 func gateRows(ws *workspace, lo, hi int) {
-	f := ws.stack.cfg.IntermediateSize
+	f, bias := ws.stack.cfg.IntermediateSize, ws.stack.layers[ws.layer].gateBias
 	for r := lo; r < hi; r++ {
 		row := ws.gateUp[r*2*f:][:2*f]
+		if bias != nil {
+			add(row, bias)
+		}
 		siluGate(ws.gated[r*f:][:f], row[:f], row[f:])
 	}
 }
@@ -404,6 +450,7 @@ type workspace struct {
 	x             []float32 // [rows × d], the residual stream
 	normed        []float32 // [rows × d], where norms go: h, or x at the end
 	normWeight    []float32 // [d]
+	addBias       []float32 // [d], of h; nil: none
 	eps           float32
 	h             []float32 // [rows × d]
 	qkv           []float32 // [rows × (heads+2·kvHeads)·headDim]

@@ -11,12 +11,12 @@ import (
 // use.
 //
 // It gives the ids that Hugging Face's tokenizers gives for the same file. What it runs of the format: byte pair
-// encodings, over bytes (GPT-2, GPT-4o, Llama 3, Qwen 2 to 3.5, Mistral Nemo, DeepSeek V3: pre-tokenizers ByteLevel,
-// Split by the patterns of one of these families, Digits) or over characters with a fallback to bytes (Llama 2, Gemma:
-// normalizers Prepend and Replace, pre-tokenizers Metaspace and Split after a fixed string); normalizer NFC, in full,
-// by Unicode 15; added tokens; the post-processors TemplateProcessing and ByteLevel. Anything else in the file is an
-// error that matches ErrUnsupported, as is a file beyond the limits of docs/formats.md. Truncation and padding are the
-// caller's, whatever the file asks for.
+// encodings, over bytes (GPT-2, GPT-4o, Llama 3, SmolLM, Qwen 2 to 3.5, Mistral Nemo, DeepSeek V3: pre-tokenizers
+// ByteLevel, Split by the patterns of one of these families, Digits) or over characters with a fallback to bytes
+// (Llama 2, Gemma: normalizers Prepend and Replace, pre-tokenizers Metaspace and Split after a fixed string);
+// normalizer NFC, in full, by Unicode 15; added tokens; the post-processors TemplateProcessing and ByteLevel. Anything
+// else in the file is an error that matches ErrUnsupported, as is a file beyond the limits of docs/formats.md.
+// Truncation and padding are the caller's, whatever the file asks for. A GGUF file's tokenizer has the same parts.
 //
 // Whatever the file, Encode takes time and memory in proportion to its text, with a factor of log n for a word of n
 // bytes.

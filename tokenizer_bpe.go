@@ -63,7 +63,7 @@ func (b *bpe) set(m *bpeModel, ids map[string]int) error {
 		b.whole = make(map[string]int32, len(m.vocab))
 	}
 	for token, id := range m.vocab {
-		if err := m.merges.until.passed(); err != nil {
+		if err := m.until.passed(); err != nil {
 			return err
 		}
 		if char, n := utf8.DecodeRuneInString(token); !b.byteLevel && n > 0 && n == len(token) {
@@ -79,14 +79,7 @@ func (b *bpe) set(m *bpeModel, ids map[string]int) error {
 		}
 	}
 	b.merges = map[[2]int32]bpeMerge{}
-	return m.merges.array(func(rank int) error {
-		left, right, none, err := readMerge(&m.merges)
-		if err != nil {
-			return fmt.Errorf("merge %d: %w", rank, err)
-		}
-		if none {
-			return nil
-		}
+	return m.merges(func(rank int, left, right string) error {
 		l, ok1 := m.vocab[left]
 		r, ok2 := m.vocab[right]
 		id, ok3 := m.vocab[left+right]

@@ -58,11 +58,12 @@ type tokenizerFile struct {
 // bpeModel is the file's "model".
 type bpeModel struct {
 	vocab                           map[string]int32
-	merges                          jsonReader // at the list of them, which is read when the vocabulary is known
+	merges                          func(each func(rank int, left, right string) error) error // the first to come first
 	unknown, wordPrefix, wordSuffix string
 	dropout                         float64
 	fuseUnknown, byteFallback       bool
 	ignoreMerges                    bool
+	until                           *deadline // of making something of it
 }
 
 // component is a normalizer, pre-tokenizer, post-processor or decoder; kind says which of the other fields mean anything. A field is named as in the file.
@@ -271,6 +272,7 @@ func readSpecials(r *jsonReader, c *component) error {
 }
 
 func readBPE(r *jsonReader, m *bpeModel) error {
+	m.until = r.until
 	return r.fields(
 		jsonField{"type", func() error {
 			kind, err := r.string()
@@ -280,7 +282,11 @@ func readBPE(r *jsonReader, m *bpeModel) error {
 			return err
 		}, false},
 		jsonField{"vocab", func() error { return readVocab(r, m) }, true},
-		jsonField{"merges", func() error { m.merges = *r; return r.skip() }, true},
+		jsonField{"merges", func() error {
+			list := *r // it is read when the vocabulary is known
+			m.merges = func(each func(rank int, left, right string) error) error { return readMerges(list, each) }
+			return r.skip()
+		}, true},
 		jsonField{"unk_token", optional(r, into(&m.unknown, r.string)), false},
 		jsonField{"continuing_subword_prefix", optional(r, into(&m.wordPrefix, r.string)), false},
 		jsonField{"end_of_word_suffix", optional(r, into(&m.wordSuffix, r.string)), false},
@@ -304,6 +310,19 @@ func readVocab(r *jsonReader, m *bpeModel) error {
 		id, err := tokenID(n, token)
 		m.vocab[strings.Clone(token)] = int32(id)
 		return err
+	})
+}
+
+func readMerges(r jsonReader, each func(rank int, left, right string) error) error {
+	return r.array(func(rank int) error {
+		left, right, none, err := readMerge(&r)
+		if err != nil {
+			return fmt.Errorf("merge %d: %w", rank, err)
+		}
+		if none {
+			return nil
+		}
+		return each(rank, left, right)
 	})
 }
 

@@ -23,7 +23,8 @@ FORMS = [("f32", "F32"), ("bf16", "BF16"), ("int8", "Q8_0"), ("int4", "Q4_0")]  
 
 NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 LAYER = {"input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-         "self_attn.o_proj": "attn_output", "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+         "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
+          "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
          "mlp.down_proj": "ffn_down"}
 
 
@@ -52,13 +53,15 @@ def write_gguf(model, path):
         header = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
         bits = np.frombuffer(f.read(), np.uint16)
     header.pop("__metadata__", None)
+    arch = cfg["model_type"]
     fields = {
-        "general.architecture": "llama", "general.alignment": 32, "tokenizer.ggml.model": "no_vocab",
-        "llama.vocab_size": cfg["vocab_size"], "llama.context_length": 1 << 20, "llama.embedding_length": cfg["hidden_size"],
-        "llama.block_count": cfg["num_hidden_layers"], "llama.feed_forward_length": cfg["intermediate_size"],
-        "llama.attention.head_count": cfg["num_attention_heads"], "llama.attention.head_count_kv": cfg["num_key_value_heads"],
-        "llama.rope.dimension_count": cfg["head_dim"], "llama.rope.freq_base": float(cfg["rope_theta"]),
-        "llama.attention.layer_norm_rms_epsilon": float(cfg["rms_norm_eps"]),
+        "general.architecture": arch, "general.alignment": 32, "tokenizer.ggml.model": "no_vocab",
+        f"{arch}.vocab_size": cfg["vocab_size"], f"{arch}.context_length": 1 << 20, f"{arch}.embedding_length": cfg["hidden_size"],
+        f"{arch}.block_count": cfg["num_hidden_layers"], f"{arch}.feed_forward_length": cfg["intermediate_size"],
+        f"{arch}.attention.head_count": cfg["num_attention_heads"], f"{arch}.attention.head_count_kv": cfg["num_key_value_heads"],
+        f"{arch}.attention.key_length": cfg["head_dim"], f"{arch}.attention.value_length": cfg["head_dim"],
+        f"{arch}.rope.dimension_count": cfg["head_dim"], f"{arch}.rope.freq_base": float(cfg["rope_theta"]),
+        f"{arch}.attention.layer_norm_rms_epsilon": float(cfg["rms_norm_eps"]),
     }
     head = struct.pack("<4sIQQ", b"GGUF", 3, len(header), len(fields)) + b"".join(gguf_field(k, v) for k, v in fields.items())
     at = 0

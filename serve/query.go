@@ -76,7 +76,8 @@ func (s *server) query(f *sampling, most int) (*query, error) {
 			return nil, outOf("max_tokens", q.most, "0 or more")
 		}
 	}
-	q.options = append(q.options, photon.Temperature(1), photon.TopP(1), photon.TopK(0), photon.MinP(0))
+	q.options = append(q.options, photon.Temperature(1), photon.TopP(1), photon.TopK(0), photon.MinP(0),
+		photon.RepeatPenalty(1), photon.RepeatLast(64))
 	q.options = append(q.options, s.o.defaults...)
 	for _, number := range []struct {
 		name      string

@@ -46,6 +46,7 @@ var verbs = []verb{
 	{"batch", "[flags] IN.jsonl OUT.jsonl", "continue or score the lines of a file", setupBatch},
 	{"serve", "[flags]", "answer HTTP requests, as OpenAI's API does", setupServe},
 	{"bench", "[flags]", "measure how fast a model reads and writes", setupBench},
+	{"quantize", "[flags] DIR OUT [FILE]", "write a model with int8 or int4 weights", setupQuantize},
 	{"init", "-preset NAME [flags] DIR", "write a model with random weights, for benchmarks", setupInit},
 }
 

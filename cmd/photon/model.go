@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 
 	"github.com/photon-lm/photon"
@@ -29,7 +28,8 @@ var (
 )
 
 func (m *modelFlags) declare(f *flag.FlagSet) {
-	f.StringVar(&m.dir, "model", "", "model `directory`; without it, the model that is part of this program")
+	f.StringVar(&m.dir, "model", "", "model `directory`, or .gguf file; "+
+		"without it, the model that is part of this program")
 	f.IntVar(&m.threads, "threads", 0, "worker threads; 0: one a processor")
 	f.Func("weights", "`form` to hold weights in: stored, f32, bf16, int8, int4 (default stored)", func(name string) error {
 		m.chosen = true
@@ -58,19 +58,19 @@ func (m *modelFlags) name() string {
 	return m.dir
 }
 
-// files returns the model's directory, having looked that it is one.
+// files returns the model's directory, or what a GGUF file stands for.
 func (m *modelFlags) files() (fs.FS, error) {
 	if m.dir == "" {
 		return models.Stories(), nil
 	}
-	info, err := os.Stat(m.dir)
-	switch {
-	case err != nil:
-		return nil, modelError{fmt.Errorf("%w: give the directory that holds config.json", err)}
-	case !info.IsDir():
-		return nil, modelError{fmt.Errorf("%s is a file: give the directory that holds it: %w", m.dir, photon.ErrMismatch)}
+	files, err := photon.Files(m.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: give the directory that holds config.json, or a .gguf file", err)
 	}
-	return os.DirFS(m.dir), nil
+	if err != nil {
+		return nil, modelError{err}
+	}
+	return files, nil
 }
 
 // load reads the model until ctx ends.

@@ -19,13 +19,16 @@ type samplingFlags struct {
 	seed                                   uint64
 	stop                                   []string
 	mode                                   photon.GenMode
+	flags                                  *flag.FlagSet
 }
 
 var modes = map[string]photon.GenMode{"hiergen": photon.HierGen, "recgen": photon.RecGen}
 
 func (s *samplingFlags) declare(f *flag.FlagSet) {
+	s.flags = f
 	f.IntVar(&s.tokens, "n", 256, "write at most this many tokens; -1: no bound")
-	f.Float64Var(&s.temperature, "temp", 0.8, "temperature; 0: always the most likely token")
+	f.Float64Var(&s.temperature, "temp", 0.8, "temperature; 0: always the most likely token; what "+
+		"generation_config.json says goes before this default and those of the filters")
 	f.IntVar(&s.topK, "top-k", 40, "draw from the k most likely tokens; 0: all")
 	f.Float64Var(&s.topP, "top-p", 0.95, "draw from the most likely tokens whose probabilities reach p; 1: all")
 	f.Float64Var(&s.minP, "min-p", 0.05, "draw from tokens at least p times as likely as the most likely one; 0: all")
@@ -38,11 +41,28 @@ func (s *samplingFlags) declare(f *flag.FlagSet) {
 	f.Func("mode", "`way` to generate: hiergen (exact) or recgen (faster, approximate: its text can drift) (default hiergen)", choice(&s.mode, modes))
 }
 
+// options leaves what was not given to the model.
 func (s *samplingFlags) options() []photon.Option {
-	return []photon.Option{
-		photon.MaxTokens(s.tokens), photon.Temperature(s.temperature), photon.TopK(s.topK), photon.TopP(s.topP), photon.MinP(s.minP),
-		photon.RepeatPenalty(s.repeatPenalty), photon.Seed(s.seed), photon.Stop(s.stop...), photon.Mode(s.mode),
+	options := []photon.Option{photon.MaxTokens(s.tokens), photon.Seed(s.seed), photon.Stop(s.stop...),
+		photon.Mode(s.mode)}
+	filters := map[string]photon.Option{
+		"temp": photon.Temperature(s.temperature), "top-k": photon.TopK(s.topK), "top-p": photon.TopP(s.topP),
+		"min-p": photon.MinP(s.minP), "repeat-penalty": photon.RepeatPenalty(s.repeatPenalty),
 	}
+	s.flags.Visit(func(f *flag.Flag) { options = append(options, filters[f.Name]) })
+	return options
+}
+
+// drawn is what was given of how to draw.
+func (s *samplingFlags) drawn() string {
+	text := ""
+	s.flags.Visit(func(f *flag.Flag) {
+		switch f.Name {
+		case "temp", "top-k", "top-p", "min-p", "repeat-penalty":
+			text += fmt.Sprintf(", %s %v", f.Name, f.Value)
+		}
+	})
+	return text
 }
 
 func setupRun(f *flag.FlagSet) func(c *console, args []string) error {
@@ -136,7 +156,7 @@ func (g *generation) report(model modelFlags, s samplingFlags) {
 		fmt.Fprintf(g.stderr, "%-8s "+format+"\n", append([]any{name}, args...)...)
 	}
 	line("model", "%s, %s parameters, kernel %s", model.name(), count(g.model.Config().Parameters()), g.model.Kernel())
-	line("draws", "seed %d, temperature %g, top-k %d, top-p %g, min-p %g, repeat penalty %g, %v", s.seed, s.temperature, s.topK, s.topP, s.minP, s.repeatPenalty, s.mode)
+	line("draws", "seed %d%s, %v", s.seed, s.drawn(), s.mode)
 	line("prompt", "%s tokens in %.3f s, %s tokens/s", count(stats.PromptTokens), stats.PromptTime.Seconds(), rate(stats.PromptTokens, stats.PromptTime.Seconds()))
 	line("text", "%s tokens in %.3f s, %s tokens/s", count(stats.Tokens), stats.Time.Seconds(), rate(stats.Tokens, stats.Time.Seconds()))
 	line("state", "%s; attention read %s of keys and values, and wrote %s", size(stats.StateBytes), size(stats.KVReadBytes), size(stats.KVWriteBytes))

@@ -92,11 +92,30 @@ func describe(model modelFlags, preset string) (*description, error) {
 	return d, nil
 }
 
+// extras names what a flat model's layers have beside those of a LLaMA transformer.
+func extras(s photon.StackConfig) string {
+	text := ""
+	for _, e := range []struct {
+		has  bool
+		what string
+	}{
+		{s.QKVBias && !s.OutBias, "biases of q, k and v"}, {s.OutBias, "biases of q, k, v and o"},
+		{s.MLPBias, "biases of gate, up and down"}, {s.QKNorm, "norms of q and k"},
+		{s.RopeScaling.Type != "", "rotation scaled: " + s.RopeScaling.Type},
+		{len(s.NoRope) > 0, fmt.Sprintf("%d layers without rotation", len(s.NoRope))},
+	} {
+		if e.has {
+			text += "; " + e.what
+		}
+	}
+	return text
+}
+
 func (d *description) print(w io.Writer) error {
 	cfg := d.Config
 	fmt.Fprintf(w, "%s\n\n", d.Name)
 	if d.Flat {
-		fmt.Fprintln(w, "architecture  flat transformer")
+		fmt.Fprintf(w, "architecture  flat transformer, %s%s\n", cfg.ModelType, extras(cfg.Transformer))
 	} else {
 		levels := "levels"
 		if len(cfg.Levels) == 1 {

@@ -53,7 +53,7 @@ func load(_ js.Value, args []js.Value) any {
 		debug.FreeOSMemory() // what loading needed is most of the garbage there will ever be
 		return map[string]any{
 			"parameters":     m.Config().Parameters(),
-			"flatParameters": flat().Parameters(),
+			"flatParameters": preset("flat-15m").Parameters(),
 			"metaContext":    m.Config().MetaContext(),
 			"milliseconds":   milliseconds(begin),
 		}, nil
@@ -150,25 +150,23 @@ func halt(js.Value, []js.Value) any {
 	return nil
 }
 
-// stateBytes(tokens) is [this model, a flat one of its size, the flat one if it shared its key heads as this model does].
+// stateBytes(tokens) is [this model, a flat one of its size, the same with windows and one layer that sees everything].
 func stateBytes(_ js.Value, args []js.Value) any {
 	if model == nil || len(args) != 1 || args[0].Type() != js.TypeNumber {
 		return js.Null()
 	}
-	shared := flat()
-	shared.Transformer.KVHeads = model.Config().Levels[0].Decoder.KVHeads
 	var sizes []any
-	for _, c := range []photon.Config{model.Config(), flat(), shared} {
+	for _, c := range []photon.Config{model.Config(), preset("flat-15m"), preset("rival-15m")} {
 		sizes = append(sizes, c.StateBytes(args[0].Int(), photon.CacheF32))
 	}
 	return sizes
 }
 
-// flat is an ordinary Transformer of as many parameters as the model of this page.
-func flat() photon.Config {
-	c, err := photon.Preset("flat-15m")
+// preset is an architecture that the library knows.
+func preset(name string) photon.Config {
+	c, err := photon.Preset(name)
 	if err != nil {
-		panic(err) // the name is a constant: it cannot fail
+		panic(err) // names are constants: it cannot fail
 	}
 	return c
 }

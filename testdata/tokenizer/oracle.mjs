@@ -227,6 +227,40 @@ for (const [kind, patterns] of Object.entries({ qwen35: [qwen35], o200k: [o200k]
     });
   };
 
+// Of families whose parts are those of others, laid out as in their files.
+kinds.smollm2 = () => {
+  const { model } = byteLevelModel(gpt2, 150);
+  const n = Object.keys(model.vocab).length;
+  model.merges = join(model.merges);
+  return file({
+    added_tokens: ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<repo_name>'].map((t, i) => added(n + i, t)),
+    pre_tokenizer: { type: 'Sequence', pretokenizers: [{ type: 'Digits', individual_digits: true }, byteLevel()] },
+    model,
+  });
+};
+
+kinds.qwen3 = () => {
+  const qwen = kinds.qwen2();
+  const n = qwen.added_tokens[0].id;
+  const special = ['<|endoftext|>', '<|im_start|>', '<|im_end|>'], plain = ['<think>', '</think>', '<tool_call>'];
+  qwen.added_tokens = [...special, ...plain].map((t, i) => added(n + i, t, { special: i < special.length }));
+  qwen.post_processor = byteLevel({ trim_offsets: false, use_regex: false });
+  qwen.pre_tokenizer.pretokenizers[1] = byteLevel({ trim_offsets: false, use_regex: false });
+  Object.assign(qwen.model, { fuse_unk: false, byte_fallback: false, ignore_merges: false });
+  return qwen;
+};
+
+kinds.mistral3 = () => {
+  const llama = kinds.llama2();
+  return file({
+    ...llama, normalizer: null,
+    added_tokens: [...llama.added_tokens, added(3 + Object.keys(llama.model.vocab).length, '[INST]'),
+      added(4 + Object.keys(llama.model.vocab).length, '[/INST]')],
+    pre_tokenizer: { type: 'Metaspace', replacement: '▁', prepend_scheme: 'first', split: false },
+    model: { ...llama.model, merges: llama.model.merges.map((m) => m.split(' ')), ignore_merges: false },
+  });
+};
+
 function cases(spec, texts) {
   const tokenizer = new Tokenizer(spec, {});
   const ids = Object.values(spec.model.vocab).concat(spec.added_tokens.map((t) => t.id));

@@ -4,9 +4,9 @@ const $ = id => document.getElementById(id);
 
 const beginnings = ["Once upon a time", "The little dragon could not", "\"Are we lost?\" asked Tom.", "Deep in the forest, an old bear",
   "Mia found a key under the stone."];
-const colours = ["var(--accent)", "var(--flat)", "var(--shared)"]; // in the order of photon.stateBytes
-const labels = ["This model", "Flat Transformer", "Flat, shared key heads"];
-const marks = [["photon", 0.98], ["flat", 0.7], ["shared heads", 0.9]]; // words at the lines, and how far along
+const colours = ["var(--accent)", "var(--flat)", "var(--rival)"]; // in the order of photon.stateBytes
+const labels = ["This model", "Flat Transformer", "Flat, one layer sees all"];
+const marks = [["photon", 0.98], ["flat", 0.7], ["flat with windows", 0.9]]; // words at the lines, and how far along
 
 let worker, manifest, busy = false;
 let pressed = 0, firstAt = 0, tokensHere = 0; // of the text that is being written: milliseconds, milliseconds, tokens
@@ -56,12 +56,11 @@ const heard = {
     $("bar").value = done;
     $("bar-label").textContent = done < total ? `Loading: ${size(done)} of ${size(total)}` : "Starting the model…";
   },
-  loaded({parameters, flatParameters, metaContext}) {
+  loaded({parameters, flatParameters}) {
     for (const id of ["write", "story", "picture"]) $(id).hidden = false;
     $("get").hidden = true;
-    $("meta").textContent = metaContext;
     $("about").textContent = `This model has ${millions(parameters)} parameters, the flat Transformer ${millions(flatParameters)}. ` +
-      "The third line is the flat one if its heads shared keys and values as this model's do.";
+      "The third line is the flat one with windows of 64 tokens, but for one layer that sees everything.";
     $("status").textContent = "The model is ready.";
     $("prompt").focus();
     askForPicture();
