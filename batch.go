@@ -284,6 +284,7 @@ type intake struct {
 // advance is one pass over the model for many texts, wherever each stands. What they need of the same stack runs
 // together.
 func (m *Model) advance(ws *workspace, intakes []intake) {
+	weights := ws.mulTask.read
 	ws.seqs, ws.tokens = ws.seqs[:0], ws.tokens[:0]
 	for _, f := range intakes {
 		if len(f.tokens) > 0 {
@@ -312,7 +313,24 @@ func (m *Model) advance(ws *workspace, intakes []intake) {
 		m.follow(ws, ws.seqs, false)
 	}
 	m.predict(ws, intakes)
+	shareOut(ws.mulTask.read-weights, intakes)
 }
+
+// shareOut adds to what texts have read of weights, by their tokens.
+func shareOut(weights int64, intakes []intake) {
+	total, before := int64(0), int64(0)
+	for i := range intakes {
+		total += intakes[i].weight()
+	}
+	for i := range intakes {
+		end := before + intakes[i].weight()
+		intakes[i].s.stats.WeightReadBytes += weights*end/total - weights*before/total
+		before = end
+	}
+}
+
+// weight is the part of a step that counts as the text's.
+func (f *intake) weight() int64 { return int64(max(1, len(f.tokens))) }
 
 // predict computes the logits of those texts that want them.
 func (m *Model) predict(ws *workspace, intakes []intake) {

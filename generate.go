@@ -299,7 +299,10 @@ func (m *Model) ends(o *options, id int) StopReason {
 // draw chooses the next token by the options of r.
 func (s *Session) draw(ws *workspace, r *stream) (Token, error) {
 	if s.rec.started || r.o.mode == RecGen && len(s.ids)%s.m.cfg.MetaContext() == 0 {
-		return s.choose(ws, r, s.recLogits(ws, &r.o))
+		weights := ws.mulTask.read
+		logits := s.recLogits(ws, &r.o)
+		s.stats.WeightReadBytes += ws.mulTask.read - weights
+		return s.choose(ws, r, logits)
 	}
 	if len(s.logits) == 0 {
 		return Token{}, fmt.Errorf("photon: a flat model predicts nothing before its first token: append a prompt or the "+

@@ -161,6 +161,8 @@ type mulTask struct {
 	half   []uint16     // x [rows×even in] as bfloat16, for kernels that multiply pairs
 	quant  []quantGroup // x [rows×groups]
 	edge   []float32    // dst [rows×32] of the last panel when it is not full
+
+	read int64 // bytes of weights in all products so far, each matrix once a product
 }
 
 const (
@@ -182,6 +184,7 @@ func (w *matrix) mul(c *crew, t *mulTask, dst, x []float32, rows int) {
 		return
 	}
 	t.w, t.dst, t.x, t.source, t.xStride, t.rows = w, dst, x, x, w.in, rows
+	t.read += w.bytes()
 	if t.needsPreparing() {
 		t.rowsPerPart = max(1, prepared/w.in)
 		t.preparing = true

@@ -32,6 +32,15 @@ var presets = map[string]Config{
 	"vanilla-900m": vanilla(paperStack(1792, 4608, 20)),
 	"vanilla-1.2b": vanilla(paperStack(1920, 5120, 24)),
 
+	// The paper's sizes in other forms: lower encoders bounded by a window, windows and one unbounded layer, and format 2.
+	"bounded-600m": paperBounded(paperStack(1664, 4096, 4), 416),
+	"bounded-900m": paperBounded(paperStack(1792, 4608, 5), 448),
+	"bounded-1.2b": paperBounded(paperStack(1920, 5120, 6), 480),
+	"rival-600m":   paperRival(paperStack(1664, 4096, 16)),
+	"rival-900m":   paperRival(paperStack(1792, 4608, 20)),
+	"rival-1.2b":   paperRival(paperStack(1920, 5120, 24)),
+	"memory-600m":  memory600M(),
+
 	"photon-15m": photon15M(), // the first form's, and a flat one of its size
 	"flat-15m":   flat15M(),
 	"rival-15m":  rival15M(),
@@ -135,6 +144,33 @@ func paperPhoton(s StackConfig, embedding int) Config {
 	c := paperBlock(s, embedding)
 	c.Levels = append(c.Levels, LevelConfig{ChunkSize: 4, PrefixLength: 2, Chunker: chunkerLinear, Encoder: s, Decoder: s})
 	return c
+}
+
+// paperBounded is paperPhoton with a window of 16 units on the level-1 encoder: only the top level's cache grows.
+func paperBounded(s StackConfig, embedding int) Config {
+	c := paperPhoton(s, embedding)
+	c.Levels[0].Encoder.SlidingWindow = 16
+	return c
+}
+
+// paperRival is vanilla with windows in all layers but one in the middle, as rival15M.
+func paperRival(s StackConfig) Config {
+	c := vanilla(s)
+	c.ModelType = modelTypeMinistral
+	c.Transformer.Windows = slices.Repeat([]int{64}, s.Layers)
+	c.Transformer.Windows[s.Layers/2] = 0
+	return c
+}
+
+// memory600M is memory15M at the width of vanilla-600m, whose multiply-adds of a decoded token it takes, to a percent,
+// with a quarter more parameters: those above the tokens run once in four.
+func memory600M() Config {
+	thin, units, decoder := paperStack(1664, 1216, 2), paperStack(1664, 4096, 6), paperStack(1664, 4096, 13)
+	thin.SlidingWindow, units.SlidingWindow, decoder.SlidingWindow = 32, 128, 32
+	decoder.Memories = []MemoryConfig{{Level: 1, Layers: []int{9}, Heads: 26, KVHeads: 1, HeadDim: 64, RopeTheta: 10000, Unpack: true}}
+	return Config{ModelType: modelTypePhoton, FormatVersion: 2, VocabSize: 32000, EmbeddingSize: 1664, RMSNormEps: 1e-5,
+		BOSTokenID: 1, EOSTokenIDs: []int{2}, Content: contentStates, TokenEncoder: &thin,
+		Levels: []LevelConfig{{ChunkSize: 4, Chunker: chunkerLinear, Encoder: units, Decoder: decoder}}}
 }
 
 // WriteRandom makes dir a model directory of random weights: model.safetensors in dtype "BF16" or "F32", and config.json; no

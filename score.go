@@ -104,8 +104,11 @@ func (s *Session) Score(ctx context.Context, ids ...int) ([]float32, error) {
 	} else {
 		scores = append(scores, nan32)
 	}
-	before := s.m.save(s.seq)
-	defer func() { *s.seq = *before }()
+	before, weights := s.m.save(s.seq), ws.mulTask.read
+	defer func() {
+		*s.seq = *before
+		s.stats.WeightReadBytes += ws.mulTask.read - weights
+	}()
 	if err := s.m.eachRow(ctx, ws, s.seq, ids[:len(ids)-1], s.m.scorer(&scores, ids[1:])); err != nil {
 		return nil, err
 	}

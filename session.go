@@ -26,8 +26,8 @@ type Session struct {
 	stats   Stats
 }
 
-// Stats is what a text has cost so far. Key and value traffic is counted where it happens. Texts that run together
-// share out the time of a step by their tokens.
+// Stats is what a text has cost so far. What is read and stored is counted where it happens. Texts that run together
+// share out the time of a step, and the weights that it reads, by their tokens.
 type Stats struct {
 	PromptTokens int           // appended
 	ReusedTokens int           // of these, those whose state a Batcher had kept: see KeepPrefixes
@@ -38,6 +38,8 @@ type Stats struct {
 	SharedBytes  int64         // of these, what the session's forks, or what it was forked from, may hold as well
 	KVReadBytes  int64         // keys and values that attention read
 	KVWriteBytes int64         // keys and values that were stored
+	// WeightReadBytes are the weights of matrix products, each matrix once for all rows of a step, as they are held.
+	WeightReadBytes int64
 }
 
 // NewSession begins an empty text. Options are defaults for the session's Generate; a bad one is reported by every

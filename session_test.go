@@ -40,36 +40,6 @@ func TestSessionStateBytes(t *testing.T) {
 	}
 }
 
-// TestTraffic counts by hand what attention reads in a flat model, token by token: row p reads p+1 rows of every
-// layer, or as many as its window is wide.
-func TestTraffic(t *testing.T) {
-	eachGolden(t, func(t *testing.T, g golden, m *Model) {
-		if !m.Config().Flat() {
-			return
-		}
-		s := m.NewSession()
-		c := m.Config().Transformer
-		row := 2 * 4 * int64(c.KVHeads*c.HeadDim)
-		read, written := int64(0), int64(0)
-		for p, id := range g.ids {
-			if err := s.Append(background, id); err != nil {
-				t.Fatal(err)
-			}
-			for n := range c.Layers {
-				rows := int64(p + 1)
-				if w := c.window(n); w > 0 {
-					rows = min(rows, int64(w))
-				}
-				read += rows * row
-				written += row
-			}
-		}
-		if st := s.Stats(); st.KVReadBytes != read || st.KVWriteBytes != written {
-			t.Errorf("read %d, wrote %d bytes; want %d, %d", st.KVReadBytes, st.KVWriteBytes, read, written)
-		}
-	})
-}
-
 // TestLongPrompt: a prompt of many pieces, in which decoders leave out what no window sees, ends in the same bits as the whole pass.
 func TestLongPrompt(t *testing.T) {
 	defer func(n int) { stepRows = n }(stepRows)

@@ -31,6 +31,7 @@ type bench struct {
 	repetitions int
 	mode        photon.GenMode
 	progress    *progress
+	paper       paper
 }
 
 // benchRow is one measurement.
@@ -72,9 +73,19 @@ func setupBench(f *flag.FlagSet) func(c *console, args []string) error {
 		{f.Bool("csv", false, "print comma-separated values"), csvRows},
 		{f.Bool("bench", false, "print lines for benchstat, one a repetition"), benchstatRows},
 	}
+	b.paper.declare(f)
 	return func(c *console, args []string) error {
 		if len(args) > 0 {
 			return usageError{fmt.Errorf("does not know what to do with %q: give a model with -model", args[0])}
+		}
+		given := map[string]bool{}
+		f.Visit(func(f *flag.Flag) { given[f.Name] = true })
+		if err := b.paper.check(given); err != nil {
+			return usageError{err}
+		}
+		if b.paper.on {
+			b.paper.model, b.paper.depths = b.model, b.depths
+			return b.paper.run(interruptible(), c, given)
 		}
 		if b.preset != "" && b.model.dir != "" {
 			return usageError{fmt.Errorf("-model and -preset exclude each other")}
