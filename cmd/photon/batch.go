@@ -71,8 +71,9 @@ func setupBatch(f *flag.FlagSet) func(c *console, args []string) error {
 		if err := job.model.NewSession(job.sampling.options()...).Append(ctx); err != nil { // a bad option, ahead of any file
 			return err
 		}
-		made := fmt.Sprintf("photon batch of %s: %s, weights %v, cache %v, shard %d/%d, score %t, draws %+v\n",
-			args[0], model.name(), model.weights, model.cache, job.shard, job.shards, job.score, job.sampling)
+		draws := job.sampling
+		made := fmt.Sprintf("photon batch of %s: %s, weights %v, cache %v, shard %d/%d, score %t, n %d, seed %d, stop %q, %v%s\n", args[0],
+			model.name(), model.weights, model.cache, job.shard, job.shards, job.score, draws.tokens, draws.seed, draws.stop, draws.mode, draws.drawn())
 		out, last, err := openOutput(args[1], made, *resume)
 		if err != nil {
 			return err

@@ -253,7 +253,7 @@ func (b *bench) measure(ctx context.Context, m *photon.Model, base *photon.Sessi
 			texts[j] = base.Fork()
 			if b.apart && j > 0 && base.Len() > 0 {
 				texts[j] = m.NewSession(photon.Temperature(0))
-				if err := texts[j].Append(ctx, randomIDs(m, j<<32, base.Len())...); err != nil {
+				if err := texts[j].Append(ctx, randomIDs(m, j<<20, base.Len())...); err != nil {
 					return r, err
 				}
 			}
