@@ -67,6 +67,9 @@ func (m *modelFlags) files() (fs.FS, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("%w: give the directory that holds config.json, or a .gguf file", err)
 	}
+	if errors.Is(err, photon.ErrInvalid) { // a file of another kind: the command's arguments are well, the model is not
+		err = fmt.Errorf("%s: %w", strings.TrimSuffix(err.Error(), ": "+photon.ErrInvalid.Error()), photon.ErrMismatch)
+	}
 	if err != nil {
 		return nil, modelError{err}
 	}
