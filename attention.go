@@ -2,6 +2,7 @@ package photon
 
 import (
 	"math"
+	"slices"
 	"sync/atomic"
 )
 
@@ -145,14 +146,16 @@ func (ws *workspace) attend(shape *attentionShape, rows []rowPlace, layer, qStep
 }
 
 // keep stores the keys and values of the rows, but for those of tiles that need no others of the step: these store
-// their own, just before they read what stands beside them.
+// their own, just before they read what stands beside them. Fresh rows of different texts stand side by side, where the
+// reading of one, sixteen keys at a time, would meet the writing of the next.
 func (t *attentionTask) keep() {
 	kept := 0
 	for i := range t.tiles {
 		tile := &t.tiles[i]
 		end := tile.row + tile.rows
 		whole := t.rows[tile.row].start == tile.row && (end == len(t.rows) || t.rows[end].start == end)
-		if tile.keeps = whole && t.cut == 0; tile.keeps {
+		fresh := slices.ContainsFunc(t.rows[tile.row:end], func(p rowPlace) bool { return p.fresh })
+		if tile.keeps = whole && t.cut == 0 && !fresh; tile.keeps {
 			for r := tile.row; r < end; r++ {
 				t.rows[r].kept = true
 			}

@@ -123,7 +123,7 @@ func (l *lane) settles() bool {
 // pieces get shorter towards the end of the prompt: texts that begin alike often differ there.
 func (l *lane) piece(most int) int {
 	n, border := min(len(l.todo), most), l.keeping.border
-	if border == 0 || len(l.todo) <= border {
+	if border == 0 {
 		return n
 	}
 	at := len(l.s.ids)
