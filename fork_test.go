@@ -331,6 +331,9 @@ func TestSessionsBeginTogether(t *testing.T) {
 // attention, and each gets the bits that it would get alone.
 func TestForksReadTogether(t *testing.T) {
 	for _, typ := range cacheTypes {
+		if testing.Short() && typ != CacheF16 {
+			continue
+		}
 		eachGolden(t, func(t *testing.T, g golden, m *Model) { forksReadTogether(t, m, 150, 14) }, WithCache(typ), WithThreads(2))
 		// Over several blocks of positions, which threads share.
 		eachGolden(t, func(t *testing.T, g golden, m *Model) {

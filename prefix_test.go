@@ -49,7 +49,7 @@ func (b *Batcher) kept() int {
 // gets what it gets alone, in ids, text and log-probabilities.
 func TestKeepPrefixes(t *testing.T) {
 	for _, typ := range cacheTypes {
-		if raceEnabled && typ != CacheF16 {
+		if (raceEnabled || testing.Short()) && typ != CacheF16 {
 			continue
 		}
 		eachGolden(t, func(t *testing.T, g golden, m *Model) {

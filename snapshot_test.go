@@ -27,6 +27,10 @@ func TestSnapshotDamage(t *testing.T) {
 	}
 	r := rand.New(rand.NewPCG(83, 0))
 	flips, cuts := 0, 0
+	eachBit, eachCut := times(13, 1), times(100, 1)
+	if testing.Short() { // an emulated processor takes minutes for more
+		eachBit, eachCut = 601, 1009
+	}
 	for _, cache := range []CacheType{CacheF32, CacheF16, CacheInt8} {
 		eachGolden(t, func(t *testing.T, g golden, m *Model) {
 			s := m.NewSession()
@@ -42,10 +46,10 @@ func TestSnapshotDamage(t *testing.T) {
 				data[bit/8] ^= 1 << (bit % 8)
 				flips++
 			}
-			for bit := r.IntN(times(13, 1)); bit < 8*len(data); bit += times(13, 1) {
+			for bit := r.IntN(eachBit); bit < 8*len(data); bit += eachBit {
 				flip(bit)
 			}
-			for at := r.IntN(times(100, 1)); at < len(data); at += times(100, 1) {
+			for at := r.IntN(eachCut); at < len(data); at += eachCut {
 				if _, err := m.ReadSession(bytes.NewReader(data[:at])); !errors.Is(err, ErrCorrupt) {
 					t.Fatalf("cut at %d: %v", at, err)
 				}
