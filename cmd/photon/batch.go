@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -72,8 +73,15 @@ func setupBatch(f *flag.FlagSet) func(c *console, args []string) error {
 			return err
 		}
 		draws := job.sampling
-		made := fmt.Sprintf("photon batch of %s: %s, weights %v, cache %v, shard %d/%d, score %t, n %d, seed %d, stop %q, %v%s\n", args[0],
-			model.name(), model.weights, model.cache, job.shard, job.shards, job.score, draws.tokens, draws.seed, draws.stop, draws.mode, draws.drawn())
+		hash := sha256.New()
+		if _, err := io.Copy(hash, in); err != nil {
+			return err
+		}
+		if _, err := in.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		made := fmt.Sprintf("photon batch of %s (SHA-256 %x): %s, weights %v, cache %v, shard %d/%d, score %t, n %d, seed %d, stop %q, %v%s\n", args[0],
+			hash.Sum(nil), model.name(), model.weights, model.cache, job.shard, job.shards, job.score, draws.tokens, draws.seed, draws.stop, draws.mode, draws.drawn())
 		out, last, err := openOutput(args[1], made, *resume)
 		if err != nil {
 			return err
@@ -105,7 +113,9 @@ func openOutput(name, made string, resume bool) (out *os.File, last int64, err e
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, err
 	}
-	if _, err := os.Stat(name); err == nil {
+	if _, err := os.Stat(name); err == nil && resume {
+		return nil, 0, fmt.Errorf("%s exists, and %s.job, which says what made it, does not: give another name: %w", name, name, fs.ErrExist)
+	} else if err == nil {
 		return nil, 0, fmt.Errorf("%s exists: give -resume to go on with what this command has begun, or another name: %w", name, fs.ErrExist)
 	}
 	if err := errors.Join(os.WriteFile(name+".job.tmp", []byte(made), 0o666), os.Rename(name+".job.tmp", name+".job")); err != nil {

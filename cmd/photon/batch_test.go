@@ -108,9 +108,23 @@ func TestBatchResumes(t *testing.T) {
 	if !strings.Contains(errs, "same flags") {
 		t.Errorf("other flags: %s", errs)
 	}
+	os.WriteFile(in, []byte(contents(t, in)+"{}\n"), 0o666)
+	if _, errs = call(t, exitUsage, "", append(arguments, part)...); !strings.Contains(errs, "SHA-256") {
+		t.Errorf("another input: %s", errs)
+	}
+	os.WriteFile(in, []byte(strings.TrimSuffix(contents(t, in), "{}\n")), 0o666)
 	os.WriteFile(part, []byte("a poem\n"), 0o666)
 	if _, errs = call(t, exitFailed, "", append(arguments, part)...); !strings.Contains(errs, "byte 0") {
 		t.Errorf("another file: %s", errs)
+	}
+}
+
+func TestBatchWithoutItsJob(t *testing.T) {
+	model, in, out := makeModel(t, hierarchical), lines(t, prompts(2)...), filepath.Join(t.TempDir(), "out")
+	call(t, 0, "", "batch", "-model", model, "-n", "2", in, out)
+	os.Remove(out + ".job")
+	if _, errs := call(t, exitFailed, "", "batch", "-model", model, "-n", "2", "-resume", in, out); !strings.Contains(errs, "out.job") {
+		t.Error(errs)
 	}
 }
 

@@ -206,6 +206,9 @@ func (t *chat) say(text string) error {
 
 // save writes beside the file and renames: at every moment the name stands for the old conversation or the new one.
 func (t *chat) save(name string) (err error) {
+	if name, err = replaceable(name); err != nil {
+		return err
+	}
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*.tmp")
 	if err != nil {
 		return err

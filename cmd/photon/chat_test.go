@@ -124,3 +124,27 @@ func TestRecommendedWeights(t *testing.T) {
 		t.Error("the embedded model is not run with int8 weights")
 	}
 }
+
+// What is no regular file is not replaced, and a link is followed.
+func TestReplaceable(t *testing.T) {
+	dir := t.TempDir()
+	target, link := filepath.Join(dir, "target"), filepath.Join(dir, "link")
+	if err := os.WriteFile(target, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(target, link); err != nil {
+		t.Skip(err)
+	}
+	whole, _ := filepath.EvalSymlinks(target)
+	if name, err := replaceable(link); err != nil || name != whole {
+		t.Errorf("%s, %v", name, err)
+	}
+	if name, err := replaceable(filepath.Join(dir, "new")); err != nil || name != filepath.Join(dir, "new") {
+		t.Errorf("%s, %v", name, err)
+	}
+	for _, name := range []string{dir, os.DevNull} {
+		if _, err := replaceable(name); err == nil {
+			t.Errorf("%s may be replaced", name)
+		}
+	}
+}

@@ -7,6 +7,8 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/photon-lm/photon"
@@ -168,4 +170,19 @@ func readSmall(files fs.FS, name string) ([]byte, error) {
 		return nil, fmt.Errorf("want a file of at most a megabyte: %w", photon.ErrCorrupt)
 	}
 	return fs.ReadFile(files, name)
+}
+
+// replaceable is the file that a name stands for, links followed, where it may be replaced by a rename: it is a regular file, or
+// is not there yet.
+func replaceable(name string) (string, error) {
+	info, err := os.Stat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return name, nil
+	case err != nil:
+		return "", err
+	case !info.Mode().IsRegular():
+		return "", fmt.Errorf("%s is no regular file: give another name", name)
+	}
+	return filepath.EvalSymlinks(name)
 }

@@ -128,6 +128,11 @@ func openPaperRows(file string, out io.Writer, quiet float64) (*paperRows, error
 		w.Flush()
 		return p, w.Error()
 	}
+	file, err := replaceable(file)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	p.file = file
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, nil
