@@ -158,7 +158,8 @@ func TestGoldenHeaderFlips(t *testing.T) {
 	figure(t, "of %d flipped bits of headers %d are refused, %d change nothing", refused+same, refused, same)
 }
 
-// Weights with a flipped bit load or are refused by a kind; what loads runs, and is not taken for the model that it was.
+// Weights with a flipped bit load or are refused by a kind; what loads runs, and is not taken for the model that it
+// was.
 func TestGoldenDataFlips(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 8))
 	loaded, refused := 0, 0

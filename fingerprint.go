@@ -28,8 +28,8 @@ func (w *matrix) hash(h hash.Hash) {
 	h.Write(w.quant)
 }
 
-// fingerprint is the SHA-256 of the config and of all weights as they are held, on which, with the kernels, a text's bits
-// depend. Few programs ask for it, so it is computed when one does, by as many goroutines as a call has.
+// fingerprint is the SHA-256 of the config and of all weights as they are held, on which, with the kernels, a text's
+// bits depend. Few programs ask for it, so it is computed when one does, by as many goroutines as a call has.
 func (m *Model) fingerprint() [sha256.Size]byte {
 	m.identify.Do(func() {
 		sums := make([][sha256.Size]byte, len(m.held))

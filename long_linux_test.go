@@ -117,8 +117,8 @@ func TestLongSession(t *testing.T) {
 
 var soakTime = flag.Duration("soak", time.Second, "how long TestSoak runs")
 
-// TestSoak: models are loaded, used at random by 8 goroutines, and closed, for as long as -soak says. Memory, goroutines
-// and descriptors are those of its first tenth.
+// TestSoak: models are loaded, used at random by 8 goroutines, and closed, for as long as -soak says. Memory,
+// goroutines and descriptors are those of its first tenth.
 func TestSoak(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a second and more")

@@ -120,8 +120,8 @@ func Load(path string, opts ...LoadOption) (*Model, error) {
 	return m, nil
 }
 
-// LoadFS is Load on any file system: go:embed, a zip archive, a map in a test. Without a config.json, its one .gguf file
-// is the model.
+// LoadFS is Load on any file system: go:embed, a zip archive, a map in a test. Without a config.json, its one .gguf
+// file is the model.
 func LoadFS(fsys fs.FS, opts ...LoadOption) (*Model, error) {
 	o := loadOptions{threads: min(runtime.GOMAXPROCS(0), maxThreads), ctx: context.Background()}
 	for _, set := range opts {
@@ -184,7 +184,8 @@ func (m *Model) begin() {
 	m.beginSinks(ws)
 	m.empty = m.newSequence()
 	m.follow(ws, []*sequence{m.empty}, false)
-	m.reach = m.behind(&sequence{n: maxText, dec: make([]decoderState, len(m.decoders)), plan: make([]plan, len(m.decoders))})
+	n := len(m.decoders)
+	m.reach = m.behind(&sequence{n: maxText, dec: make([]decoderState, n), plan: make([]plan, n)})
 	m.empty = m.empty.clone() // the first marks what is shared; NewSession, on any goroutine, only reads that
 }
 

@@ -329,3 +329,25 @@ func TestRoomNeverExceeded(t *testing.T) {
 		}
 	})
 }
+
+// States are kept at borders whatever the slices in which a prompt is read, also in its last 64 tokens.
+func TestPrefixesOfAnySlice(t *testing.T) {
+	m := stories(t)
+	ids := longIDs(m, 200)
+	for _, slice := range []int{1, 5, 63, 64, 100, 1000} {
+		b := m.NewBatcher(KeepPrefixes(1<<30), PrefillSlice(slice))
+		for _, prompt := range [][]int{ids[:173], append(slices.Clip(ids[:170]), 5, 6)} {
+			var stats Stats
+			request := Request{IDs: prompt, Options: []Option{MaxTokens(1)}, Stats: &stats}
+			for _, err := range b.Generate(background, request) {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if want := 128 * (173 - len(prompt)); stats.ReusedTokens != want {
+				t.Errorf("slices of %d: %d tokens of %d are reused, want %d", slice, stats.ReusedTokens, len(prompt), want)
+			}
+		}
+		b.Close()
+	}
+}

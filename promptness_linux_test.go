@@ -13,9 +13,10 @@ import (
 	"time"
 )
 
-// TestCancelPercentile: calls of every kind, cancelled at random moments, return within 50 ms of it (99 of 100), leave no
-// goroutine, and what they worked at goes on to the same bits as if nobody had cancelled. Where a machine has other work,
-// the processor's time that they take after the cancel says more than the clock: it is asserted, the clock's is told.
+// TestCancelPercentile: calls of every kind, cancelled at random moments, return within 50 ms of it (99 of 100),
+// leave no goroutine, and what they worked at goes on to the same bits as if nobody had cancelled. Where a machine
+// has other work, the processor's time that they take after the cancel says more than the clock: it is asserted, the
+// clock's is told.
 func TestCancelPercentile(t *testing.T) {
 	if raceEnabled || testing.Short() {
 		t.Skip("times mean nothing here")

@@ -121,8 +121,8 @@
 #define NOTHING
 
 // The tiles of a block fetch the next one between them, evenly, or else the first would wait for the memory and the
-// others leave it idle: R14 is where, from the end of the block on or BLOCK ahead, ahead how much further with each step.
-// w has groups of bytes, of which a step takes size.
+// others leave it idle: R14 is where, from the end of the block on or BLOCK ahead, ahead how much further with each
+// step. w has groups of bytes, of which a step takes size.
 #define SPREAD(bytes, size) \
 	IMUL3Q  $bytes, BX, R14 \
 	MOVQ    $BLOCK, R11     \

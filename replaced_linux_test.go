@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// TestReplacedWhileLoading: while a model is loaded, its files are replaced, rewritten in their place, cut off and taken
-// away at random moments. What comes out is the old model, the new one, or an error, and never one of both.
+// TestReplacedWhileLoading: while a model is loaded, its files are replaced, rewritten in their place, cut off and
+// taken away at random moments. What comes out is the old model, the new one, or an error, and never one of both.
 func TestReplacedWhileLoading(t *testing.T) {
 	base := t.TempDir()
 	c := flat(3000, presetStack(128, 512, 4, 4))

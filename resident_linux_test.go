@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// TestPeakResident: a process that loads a model with its plan as the limit, and reads and writes a text, never has more
-// than 1.1 times that and the text's state resident, beside what it had before.
+// TestPeakResident: a process that loads a model with its plan as the limit, and reads and writes a text, never has
+// more than 1.1 times that and the text's state resident, beside what it had before.
 func TestPeakResident(t *testing.T) {
 	if dir := os.Getenv("PHOTON_TEST_RESIDENT"); dir != "" {
 		residentChild(t, dir)

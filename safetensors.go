@@ -216,8 +216,8 @@ func checkLFSPointer(data []byte) error {
 	return nil
 }
 
-// parseHeader reads the JSON text, whose tensors come to those that others have, and are most with these. Offsets are still
-// those of the header, from the end of it.
+// parseHeader reads the JSON text, whose tensors come to those that others have, and are most with these. Offsets are
+// still those of the header, from the end of it.
 func parseHeader(header []byte, have, most int) ([]storedTensor, error) {
 	// Padding is spaces only, and only behind the object, so that no two headers say the same.
 	text := bytes.TrimRight(header, " ")

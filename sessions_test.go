@@ -17,9 +17,9 @@ import (
 
 var manyTime = flag.Duration("sessions.time", 0, "how long TestManySessions runs; 0: 2 s, or 5 min in a campaign")
 
-// TestManySessions: 64 goroutines on one model and one Batcher append, fork, generate, save, score, cancel, leave early and
-// panic. Every text is what it would be alone, no workspace, lock or goroutine is lost, and Close while they generate gives
-// ErrClosed.
+// TestManySessions: 64 goroutines on one model and one Batcher append, fork, generate, save, score, cancel, leave
+// early and panic. Every text is what it would be alone, no workspace, lock or goroutine is lost, and Close while
+// they generate gives ErrClosed.
 func TestManySessions(t *testing.T) {
 	const workers = 64
 	each := *manyTime
@@ -226,8 +226,8 @@ func (w *sessionWorker) cancel() {
 	w.ids = append(w.ids, more[:max(0, min(took, len(more)))]...)
 }
 
-// generate holds what is drawn, in the batch or alone, to the end or not, against a fork that draws it alone. Half-way the
-// caller's function may panic, and the text goes on from there.
+// generate holds what is drawn, in the batch or alone, to the end or not, against a fork that draws it alone.
+// Half-way the caller's function may panic, and the text goes on from there.
 func (w *sessionWorker) generate(panics, batched bool) {
 	n := 1 + w.r.IntN(10)
 	opts := []Option{MaxTokens(n), Seed(w.r.Uint64()), Temperature(1.5)}

@@ -37,9 +37,9 @@ func (m *Model) header() []byte {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// WriteTo writes a snapshot of the text: bound to the model, to how its weights and caches are held and to the kernels,
-// and checksummed. Options are not part of it. It needs no memory to speak of beside the session. The first snapshot that
-// a model writes or reads has it hash its weights, some seconds for 10 GB.
+// WriteTo writes a snapshot of the text: bound to the model, to how its weights and caches are held and to the
+// kernels, and checksummed. Options are not part of it. It needs no memory to speak of beside the session. The first
+// snapshot that a model writes or reads has it hash its weights, some seconds for 10 GB.
 func (s *Session) WriteTo(w io.Writer) (int64, error) {
 	if err := s.ready(); err != nil {
 		return 0, err

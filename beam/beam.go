@@ -1,6 +1,6 @@
-// Package beam runs PHOTON models over collections in Apache Beam pipelines: prompts are continued, texts are scored, on any
-// runner that the Beam Go SDK has. A worker process loads a model once, whatever runs in it side by side, and texts that it
-// has at the same time share their passes over the weights.
+// Package beam runs PHOTON models over collections in Apache Beam pipelines: prompts are continued, texts are scored,
+// on any runner that the Beam Go SDK has. A worker process loads a model once, whatever runs in it side by side, and
+// texts that it has at the same time share their passes over the weights.
 //
 //	p, s := beam.NewPipelineWithRoot()
 //	prompts := … // beam.PCollection of KV<string, string>: a key and a prompt
@@ -47,7 +47,8 @@ type Options struct {
 	Seed        uint64 // with a prompt's key it decides the prompt's draws
 }
 
-// Generate continues prompts, KV<string, string> of keys and prompts, and returns KV<string, string> of keys and continuations.
+// Generate continues prompts, KV<string, string> of keys and prompts, and returns KV<string, string> of keys and
+// continuations.
 func Generate(s beam.Scope, m Model, o Options, prompts beam.PCollection) beam.PCollection {
 	return beam.ParDo(s.Scope("photon.Generate"), &generateFn{Model: m, Options: o}, prompts)
 }

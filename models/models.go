@@ -9,8 +9,8 @@ import (
 //go:embed stories
 var files embed.FS
 
-// Stories writes simple English: a PHOTON of one level with a token encoder and a memory, trained on stories and books. Its card is
-// stories/README.md.
+// Stories writes simple English: a PHOTON of one level with a token encoder and a memory, trained on stories and
+// books. Its card is stories/README.md.
 func Stories() fs.FS {
 	sub, err := fs.Sub(files, "stories")
 	if err != nil {

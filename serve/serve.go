@@ -83,8 +83,8 @@ func MaxTexts(running, waiting int) Option {
 // MaxStateBytes bounds the state of all texts that run: see photon.MaxStateBytes. Default 0: no bound.
 func MaxStateBytes(n int64) Option { return func(o *options) { o.state = n } }
 
-// KeepPrefixes keeps the states of texts that were read in so many bytes, so that requests that begin alike, such as the
-// turns of a conversation, do not read the same again: see photon.KeepPrefixes. Default 0: none.
+// KeepPrefixes keeps the states of texts that were read in so many bytes, so that requests that begin alike, such as
+// the turns of a conversation, do not read the same again: see photon.KeepPrefixes. Default 0: none.
 func KeepPrefixes(n int64) Option { return func(o *options) { o.prefixes = n } }
 
 // Chat sets how conversations are laid out. Default none: /v1/chat/completions is refused.

@@ -11,6 +11,7 @@ import re
 import sys
 
 import cost
+import page
 import shapes
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 720, 420, 64, 48
@@ -85,9 +86,7 @@ class Plot:
         self.text(self.across(points[-1][0]) + 4, self.down(points[-1][1]) + 4, label, size=11)
 
     def save(self, path):
-        with open(path, "w", encoding="utf-8") as f:
-            f.write(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12" '
-                    f'fill="currentColor" color="#444">\n' + "\n".join(self.out) + "\n</svg>\n")
+        page.save(path, WIDTH, HEIGHT, self.out)
 
 
 def by_budget(rows):
@@ -184,28 +183,20 @@ def speed_table(speeds):
     return "\n".join(out)
 
 
-def fill(page, name, text):
-    """Puts text between the marks <!-- name --> and <!-- end -->."""
-    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.S)
-    if not pattern.search(page):
-        raise ValueError(f"the page has no mark <!-- {name} -->")
-    return pattern.sub(lambda m: m[1] + text + "\n" + m[2], page)
-
-
 def main():
     docs = sys.argv[1]
     rows, speeds = read(os.path.join(docs, "results", "forms.csv")), read(os.path.join(docs, "results", "speed.csv"))
     plots(rows, speeds, os.path.join(docs, "plots"))
     path = os.path.join(docs, "quality.md")
     with open(path, encoding="utf-8") as f:
-        page = f.read()
+        text = f.read()
     for millions, some in by_budget(rows).items():
-        page = fill(page, f"table {millions}", table(some))
-    page = fill(page, "worth", worth(next(iter(by_budget(rows).values()))))
+        text = page.fill(text, f"table {millions}", table(some))
+    text = page.fill(text, "worth", worth(next(iter(by_budget(rows).values()))))
     if speeds:
-        page = fill(page, "speed", speed_table(speeds))
+        text = page.fill(text, "speed", speed_table(speeds))
     with open(path, "w", encoding="utf-8") as f:
-        f.write(page)
+        f.write(text)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ import (
 )
 
 const batchNotes = `
-IN has a JSON object a line: {"prompt": "..."}, and where wanted "id", "n" and "seed"; with -score {"text": "..."}. OUT gets
-one a line, in the order of IN: "index" (the line of IN, from 0), "id", and "text", "stop" and "tokens", or with -score
-"nats", "tokens", "bytes" and "bits_per_byte"; or "error". A text is that of a run of its own: it depends neither on its
-company nor on the shard. Where a line has no "seed", it is -seed plus its index.
--shard i/n does the lines whose index is i modulo n. -resume goes on behind the last whole line of OUT, after a crash too;
-OUT.job says what made OUT, and nothing else goes on from it. Exit code 1 where a line had an error.
+IN has a JSON object a line: {"prompt": "..."}, and where wanted "id", "n" and "seed"; with -score {"text": "..."}. OUT
+gets one a line, in the order of IN: "index" (the line of IN, from 0), "id", and "text", "stop" and "tokens", or with
+-score "nats", "tokens", "bytes" and "bits_per_byte"; or "error". A text is that of a run of its own: it depends neither
+on its company nor on the shard. Where a line has no "seed", it is -seed plus its index.
+-shard i/n does the lines whose index is i modulo n. -resume goes on behind the last whole line of OUT, after a crash
+too; OUT.job says what made OUT, and nothing else goes on from it. Exit code 1 where a line had an error.
 `
 
 // A batchJob does one shard of the lines of a file.
@@ -72,16 +72,10 @@ func setupBatch(f *flag.FlagSet) func(c *console, args []string) error {
 		if err := job.model.NewSession(job.sampling.options()...).Append(ctx); err != nil { // a bad option, ahead of any file
 			return err
 		}
-		draws := job.sampling
-		hash := sha256.New()
-		if _, err := io.Copy(hash, in); err != nil {
+		made, err := job.describe(in, &model)
+		if err != nil {
 			return err
 		}
-		if _, err := in.Seek(0, io.SeekStart); err != nil {
-			return err
-		}
-		made := fmt.Sprintf("photon batch of %s (SHA-256 %x): %s, weights %v, cache %v, shard %d/%d, score %t, n %d, seed %d, stop %q, %v%s\n", args[0],
-			hash.Sum(nil), model.name(), model.weights, model.cache, job.shard, job.shards, job.score, draws.tokens, draws.seed, draws.stop, draws.mode, draws.drawn())
 		out, last, err := openOutput(args[1], made, *resume)
 		if err != nil {
 			return err
@@ -94,13 +88,29 @@ func setupBatch(f *flag.FlagSet) func(c *console, args []string) error {
 	}
 }
 
-// openOutput opens OUT to be written on, and returns the index of its last whole line, -1 where there is none. What stands
-// behind that line is a line that was cut off, and goes.
+// describe says of what, by what and how OUT is made: it goes on only from what is the same.
+func (j *batchJob) describe(in *os.File, model *modelFlags) (string, error) {
+	hash := sha256.New()
+	if _, err := io.Copy(hash, in); err != nil {
+		return "", err
+	}
+	if _, err := in.Seek(0, io.SeekStart); err != nil {
+		return "", err
+	}
+	draws := &j.sampling
+	return fmt.Sprintf("photon batch of %s (SHA-256 %x): %s, weights %v, cache %v, shard %d/%d, score %t, "+
+		"n %d, seed %d, stop %q, %v%s\n", in.Name(), hash.Sum(nil), model.name(), model.weights, model.cache,
+		j.shard, j.shards, j.score, draws.tokens, draws.seed, draws.stop, draws.mode, draws.drawn()), nil
+}
+
+// openOutput opens OUT to be written on, and returns the index of its last whole line, -1 where there is none. What
+// stands behind that line is a line that was cut off, and goes.
 func openOutput(name, made string, resume bool) (out *os.File, last int64, err error) {
 	before, err := os.ReadFile(name + ".job")
 	if resume && err == nil {
 		if string(before) != made {
-			return nil, 0, usageError{fmt.Errorf("%s was begun by\n  %s  and this is\n  %s  give another file, or the same flags", name, before, made)}
+			return nil, 0, usageError{fmt.Errorf(
+				"%s was begun by\n  %s  and this is\n  %s  give another file, or the same flags", name, before, made)}
 		}
 		if out, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o666); err != nil {
 			return nil, 0, err
@@ -114,11 +124,17 @@ func openOutput(name, made string, resume bool) (out *os.File, last int64, err e
 		return nil, 0, err
 	}
 	if _, err := os.Stat(name); err == nil && resume {
-		return nil, 0, fmt.Errorf("%s exists, and %s.job, which says what made it, does not: give another name: %w", name, name, fs.ErrExist)
+		return nil, 0, fmt.Errorf("%s exists, and %s.job, which says what made it, does not: give another name: %w",
+			name, name, fs.ErrExist)
 	} else if err == nil {
-		return nil, 0, fmt.Errorf("%s exists: give -resume to go on with what this command has begun, or another name: %w", name, fs.ErrExist)
+		return nil, 0, fmt.Errorf("%s exists: give -resume to go on with what this command has begun, or another name: %w",
+			name, fs.ErrExist)
 	}
-	if err := errors.Join(os.WriteFile(name+".job.tmp", []byte(made), 0o666), os.Rename(name+".job.tmp", name+".job")); err != nil {
+	half := name + ".job.tmp"
+	if err := os.WriteFile(half, []byte(made), 0o666); err != nil {
+		return nil, 0, err
+	}
+	if err := os.Rename(half, name+".job"); err != nil {
 		return nil, 0, err
 	}
 	out, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
@@ -171,7 +187,8 @@ type batchRow struct {
 	Error       string          `json:"error,omitempty"`
 }
 
-// run does the lines of the shard behind index `last`. Texts end in any order, their rows are written in that of the lines.
+// run does the lines of the shard behind index `last`. Texts end in any order, their rows are written in that of the
+// lines.
 func (j *batchJob) run(ctx context.Context, in io.Reader, out io.Writer, last int64) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -233,7 +250,9 @@ func (j *batchJob) run(ctx context.Context, in io.Reader, out io.Writer, last in
 }
 
 // line does one line.
-func (j *batchJob) line(ctx context.Context, texts *photon.Batcher, turns chan struct{}, index int64, data []byte) batchRow {
+func (j *batchJob) line(
+	ctx context.Context, texts *photon.Batcher, turns chan struct{}, index int64, data []byte,
+) batchRow {
 	row := batchRow{Index: index}
 	var line batchLine
 	err := json.Unmarshal(data, &line)
@@ -266,7 +285,8 @@ func (j *batchJob) continuePrompt(ctx context.Context, texts *photon.Batcher, li
 	}
 	var text strings.Builder
 	var stats photon.Stats
-	for token, err := range texts.Generate(ctx, photon.Request{Prompt: *line.Prompt, Options: draws.options(), Stats: &stats}) {
+	request := photon.Request{Prompt: *line.Prompt, Options: draws.options(), Stats: &stats}
+	for token, err := range texts.Generate(ctx, request) {
 		if err != nil {
 			return err
 		}

@@ -62,7 +62,8 @@ func setupBench(f *flag.FlagSet) func(c *console, args []string) error {
 	f.IntVar(&b.tokens, "n", 128, "decode this many tokens; 0: none")
 	f.Func("d", "measure behind texts of so many `tokens`, as in 0,2048,8192 (default 0)", numbers(&b.depths))
 	f.Func("b", "decode so many `texts` together too, as in 8,32,128 (default 1)", numbers(&b.texts))
-	f.BoolVar(&b.apart, "apart", false, "the texts of -b have nothing in common; else they are forks of one and share what is before them")
+	f.BoolVar(&b.apart, "apart", false, "the texts of -b have nothing in common; else they are forks of one and share "+
+		"what is before them")
 	f.Func("mode", "`way` to decode one text: hiergen, as tg, or recgen, as rg (default hiergen)", choice(&b.mode, modes))
 	f.IntVar(&b.repetitions, "r", 3, "repetitions after a warm-up, 3 or more: their median, minimum and maximum are told")
 	formats := []struct {

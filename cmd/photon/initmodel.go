@@ -18,7 +18,8 @@ func setupInit(f *flag.FlagSet) func(c *console, args []string) error {
 	dtype := f.String("dtype", "BF16", "number `format` of the weights: BF16 or F32")
 	return func(c *console, args []string) error {
 		if len(args) != 1 || (*preset == "") == (*config == "") {
-			return usageError{fmt.Errorf("wants a preset or a config.json, and one directory, as in photon init -preset flat-20m DIR")}
+			return usageError{fmt.Errorf("wants a preset or a config.json, and one directory, " +
+				"as in photon init -preset flat-20m DIR")}
 		}
 		cfg, err := photon.Preset(*preset)
 		if *config != "" {

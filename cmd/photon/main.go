@@ -152,7 +152,8 @@ func (c *console) help(w io.Writer) {
 	}
 	fmt.Fprintf(w, "  photon %-34s %s\n", "version", "print the version")
 	fmt.Fprintf(w, "  photon %-34s %s\n", "help [verb]", "print this, or a verb's flags")
-	fmt.Fprint(w, "\nWithout -model, run, chat, show, score, batch, serve and bench use the model that is part of this program.\n",
+	fmt.Fprint(w, "\nWithout -model, run, chat, show, score, batch, serve and bench use the model that is part of this "+
+		"program.\n",
 		"Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 model not found, 4 model invalid, 130 interrupted.\n")
 }
 

@@ -172,8 +172,8 @@ func readSmall(files fs.FS, name string) ([]byte, error) {
 	return fs.ReadFile(files, name)
 }
 
-// replaceable is the file that a name stands for, links followed, where it may be replaced by a rename: it is a regular file, or
-// is not there yet.
+// replaceable is the file that a name stands for, links followed, where it may be replaced by a rename: it is a
+// regular file, or is not there yet.
 func replaceable(name string) (string, error) {
 	info, err := os.Stat(name)
 	switch {

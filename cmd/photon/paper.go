@@ -64,11 +64,13 @@ func (p *paper) declare(f *flag.FlagSet) {
 		names(&p.presets, photon.PresetNames()))
 	f.Func("only", "with -paper: measure only these `tests` (default "+strings.Join(paperTests, ",")+")",
 		names(&p.only, paperTests))
-	f.Float64Var(&p.seconds, "seconds", 60, "with -paper: what a measurement may take; longer ones run fewer texts or tokens,\n"+
+	f.Float64Var(&p.seconds, "seconds", 60, "with -paper: what a measurement may take; longer ones run fewer texts or "+
+		"tokens,\n"+
 		"and their rows say so. A single text may take four times as long, reading a long one\nten times")
 	f.Float64Var(&p.memory, "memory", 8, "with -paper: `GiB` of keys and values that texts may hold together")
 	f.Float64Var(&p.rate, "rate", 0.5, "with -paper: requests a second that arrive, of 64")
-	f.Float64Var(&p.quiet, "quiet", 1, "with -paper: measure rows of the file again during which other programs took more\n"+
+	f.Float64Var(&p.quiet, "quiet", 1, "with -paper: measure rows of the file again during which other programs "+
+		"took more\n"+
 		"than this `share` of the processors")
 }
 

@@ -60,7 +60,8 @@ func (t *paperModel) samples(ctx context.Context, r *paperRow) error {
 func (t *paperModel) arrivals(ctx context.Context, r *paperRow) error {
 	b := t.m.NewBatcher(photon.MaxStateBytes(t.memoryBytes()))
 	defer b.Close()
-	until, cancel := context.WithTimeout(ctx, time.Duration((arrivalTexts/t.rate+mostFactor*t.seconds)*float64(time.Second)))
+	most := (arrivalTexts/t.rate + mostFactor*t.seconds) * float64(time.Second)
+	until, cancel := context.WithTimeout(ctx, time.Duration(most))
 	defer cancel()
 	times := make([]stamps, arrivalTexts)
 	costs := make([]photon.Stats, arrivalTexts)

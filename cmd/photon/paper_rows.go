@@ -44,9 +44,10 @@ type paperRow struct {
 	TextRate1        float64 `csv:"text_per_second_p1"`
 	Fairness         float64 `csv:"fairness"` // of those: (Σx)²/(n·Σx²)
 
-	StateText   int64   `csv:"state_text"` // keys and values of a text in the end; long: behind the prompt; samples: that one more holds
-	State       int64   `csv:"state"`      // that all texts hold
-	KVRead      int64   `csv:"kv_read"`    // keys and values that attention read, a token generated
+	// Keys and values of a text in the end; long: behind the prompt; samples: that one more holds.
+	StateText   int64   `csv:"state_text"`
+	State       int64   `csv:"state"`   // that all texts hold
+	KVRead      int64   `csv:"kv_read"` // keys and values that attention read, a token generated
 	WeightsRead int64   `csv:"weights_read"`
 	ModelBytes  int64   `csv:"model_bytes"` // that the process takes with the model and no text
 	PeakBytes   int64   `csv:"peak_bytes"`  // and the most that it took

@@ -41,14 +41,16 @@ func setupServe(f *flag.FlagSet) func(c *console, args []string) error {
 	limit := f.Duration("max-time", 10*time.Minute, "bound on the time of a request")
 	body := f.Int64("max-body", 4<<20, "bound on the bytes of a request")
 	state := f.Int64("max-state", 0, "bound on the bytes of keys and values of all texts; 0: none")
-	prefixes := f.Int64("prefixes", 0, "keep the states of texts that were read in so many `bytes`, for requests that begin alike; 0: none")
+	prefixes := f.Int64("prefixes", 0, "keep the states of texts that were read in so many `bytes`, for requests that "+
+		"begin alike; 0: none")
 	grace := f.Duration("grace", 10*time.Second, "how long texts may go on when the server is told to end")
 	f.Usage = func() { fmt.Fprint(f.Output(), serveNotes) }
 	return func(c *console, args []string) error {
 		switch {
 		case len(args) > 0:
 			return usageError{fmt.Errorf("wants flags only, not %q", args[0])}
-		case *texts < 1 || *waiting < 0 || *tokens < 1 || *limit <= 0 || *body < 1 || *state < 0 || *prefixes < 0 || *grace < 0:
+		case *texts < 1 || *waiting < 0 || *tokens < 1 || *limit <= 0 || *body < 1 || *state < 0 || *prefixes < 0 ||
+			*grace < 0:
 			return usageError{errors.New("-texts, -max-tokens, -max-time and -max-body want more than 0, " +
 				"-waiting, -max-state, -prefixes and -grace 0 or more")}
 		}

@@ -54,7 +54,6 @@ func load(_ js.Value, args []js.Value) any {
 		return map[string]any{
 			"parameters":     m.Config().Parameters(),
 			"flatParameters": preset("flat-15m").Parameters(),
-			"metaContext":    m.Config().MetaContext(),
 			"milliseconds":   milliseconds(begin),
 		}, nil
 	})

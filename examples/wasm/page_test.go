@@ -81,7 +81,7 @@ func TestProtocol(t *testing.T) {
 	}
 	var seen struct {
 		Unloaded, Empty, Cut, Hot, Word, Busy, Stopped string
-		Loaded                                         struct{ Parameters, FlatParameters, MetaContext int64 }
+		Loaded                                         struct{ Parameters, FlatParameters int64 }
 		First, Again, Other, Half, Rest, Prompt, After text
 		StopTook                                       int
 		State                                          [][]int64
@@ -132,7 +132,7 @@ func TestProtocol(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l := seen.Loaded; l.Parameters != info.Config.Parameters() || l.FlatParameters != flat.Parameters() || l.MetaContext != int64(info.Config.MetaContext()) {
+	if l := seen.Loaded; l.Parameters != info.Config.Parameters() || l.FlatParameters != flat.Parameters() {
 		t.Errorf("the model is %+v", l)
 	}
 	var want [][]int64

@@ -1,6 +1,6 @@
 """Tables and plots of docs/results.md, from the rows that `photon bench -paper` wrote.
 
-    python3 docs/results.py          reads docs/results/paper.csv, writes docs/plots/paper-*.svg and the tables between the marks
+    python3 bench/results.py          reads docs/results/paper.csv, writes docs/plots/paper-*.svg and the tables between the marks
 
 A rate with a dagger was measured while other programs took more than a tenth of the processors; one is left out where they took
 more than a third. States and counts do not depend on that.
@@ -9,9 +9,13 @@ more than a third. States and counts do not depend on that.
 import csv
 import math
 import os
-import re
+import sys
 
-DOCS = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+DOCS = os.path.join(ROOT, "docs")
+sys.path.insert(0, os.path.join(ROOT, "train"))
+
+import page  # noqa: E402
 GIB = 1 << 30
 BUSY, SPOILED = 0.1, 0.33
 FORMS = {  # of a size: what it is called in tables, and its colour
@@ -318,7 +322,7 @@ def plot(path, title, x, y, curves):
     """Curves [(name, colour, [(x, y)])] on two logarithmic axes."""
     points = [p for _, _, c in curves for p in c]
     if not points:
-        return save(path, [f'<text x="{WIDTH / 2}" y="{HEIGHT / 2}" text-anchor="middle">{title}: not measured on a quiet machine yet</text>'])
+        return page.save(path, WIDTH, HEIGHT, [f'<text x="{WIDTH / 2}" y="{HEIGHT / 2}" text-anchor="middle">{title}: not measured on a quiet machine yet</text>'])
     xs, ys = ([f(p[i]) for p in points] for i, f in ((0, math.log2), (1, math.log10)))
     x0, x1, y0, y1 = min(xs), max(xs) + 1e-9, math.floor(min(ys) * 2) / 2, math.ceil(max(ys) * 2) / 2 + 1e-9
     across = lambda v: LEFT + (WIDTH - RIGHT - LEFT) * (math.log2(v) - x0) / (x1 - x0)
@@ -348,13 +352,7 @@ def plot(path, title, x, y, curves):
     for label in sorted(labels):  # apart from one another
         label[0] = last = max(label[0], last + 14)
         out.append(f'<text x="{label[1] + 6:.1f}" y="{label[0] + 4:.1f}" font-size="11" fill="{label[3]}">{label[2]}</text>')
-    save(path, out)
-
-
-def save(path, out):
-    with open(path, "w", encoding="utf-8") as f:
-        f.write(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12" '
-                f'fill="currentColor" color="#444">\n' + "\n".join(out) + "\n</svg>\n")
+    page.save(path, WIDTH, HEIGHT, out)
 
 
 def plots(rows, size="600m"):
@@ -378,27 +376,19 @@ def plots(rows, size="600m"):
     plot(os.path.join(folder, "paper-samples.svg"), "Samples of one prompt of 2,048 tokens: tokens a second", "samples", "tokens/s", curves("samples", "decode_per_second", along="texts"))
 
 
-def fill(page, name, text):
-    """Puts text between the marks <!-- name --> and <!-- end -->."""
-    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.S)
-    if not pattern.search(page):
-        raise ValueError(f"the page has no mark <!-- {name} -->")
-    return pattern.sub(lambda m: m[1] + text + "\n" + m[2], page)
-
-
 def main():
     rows = Rows(read("paper.csv"))
     plots(rows)
     path = os.path.join(DOCS, "results.md")
     with open(path, encoding="utf-8") as f:
-        page = f.read()
-    tables = {"conditions": conditions, "figures": figures, "loads": loads, "tpm": tpm_table, "long": long_table, "read": read_table,
-              "samples": samples_table, "arrivals": arrivals_table}
-    page = fill(page, "quality", quality(read("forms.csv")))
+        text = f.read()
+    tables = {"conditions": conditions, "figures": figures, "loads": loads, "tpm": tpm_table, "long": long_table,
+              "read": read_table, "samples": samples_table, "arrivals": arrivals_table}
+    text = page.fill(text, "quality", quality(read("forms.csv")))
     for name, make in tables.items():
-        page = fill(page, name, make(rows))
+        text = page.fill(text, name, make(rows))
     with open(path, "w", encoding="utf-8") as f:
-        f.write(page)
+        f.write(text)
 
 
 if __name__ == "__main__":
