@@ -330,11 +330,16 @@ func TestSessionsBeginTogether(t *testing.T) {
 // TestForksReadTogether: forks of a few texts, taken at different lengths, that go on side by side share tiles of
 // attention, and each gets the bits that it would get alone.
 func TestForksReadTogether(t *testing.T) {
+	if testing.Short() { // an emulated processor takes minutes for more
+		eachGolden(t, func(t *testing.T, g golden, m *Model) {
+			forksReadTogether(t, m, 70, 7)
+		}, WithCache(CacheF16), WithThreads(2))
+		return
+	}
 	for _, typ := range cacheTypes {
-		if testing.Short() && typ != CacheF16 {
-			continue
-		}
-		eachGolden(t, func(t *testing.T, g golden, m *Model) { forksReadTogether(t, m, 150, 14) }, WithCache(typ), WithThreads(2))
+		eachGolden(t, func(t *testing.T, g golden, m *Model) {
+			forksReadTogether(t, m, 150, 14)
+		}, WithCache(typ), WithThreads(2))
 		// Over several blocks of positions, which threads share.
 		eachGolden(t, func(t *testing.T, g golden, m *Model) {
 			if m.cfg.Flat() {
