@@ -334,8 +334,8 @@ func (g ggufFiles) template() (*memoryFile, error) {
 	}
 	defer f.Close()
 	header, err := readGGUF(f, size)
-	if err != nil { // loading says what is wrong with the file
-		return nil, absent("open", templateFile)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", g.name, err)
 	}
 	k := &ggufKeys{g: header}
 	text := k.string("tokenizer.chat_template")
