@@ -268,7 +268,7 @@ func TestLongPromptStopsNobody(t *testing.T) {
 	cancel()
 	all.Wait()
 	for i, g := range gaps {
-		if len(g) < 20 {
+		if len(g) < 8 { // slices grow by half a pass where the machine is fast: 8,000 tokens are a dozen of them
 			t.Fatalf("text %d: %d tokens while a long prompt was read", i, len(g))
 		}
 		slices.Sort(g)
