@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""llama.cpp and photon side by side: prefill and decode of the same flat models with the same random weights, in alternating rounds of
-one run. Prints a table of the medians, in tokens per second, and of the rounds' ratios, for the memory's speed changes by the minute.
+"""llama.cpp, its fork ik_llama.cpp and photon side by side: the same flat models with the same random weights, in alternating rounds
+of one run. Prints a table of the medians, in tokens per second, and of the rounds' ratios to the best of the others, for the memory's
+speed changes by the minute.
 
-    bench/llamacpp.py LLAMA_BIN [--rounds 5] [--threads 2] [--presets flat-20m,flat-134m,flat-597m] [--weights f32,bf16,int8,int4]
-                                [--prompt 512] [--tokens 128]
+    bench/llamacpp.py NAME=FOLDER... [--rounds 5] [--threads 2] [--presets flat-20m,flat-134m,flat-597m]
+                      [--weights f32,bf16,int8,int4] [--prompt 512,4096] [--tokens 128] [--texts 8,32 --depth 512]
 
-LLAMA_BIN is the folder of a llama.cpp build with llama-bench and llama-quantize. Needs Go and numpy, 4 GB of disk for flat-597m and a
-quiet machine: llama.cpp waits in spin barriers. Both hold keys and values as f16, llama.cpp with flash attention.
+FOLDER is that of a build, with llama-bench, llama-quantize (the first's is used) and, for --texts, llama-batched-bench. A build that
+knows -rtr, which packs weights anew when it loads them, is measured with and without. Needs Go and numpy, 4 GB of disk for flat-597m
+and a quiet machine: llama.cpp waits in spin barriers. All hold keys and values as f16, with flash attention. --texts: so many texts,
+that have nothing in common, decode 64 tokens together, each behind --depth of its own.
 """
 import argparse
 import json
@@ -20,6 +23,8 @@ import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FORMS = [("f32", "F32"), ("bf16", "BF16"), ("int8", "Q8_0"), ("int4", "Q4_0")]  # photon's weights, llama.cpp's
+
+TOGETHER = 64  # tokens of each of several texts
 
 NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 LAYER = {"input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
@@ -81,24 +86,77 @@ def run(*command):
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
 
 
+class Llama:
+    """A build of llama.cpp or of its fork, in one way of calling it."""
+
+    def __init__(self, folder, repack=False):
+        self.folder, self.repack = folder, repack
+
+    def measure(self, path, threads, prompts, tokens, texts, depth):
+        """Tokens a second by test."""
+        rates = {}
+        if prompts or tokens:
+            out = run(self.folder + "/llama-bench", "-m", path, "-t", str(threads), "-fa", "1", "-r", "1", "-o", "jsonl",
+                      "-p", ",".join(map(str, prompts or [0])), "-n", str(tokens), *["-rtr", "1"][:2 * self.repack])
+            for row in map(json.loads, out.splitlines()):
+                rates[("prefill", row["n_prompt"]) if row["n_prompt"] else ("decode", row["n_gen"])] = row["avg_ts"]
+        if texts:
+            out = run(self.folder + "/llama-batched-bench", "-m", path, "-t", str(threads), "-fa", "on", "-c",
+                      str(max(texts) * (depth + TOGETHER)), "-npp", str(depth), "-ntg", str(TOGETHER),
+                      "-npl", ",".join(map(str, texts)), *["-rtr"][:self.repack])
+            for line in out.splitlines():
+                cells = [cell.strip() for cell in line.split("|")[1:-1]]
+                if len(cells) == 10 and cells[0].isdigit():  # PP, TG, B, N_KV, T_PP, S_PP, T_TG, S_TG, T, S
+                    rates["together", int(cells[2])] = float(cells[7])
+        return rates
+
+
+class Photon:
+    def __init__(self, command, model, weights):
+        self.command, self.model, self.weights = command, model, weights
+
+    def measure(self, threads, prompts, tokens, texts, depth):
+        common = [self.command, "bench", "-model", self.model, "-weights", self.weights, "-cache", "f16", "-threads", str(threads), "-json"]
+        rates = {}
+        for i, prompt in enumerate(prompts or [0] * bool(tokens)):
+            for row in map(json.loads, run(*common, "-r", "3", "-p", str(prompt), "-n", str(0 if i else tokens)).splitlines()):
+                rates[("prefill", prompt) if row["test"].startswith("pp") else ("decode", tokens)] = row["tokens_per_second"]
+        if texts:
+            out = run(*common, "-r", "1", "-p", "0", "-n", str(TOGETHER), "-d", str(depth), "-b", ",".join(map(str, texts)), "-apart")
+            for row in map(json.loads, out.splitlines()):
+                rates["together", int(row["test"].split("x")[1])] = row["tokens_per_second"]
+        return rates
+
+
+def title(test, depth):
+    kind, n = test
+    return f"{n} texts behind {depth:,}" if kind == "together" else f"{kind} {n:,}"
+
+
 def main():
+    numbers = lambda text: [int(n) for n in text.split(",") if n and int(n)]
     args = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    args.add_argument("llama")
+    args.add_argument("builds", nargs="+", metavar="NAME=FOLDER")
     args.add_argument("--rounds", type=int, default=5)
     args.add_argument("--threads", type=int, default=2)
     args.add_argument("--presets", default="flat-20m,flat-134m,flat-597m")
     args.add_argument("--weights", default="f32,bf16,int8,int4")
-    args.add_argument("--prompt", type=int, default=512)
+    args.add_argument("--prompt", type=numbers, default=[512])
     args.add_argument("--tokens", type=int, default=128)
+    args.add_argument("--texts", type=numbers, default=[])
+    args.add_argument("--depth", type=int, default=512)
     args = args.parse_args()
-    common = ["-p", str(args.prompt), "-n", str(args.tokens)]
+    what = args.threads, args.prompt, args.tokens, args.texts, args.depth
+    others = {}
+    for name, folder in (build.split("=", 1) for build in args.builds):
+        others[name] = Llama(folder)
+        if "-rtr" in subprocess.run([folder + "/llama-bench", "-h"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout:
+            others[name + " -rtr 1"] = Llama(folder, repack=True)
+    quantize = next(iter(others.values())).folder + "/llama-quantize"
     with tempfile.TemporaryDirectory() as work:
         photon = work + "/photon"
         subprocess.run(["go", "build", "-o", photon, "./cmd/photon"], cwd=ROOT, check=True)
-        tests = [(name, title) for name, title, n in (("pp", "prefill", args.prompt), ("tg", "decode", args.tokens)) if n]
-        head = [f"model, {args.threads} threads", "weights"]
-        for name, title in tests:
-            head += [f"{title} {args.prompt if name == 'pp' else args.tokens}: llama.cpp", "photon", "ratio"]
+        head = [f"model, {args.threads} threads", "weights", "tokens per second", *others, "photon", "× the best"]
         print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head), flush=True)
         for preset in args.presets.split(","):
             model, base = f"{work}/{preset}", f"{work}/{preset}-F32.gguf"
@@ -107,21 +165,17 @@ def main():
             for weights, quant in (form for form in FORMS if form[0] in args.weights.split(",")):
                 path = f"{work}/{preset}-{quant}.gguf"
                 if quant != "F32":
-                    run(args.llama + "/llama-quantize", "--pure", base, path, quant)
-                speed = {}
+                    run(quantize, "--pure", base, path, quant)
+                rounds = []
                 for _ in range(args.rounds):
-                    out = run(args.llama + "/llama-bench", "-m", path, "-t", str(args.threads), "-fa", "1", "-r", "1", "-o", "jsonl", *common)
-                    for row in map(json.loads, out.splitlines()):
-                        speed.setdefault(("llama.cpp", "pp" if row["n_prompt"] else "tg"), []).append(row["avg_ts"])
-                    out = run(photon, "bench", "-model", model, "-weights", weights, "-cache", "f16", "-threads", str(args.threads), "-r", "3", "-json", *common)
-                    for row in map(json.loads, out.splitlines()):
-                        speed.setdefault(("photon", row["test"][:2]), []).append(row["tokens_per_second"])
-                cells = []
-                for test, _ in tests:
-                    theirs, ours = speed["llama.cpp", test], speed["photon", test]
-                    ratio = statistics.median(b / a for a, b in zip(theirs, ours))
-                    cells += [f"{statistics.median(theirs):,.0f}", f"{statistics.median(ours):,.0f}", f"{ratio:.2f}"]
-                print("| " + " | ".join([preset, f"{weights} / {quant.lower()}", *cells]) + " |", flush=True)
+                    rounds.append({name: build.measure(path, *what) for name, build in others.items()})
+                    rounds[-1]["photon"] = Photon(photon, model, weights).measure(*what)
+                for test in rounds[0]["photon"]:
+                    median = {name: statistics.median(r[name][test] for r in rounds) for name in rounds[0]}
+                    ratio = statistics.median(r["photon"][test] / max(r[name][test] for name in others) for r in rounds)
+                    cells = [f"{median[name]:,.0f}" for name in (*others, "photon")]
+                    print("| " + " | ".join([preset, f"{weights} / {quant.lower()}", title(test, args.depth), *cells, f"{ratio:.2f}"]) + " |",
+                          flush=True)
                 if quant != "F32":
                     os.remove(path)
             os.remove(base)
