@@ -56,13 +56,7 @@ func WriteRandomContext(ctx context.Context, dir string, cfg Config, seed uint64
 			return fmt.Errorf("photon: %w", err)
 		}
 	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return fmt.Errorf("photon: %w", err)
-	}
-	err = writeFile(filepath.Join(dir, weightsFile), func(w io.Writer) error {
-		return writeRandomTensors(contextWriter{ctx, w}, cfg, seed, as)
-	})
-	if err != nil {
+	if err := writeWeights(ctx, dir, func(w io.Writer) error { return writeRandomTensors(w, cfg, seed, as) }); err != nil {
 		return err
 	}
 	// The config comes last: without it the directory is no model yet.
@@ -182,14 +176,9 @@ func Quantize(ctx context.Context, dir string, files fs.FS, form WeightType) err
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("photon: %w", err)
-	}
 	q := &quantizer{weights: c.weights, form: form, copies: c.info.Config.copies()}
 	c.weights.ctx = ctx
-	if err := writeFile(filepath.Join(dir, weightsFile), func(w io.Writer) error {
-		return q.write(contextWriter{ctx, w})
-	}); err != nil {
+	if err := writeWeights(ctx, dir, q.write); err != nil {
 		return err
 	}
 	generation, err := recommend(files, form)
@@ -212,6 +201,19 @@ func Quantize(ctx context.Context, dir string, files fs.FS, form WeightType) err
 		}
 	}
 	return nil
+}
+
+// writeWeights makes dir, if need be, and in it the file of weights, until ctx ends. Where that fails, neither is left.
+func writeWeights(ctx context.Context, dir string, write func(io.Writer) error) error {
+	_, before := os.Lstat(dir)
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return fmt.Errorf("photon: %w", err)
+	}
+	err := writeFile(filepath.Join(dir, weightsFile), func(w io.Writer) error { return write(contextWriter{ctx, w}) })
+	if err != nil && before != nil {
+		os.Remove(dir) // stays where someone else has put something there
+	}
+	return err
 }
 
 // recommend is generation_config.json with photon_weights.

@@ -56,6 +56,9 @@ func setupBatch(f *flag.FlagSet) func(c *console, args []string) error {
 		if len(args) != 2 {
 			return usageError{errors.New("wants two files, IN.jsonl and OUT.jsonl")}
 		}
+		if args[0] == "-" || args[1] == "-" {
+			return usageError{errors.New("-: wants files, for -resume reads both again")}
+		}
 		if job.texts < 1 {
 			return usageError{fmt.Errorf("-texts %d: want 1 or more", job.texts)}
 		}
@@ -181,8 +184,8 @@ type batchRow struct {
 	Text        *string         `json:"text,omitempty"`
 	Stop        string          `json:"stop,omitempty"`
 	Nats        *float64        `json:"nats,omitempty"`
-	Tokens      int             `json:"tokens,omitempty"`
-	Bytes       int             `json:"bytes,omitempty"`
+	Tokens      *int            `json:"tokens,omitempty"`
+	Bytes       *int            `json:"bytes,omitempty"`
 	BitsPerByte *float64        `json:"bits_per_byte,omitempty"`
 	Error       string          `json:"error,omitempty"`
 }
@@ -283,6 +286,9 @@ func (j *batchJob) continuePrompt(ctx context.Context, texts *photon.Batcher, li
 	if line.N != nil {
 		draws.tokens = *line.N
 	}
+	if draws.tokens == 0 { // and a stream of no tokens has none that says why it ended
+		row.Stop = photon.StopMaxTokens.String()
+	}
 	var text strings.Builder
 	var stats photon.Stats
 	request := photon.Request{Prompt: *line.Prompt, Options: draws.options(), Stats: &stats}
@@ -294,7 +300,7 @@ func (j *batchJob) continuePrompt(ctx context.Context, texts *photon.Batcher, li
 		row.Stop = token.Stop.String()
 	}
 	whole := text.String()
-	row.Text, row.Tokens = &whole, stats.Tokens
+	row.Text, row.Tokens = &whole, &stats.Tokens
 	return nil
 }
 
@@ -303,7 +309,7 @@ func (j *batchJob) scoreText(ctx context.Context, text string, row *batchRow) er
 	if err := s.add(ctx, j.model, text); err != nil {
 		return err
 	}
-	row.Nats, row.Tokens, row.Bytes = &s.Nats, s.Tokens, s.Bytes
+	row.Nats, row.Tokens, row.Bytes = &s.Nats, &s.Tokens, &s.Bytes
 	if s.Bytes > 0 {
 		bits := s.bitsPerByte()
 		row.BitsPerByte = &bits

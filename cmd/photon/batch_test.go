@@ -119,6 +119,18 @@ func TestBatchResumes(t *testing.T) {
 	}
 }
 
+// A text of no tokens says so, and a stream is no file.
+func TestBatchOfNothing(t *testing.T) {
+	in, out := lines(t, `{"prompt":"a","n":0}`), filepath.Join(t.TempDir(), "out")
+	call(t, 0, "", "batch", "-model", makeModel(t, hierarchical), in, out)
+	want(t, contents(t, out), `"text":""`, `"tokens":0`, `"stop":"max tokens"`)
+	for _, files := range [][]string{{"-", out}, {in, "-"}} {
+		if _, errs := call(t, exitUsage, "a", append([]string{"batch"}, files...)...); !strings.Contains(errs, "wants files") {
+			t.Error(errs)
+		}
+	}
+}
+
 func TestBatchWithoutItsJob(t *testing.T) {
 	model, in, out := makeModel(t, hierarchical), lines(t, prompts(2)...), filepath.Join(t.TempDir(), "out")
 	call(t, 0, "", "batch", "-model", model, "-n", "2", in, out)
@@ -161,10 +173,10 @@ func TestBatchScores(t *testing.T) {
 	scored, _ := call(t, 0, "a text", "score", "-model", model, "-json", "-")
 	var all, first batchRow
 	json.Unmarshal([]byte(scored), &all)
-	if err := json.Unmarshal([]byte(rows[0]), &first); err != nil || *first.Nats != *all.Nats || first.Tokens != 6 || *first.BitsPerByte != *all.BitsPerByte {
+	if err := json.Unmarshal([]byte(rows[0]), &first); err != nil || *first.Nats != *all.Nats || *first.Tokens != 6 || *first.BitsPerByte != *all.BitsPerByte {
 		t.Errorf("%s, score says %s", rows[0], scored)
 	}
-	for i, part := range []string{`"bytes":6`, `"nats":0`, `no \"text\"`, "invalid character", `"id":[1]`} {
+	for i, part := range []string{`"bytes":6`, `"nats":0,"tokens":0,"bytes":0}`, `no \"text\"`, "invalid character", `"id":[1]`} {
 		want(t, rows[i], fmt.Sprintf(`{"index":%d`, i), part)
 	}
 }
