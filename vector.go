@@ -287,12 +287,12 @@ func mixF32Generic(dst, p, w []float32, m *mixShape) {
 	}
 }
 
-func mixF16Generic(dst, p []float32, w []uint16, m *mixShape) { mixWidened(dst, p, w, m) }
-func mixInt8Generic(dst, p []float32, w []int8, m *mixShape)  { mixWidened(dst, p, w, m) }
+func mixF16Generic(dst, p []float32, w []uint16, m *mixShape) { mixWidened(dst, p, w, m, true) }
+func mixInt8Generic(dst, p []float32, w []int8, m *mixShape)  { mixWidened(dst, p, w, m, true) }
 
-// mixWidened widens some steps of a few lanes, exactly, for all queries.
-func mixWidened[T uint16 | int8](dst, p []float32, w []T, m *mixShape) {
-	const lanes, steps = 16, 32
+// mixWidened widens some steps of a few lanes, exactly, for all queries, and mixes those by mixF32 or its reference.
+func mixWidened[T uint16 | int8](dst, p []float32, w []T, m *mixShape, generic bool) {
+	const lanes, steps = 32, 16
 	var wide [steps * lanes]float32
 	for at := 0; at < m.lanes; at += lanes {
 		rows := w[at/keyPanel*m.panel+at%keyPanel:]
@@ -302,7 +302,11 @@ func mixWidened[T uint16 | int8](dst, p []float32, w []T, m *mixShape) {
 			for j := range part.steps {
 				widen(wide[j*lanes:], rows[(s+j)*m.step:][:part.lanes])
 			}
-			mixF32Generic(dst[at:], p[s:], wide[:], &part)
+			if generic {
+				mixF32Generic(dst[at:], p[s:], wide[:], &part)
+			} else {
+				mixF32(dst[at:], p[s:], wide[:], &part)
+			}
 		}
 	}
 }

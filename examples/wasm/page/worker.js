@@ -29,7 +29,11 @@ const handlers = {
   async load({manifest}) {
     const files = await download(manifest);
     const go = new Go();
-    const {instance} = await WebAssembly.instantiate(files["photon.wasm"], go.importObject);
+    let instance;
+    try { ({instance} = await WebAssembly.instantiate(files["photon.wasm"], go.importObject)); } catch (error) {
+      throw new Error("This browser cannot run the program, which wants WebAssembly with SIMD: Chrome or Edge 91, Firefox 89, Safari 16.4 " +
+        `or newer. (${error.message})`);
+    }
     delete files["photon.wasm"];
     go.run(instance).then(() => fail(new Error("The program has ended. Reload the page to start it again.")), fail);
     postMessage({is: "loaded", ...await photon.load(files), state: photon.stateBytes(0)});
