@@ -4,6 +4,8 @@ package main
 
 import (
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -146,4 +148,62 @@ func TestProtocol(t *testing.T) {
 	if diff := cmp.Diff(want, seen.State); diff != "" {
 		t.Errorf("state bytes (-want +got):\n%s", diff)
 	}
+}
+
+// TestBrowser drives the page in Chromium, by playwright-core: PHOTON_PLAYWRIGHT is the directory where npm has put it.
+func TestBrowser(t *testing.T) {
+	playwright := os.Getenv("PHOTON_PLAYWRIGHT")
+	chromium, err := exec.LookPath("chromium")
+	if playwright == "" || err != nil {
+		t.Skip("wants PHOTON_PLAYWRIGHT=DIR, after npm install playwright-core in DIR, and chromium")
+	}
+	dist, pictures := t.TempDir(), os.Getenv("PHOTON_PICTURES")
+	if pictures == "" {
+		pictures = t.TempDir()
+	}
+	if out, err := exec.Command("go", "run", "./build", "-o", dist).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	server := httptest.NewServer(http.FileServer(http.Dir(dist)))
+	defer server.Close()
+	run := exec.Command("node", filepath.Join("testdata", "browser.js"),
+		filepath.Join(playwright, "node_modules", "playwright-core"), chromium, server.URL, pictures)
+	run.Stderr = os.Stderr
+	out, err := run.Output()
+	if err != nil {
+		t.Fatalf("node: %v\n%s", err, out)
+	}
+	type story struct {
+		Text, Status, State string
+		First, Rate         float64
+		Tokens              int
+	}
+	var seen struct {
+		Size, Broken, Stopped, Stored string
+		Story, Again, Offline         story
+		Loaded, Wide, StopTook        int
+		Invalid                       bool
+		Problems                      []string
+	}
+	if err := json.Unmarshal(out, &seen); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, e := range []struct{ got, want string }{
+		{seen.Size, " MB to download"}, {seen.Broken, "Check the connection"}, {seen.Story.Status, "tokens written"},
+		{seen.Story.State, "B"}, {seen.Stopped, "stopped"}, {seen.Stored, "nothing has to be downloaded"},
+	} {
+		if !strings.Contains(e.got, e.want) {
+			t.Errorf("%q, want %q", e.got, e.want)
+		}
+	}
+	if s := seen.Story; len(s.Text) < 400 || s.Tokens < 100 || s.First <= 0 || s.Rate <= 0 {
+		t.Errorf("the story: %+v", s)
+	}
+	if seen.Again.Text != seen.Story.Text || seen.Offline.Text != seen.Story.Text {
+		t.Errorf("one seed, several texts: %q, %q, %q", seen.Story.Text, seen.Again.Text, seen.Offline.Text)
+	}
+	if seen.Wide > 0 || !seen.Invalid || len(seen.Problems) > 0 {
+		t.Errorf("%d pixels too wide; a bad temperature is refused: %t; %q", seen.Wide, seen.Invalid, seen.Problems)
+	}
+	t.Logf("loaded in %d ms; first token %v ms, %v tokens/s; stopped in %d ms", seen.Loaded, seen.Again.First, seen.Again.Rate, seen.StopTook)
 }
