@@ -114,7 +114,8 @@ const (
 
 // Generate yields the tokens, texts and probabilities that r would get alone, bit for bit. ctx ends this request only,
 // within a few milliseconds. A reader that is slow or gone holds up nobody: its text rests. Functions of r's options,
-// such as a LogitsFunc, are called from the Batcher's goroutine.
+// such as a LogitsFunc, are called from the Batcher's goroutine. Errors are those of Model.Generate, and ErrMemoryLimit
+// for a prompt beyond MaxStateBytes, ErrMismatch for a session of another model.
 func (b *Batcher) Generate(ctx context.Context, r Request) iter.Seq2[Token, error] {
 	return func(yield func(Token, error) bool) {
 		l, err := b.join(ctx, r)

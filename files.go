@@ -259,7 +259,8 @@ func (c contextWriter) Write(b []byte) (int, error) {
 }
 
 // Files returns the files of the model at path, for LoadFS, Inspect and CheckWeights: those of a directory, or those
-// that a GGUF file stands for, which are itself and, where it has one, chat_template.jinja.
+// that a GGUF file stands for, which are itself and, where it has one, chat_template.jinja. Nothing is opened yet. A
+// path that is not there matches fs.ErrNotExist, a file that does not end in .gguf ErrInvalid.
 func Files(path string) (fs.FS, error) {
 	info, err := os.Stat(path)
 	switch {

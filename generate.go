@@ -37,6 +37,7 @@ const (
 	StopFull                        // the text has as many tokens as a session, or a Batcher's MaxStateBytes, can hold
 )
 
+// String returns "going", "max tokens", "end of text", "stop token", "stop string" or "full".
 func (r StopReason) String() string {
 	return nameOf("StopReason", int(r), "going", "max tokens", "end of text", "stop token", "stop string", "full")
 }
@@ -58,10 +59,11 @@ type Result struct {
 	Stats  Stats
 }
 
-// Generate continues prompt, one token at a time; breaking out of the loop stops the work. Each token comes in the step
-// that drew it, and the last value says why the text ended. An error ends the loop, with the rest of the text:
-// ErrUnsupported for a model without a tokenizer, the context's own, ErrInvalid for bad options. The context's end is
-// obeyed within a few milliseconds. No goroutine outlives the loop.
+// Generate continues prompt, one token at a time; breaking out of the loop stops the work. The prompt is encoded as
+// Tokenizer.Encode does, special tokens in it included. Each token comes in the step that drew it, and the last value
+// says why the text ended. An error ends the loop, with the rest of the text: ErrUnsupported for a model without a
+// tokenizer, the context's own, ErrInvalid for bad options and for a prompt that is not UTF-8, ErrClosed. The context's
+// end is obeyed within a few milliseconds. No goroutine outlives the loop. It may be called from several goroutines.
 func (m *Model) Generate(ctx context.Context, prompt string, opts ...Option) iter.Seq2[Token, error] {
 	return func(yield func(Token, error) bool) {
 		s, err := m.prompted(ctx, prompt, opts)
@@ -73,8 +75,8 @@ func (m *Model) Generate(ctx context.Context, prompt string, opts ...Option) ite
 	}
 }
 
-// Complete is Generate collected: the text, why it stopped, what it cost. On an error the result holds what came before
-// it.
+// Complete is Generate collected: the text, why it stopped, what it cost. On an error, which is one of Generate's, the
+// result holds what came before it. It may be called from several goroutines.
 func (m *Model) Complete(ctx context.Context, prompt string, opts ...Option) (Result, error) {
 	var r Result
 	s, err := m.prompted(ctx, prompt, opts)

@@ -103,7 +103,7 @@ func TestJSONAllocation(t *testing.T) {
 	}
 	for name, text := range map[string]string{
 		"numbers": list("0"), "strings": list(`""`), "escapes": list(`"\n"`), "lists": list("[]"), "objects": list("{}"),
-		"one key": list(few(1)), "9 keys": list(few(9)), "32 keys": list(few(32)), "33 keys": list(few(33)), "57 keys": list(few(57)), "many keys": "{" + keys.String() + `"":0}`,
+		"one key": list(few(1)), "9 keys": list(few(9)), "32 keys": list(few(32)), "33 keys": list(few(33)), "57 keys": list(few(57)), "66 keys": list(few(66)), "many keys": "{" + keys.String() + `"":0}`,
 		"a long string": `"` + strings.Repeat("x", size) + `"`, "a long escaped string": `"` + strings.Repeat(`\n`, size/2) + `"`,
 	} {
 		if n := allocated(func() {

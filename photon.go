@@ -1,9 +1,9 @@
 // Package photon runs PHOTON language models (Parallel Hierarchical Operation for TOp-down Networks, arXiv 2512.20687)
-// inside a Go program: no cgo, no server, no other process.
+// and ordinary LLaMA-like ones inside a Go program: no cgo, no server, no other process.
 //
-//	model, err := photon.Load("models/stories")
+//	model, err := photon.LoadFS(models.Stories(), photon.WithWeights(photon.Int8)) // or photon.Load("path/to/model")
 //	if err != nil { … }
-//	for token, err := range model.Generate(ctx, "Once upon a time") {
+//	for token, err := range model.Generate(ctx, "Once upon a time", photon.MaxTokens(100)) {
 //		if err != nil { … }
 //		fmt.Print(token.Text)
 //	}
@@ -11,17 +11,44 @@
 // A PHOTON model keeps a hierarchy of latent streams in place of one flat scan over tokens. Bottom up, the encoder of
 // level l makes one unit of every C_l units below it; top down, light decoders with bounded attention bring the tokens
 // back. A block transformer is a PHOTON of one level, and an ordinary LLaMA transformer one of none: all three run
-// here, on the same code.
+// here, on the same code. docs/guide.md of the repository has a picture, what takes how much memory, what is fast, and
+// answers to common questions; docs/formats.md the models of others that run.
+//
+// # What to call
+//
+//   - [Load] and [LoadFS] make a [Model] of a directory, a GGUF file or any fs.FS; [LoadOption] says how it is held.
+//   - [Model.Generate] streams a text as [Token]s, [Model.Complete] collects it in a [Result]; [Option] says how.
+//   - [Model.NewSession] begins a [Session], a text that goes on: [Session.AppendText], [Session.Generate],
+//     [Session.Fork], [Session.WriteTo] and [Model.ReadSession].
+//   - [Model.GenerateBatch] runs a list of [Request]s together; a [Batcher] those that come and go.
+//   - [Model.Score], [Session.Score] and [Model.Logits] tell what a model makes of a text.
+//   - A [Tokenizer] turns text into ids and back, a [StreamDecoder] ids into text one at a time.
+//   - [Inspect], [CheckWeights], [Quantize] and [WriteRandom] work on model files; [Config] is an architecture.
 //
 // # Concurrency
 //
-// A Model is immutable and safe for concurrent use. A Session is the state of one text and belongs to one goroutine at
-// a time; many sessions of one model may run at once. Helper goroutines live only as long as the call that needs them.
+// A [Model], its [Tokenizer] and a [Batcher] are safe for concurrent use. A [Session] is the state of one text and
+// belongs to one goroutine at a time; many sessions of one model may run at once, forks of one text among them. Helper
+// goroutines live only as long as the call that needs them; a Batcher's lives while it has requests.
+//
+// # Memory
+//
+// A model holds its weights, as [WithWeights] says, and scratch for each call that runs; [WithMemoryLimit] refuses a
+// model that takes more than its bytes with one call. A session holds keys and values: [Config.StateBytes] of its
+// tokens, in the form of [WithCache]. Forks share those that they have in common ([Stats]). A Batcher bounds those of
+// its texts by [MaxStateBytes].
+//
+// # Contexts and errors
+//
+// A call ends within a few milliseconds of its context's end, with its error, and leaves a session that goes on as if
+// nothing had happened. Every error matches, by errors.Is, one of [ErrCorrupt], [ErrUnsupported], [ErrMismatch],
+// [ErrMemoryLimit], [ErrClosed] and [ErrInvalid], or an error of the system below.
 //
 // # Determinism
 //
 // On one machine the same tokens come out every time: results do not depend on the number of threads, on how a prompt
-// was cut into calls of Append, on a Fork or a snapshot in between, or on what else runs in a batch.
+// was cut into calls of Append, on a Fork or a snapshot in between, or on what else runs in a batch. Machines whose
+// kernels differ ([Model.Kernel]) round differently.
 package photon
 
 import (
@@ -65,7 +92,8 @@ type Model struct {
 	idle   []*workspace
 }
 
-// A LoadOption says how to load a model.
+// A LoadOption says how to load a model. A bad value is reported by Load, with an error that matches ErrInvalid; of one
+// option given twice the later counts.
 type LoadOption func(*loadOptions)
 
 type loadOptions struct {
@@ -87,12 +115,12 @@ func WithWeights(t WeightType) LoadOption { return func(o *loadOptions) { o.weig
 // WithCache sets how keys and values are held; the default is CacheF32.
 func WithCache(t CacheType) LoadOption { return func(o *loadOptions) { o.cache = t } }
 
-// WithMemoryLimit refuses, before any weight is read, a model that would take more than this many bytes: its weights as
-// they are held, the tensor that is being read, the scratch of one call, and a session without tokens. The error matches
-// ErrMemoryLimit and says what takes how much. The state of texts comes on top (see Config.StateBytes), and for every
-// further call that runs at the same time, its scratch. Default 0: no limit, but that every model is refused, with an
-// error that matches ErrUnsupported, that would take over 256 MiB and 8 times its files, or of which a token would take
-// over 2³² multiply-adds and 256 for each weight.
+// WithMemoryLimit refuses, before any weight is read, a model that would take more than this many bytes: its weights
+// as they are held, the tensor that is being read, the scratch of one call, and a session without tokens. The error
+// matches ErrMemoryLimit and says what takes how much. The state of texts comes on top (see Config.StateBytes), and
+// for every further call that runs at the same time, its scratch. Default 0: no limit, but that every model is
+// refused, with an error that matches ErrUnsupported, that would take over 256 MiB and 8 times its files, or of
+// which a token would take over 2³² multiply-adds and 256 for each weight.
 func WithMemoryLimit(bytes int64) LoadOption { return func(o *loadOptions) { o.memoryLimit = bytes } }
 
 // WithProgress has f called while weights are read, with bytes done and in total, from the goroutine that loads.
@@ -107,7 +135,8 @@ func WithContext(ctx context.Context) LoadOption { return func(o *loadOptions) {
 // Load opens a model: a directory with config.json, model.safetensors (or shards, with model.safetensors.index.json),
 // and tokenizer.json and generation_config.json if they are there; or a GGUF file, with its tokenizer. A missing file
 // matches fs.ErrNotExist; ErrCorrupt, ErrUnsupported, ErrMismatch and ErrMemoryLimit tell of the rest. What is no
-// regular file, such as a named pipe or a device, is ErrCorrupt and is not waited for.
+// regular file, such as a named pipe or a device, is ErrCorrupt and is not waited for. The files are read and closed,
+// and may go afterwards. It may be called from several goroutines.
 func Load(path string, opts ...LoadOption) (*Model, error) {
 	files, err := Files(path)
 	if err != nil {
@@ -195,11 +224,12 @@ func (m *Model) Config() Config { return m.cfg.clone() }
 // Tokenizer returns the model's tokenizer, nil if its directory has none.
 func (m *Model) Tokenizer() *Tokenizer { return m.tokenizer }
 
-// Kernel names the arithmetic that was chosen for this machine.
+// Kernel names the arithmetic that was chosen for this machine: "avx512", "avx2", "neon" or "generic", which is plain Go.
 func (m *Model) Kernel() string { return kernelName() }
 
 // Close makes every later use of the model an error that matches ErrClosed. Streams that run end with it at their next
-// token; other calls that run are not disturbed.
+// token; other calls that run are not disturbed. The memory goes with the last reference to the model or a session of
+// it. It may be called from any goroutine, more than once, and returns nil.
 func (m *Model) Close() error {
 	m.closed.Store(true)
 	m.mu.Lock()

@@ -24,8 +24,8 @@ func (m *Model) Logits(ctx context.Context, ids []int) ([]float32, error) {
 	return out, nil
 }
 
-// EachLogits is Logits where they would not fit in memory: f gets its rows in order, [vocab] each, and must not keep
-// them. Errors are those of Logits, some rows may have been handed out before.
+// EachLogits is Logits where they would not fit in memory: f gets its rows in order, [vocab] each, on the caller's
+// goroutine, and must not keep them. Errors are those of Logits, some rows may have been handed out before.
 func (m *Model) EachLogits(ctx context.Context, ids []int, f func(row []float32)) error {
 	ws, err := m.pass(ids)
 	if err != nil {
@@ -80,9 +80,9 @@ func (m *Model) Score(ctx context.Context, ids []int) ([]float32, error) {
 	return scores, nil
 }
 
-// Score returns the natural-log probability of each token of a continuation, which is not appended: several
-// continuations cost one prompt. Nothing predicts the first token of a flat model: where the session is empty, that is
-// NaN. Errors are those of Model.Score, and ErrUnsupported after RecGen.
+// Score returns the natural-log probability of each token of a continuation, len(ids) values; it is not appended, so
+// that several continuations cost one prompt. Nothing predicts the first token of a flat model: where the session is
+// empty, that is NaN. Errors are those of Model.Score, and ErrUnsupported after RecGen.
 func (s *Session) Score(ctx context.Context, ids ...int) ([]float32, error) {
 	if err := s.ready(); err != nil {
 		return nil, err

@@ -43,7 +43,7 @@ type Stats struct {
 }
 
 // NewSession begins an empty text. Options are defaults for the session's Generate; a bad one is reported by every
-// later call.
+// later call that can fail. It may be called from several goroutines.
 func (m *Model) NewSession(opts ...Option) *Session {
 	s := &Session{m: m}
 	s.options, s.err = m.resolve(m.defaults, opts)
@@ -56,8 +56,9 @@ func (m *Model) NewSession(opts ...Option) *Session {
 func (s *Session) Len() int { return len(s.ids) }
 
 // Logits returns the scores of every token to come next [vocab]; nil where nothing predicts it, which is before the
-// first token of a flat model. It is valid until the session's next call, and must not be changed. After RecGen, and of
-// a closed model, it is nil.
+// first token of a flat model. They are the model's own, before any option. It is valid until the session's next call,
+// and must not be changed. After RecGen, and of a closed model, it is nil. The model first reads what it has not, in
+// general the token drawn last; no context ends that.
 func (s *Session) Logits() []float32 {
 	if s.rec.started {
 		return nil
@@ -76,8 +77,9 @@ func (s *Session) Logits() []float32 {
 	return s.logits
 }
 
-// Fork returns a copy that goes its own way. It costs next to nothing, whatever the length of the text: the two share the
-// keys and values that there are. Each then holds what it adds, and, once it goes on, windows of its own.
+// Fork returns a copy that goes its own way. It costs next to nothing, whatever the length of the text: the two share
+// the keys and values that there are. Each then holds what it adds, and, once it goes on, windows of its own. The copy
+// has the session's options and goes on from its Stats, and may be used on another goroutine.
 func (s *Session) Fork() *Session {
 	f := *s
 	f.seq = s.seq.clone()

@@ -387,6 +387,26 @@ func TestNFC(t *testing.T) {
 	}
 }
 
+// What golang.org/x/text/unicode/norm makes otherwise, see docs/formats.md. Expected values are those of ICU 17, but for the last two: ICU takes no bytes
+// that are not text, and knows Unicode 16.
+func TestNFCIsNotNorm(t *testing.T) {
+	tokenizer := loadTokenizer(t, tokenizerFolder+"qwen2.json")
+	marks := func(n int) string { return strings.Repeat("\u0301", n) }
+	for text, want := range map[string]string{
+		"a" + marks(31):            "á" + marks(30),
+		"a" + marks(31) + "\u0323": "\u1ea1" + marks(31),
+		"\xf0\u0341":               "\xf0\u0301",
+		"\U000105d2\u0307":         "\U000105d2\u0307",
+	} {
+		if got := nfc(text); got != want {
+			t.Errorf("nfc(%+q) = %+q, want %+q", text, got, want)
+		}
+		if got := tokenizer.Decode(tokenizer.Encode(text)); got != strings.ToValidUTF8(want, "\ufffd") {
+			t.Errorf("%+q comes back as %+q, want %+q", text, got, want)
+		}
+	}
+}
+
 func TestEncodeLongWord(t *testing.T) {
 	// Every second merge of "aa" takes part in "aaaa": at a square cost this would not end.
 	tokenizer := mustParseTokenizer(t, editTokenizer(t, "gpt2", func(file object) {
