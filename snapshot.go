@@ -23,13 +23,22 @@ const (
 	codedValues    = 1 << 10 // that are coded at a time
 )
 
-// snapshotKernel names the arithmetic that a text's bits depend on.
-func snapshotKernel() string { return runtime.GOARCH + "/" + currentKernel }
+// arithmetic names what a text's bits depend on besides the model. Kernels of one name multiply pairs of bfloat16 on some
+// processors and not on others, which rounds differently.
+func arithmetic(held WeightType, kernel string, pairs bool) string {
+	name := runtime.GOARCH + "/" + kernel
+	if held == BF16 && pairs {
+		name += " in pairs"
+	}
+	return name
+}
+
+func (m *Model) arithmetic() string { return arithmetic(m.weights, currentKernel, multipliesPairs()) }
 
 // header is how the model's snapshots begin.
 func (m *Model) header() []byte {
 	var kernel [kernelBytes]byte
-	copy(kernel[:], snapshotKernel())
+	copy(kernel[:], m.arithmetic())
 	fingerprint := m.fingerprint()
 	header := append([]byte(snapshotMagic), fingerprint[:]...)
 	return append(append(header, byte(m.cacheType)), kernel[:]...)
@@ -107,10 +116,10 @@ func (m *Model) checkHeader(header []byte) error {
 			m.cacheType, ErrMismatch)
 	}
 	kernel := strings.TrimRight(string(at[33:]), "\x00")
-	if kernel != snapshotKernel() {
+	if kernel != m.arithmetic() {
 		return fmt.Errorf("written with the kernels %.32q, which round differently than %q here: read it on such a machine, "+
 			"or with PHOTON_KERNEL set to what is behind the slash, or append its text to a new session: %w",
-			kernel, snapshotKernel(), ErrMismatch)
+			kernel, m.arithmetic(), ErrMismatch)
 	}
 	return nil
 }

@@ -313,3 +313,19 @@ func FuzzSnapshot(f *testing.F) {
 		}
 	})
 }
+
+// Weights held as bfloat16 are multiplied in pairs on some processors, and a snapshot tells those apart. Others it does not.
+func TestSnapshotOfPairs(t *testing.T) {
+	names := map[string]bool{}
+	for _, held := range []WeightType{BF16, Int8} {
+		for _, pairs := range []bool{false, true} {
+			name := arithmetic(held, kernelTiers()[0], pairs)
+			if names[name] = true; len(name) > kernelBytes {
+				t.Errorf("%q does not fit a snapshot", name)
+			}
+		}
+	}
+	if len(names) != 2 {
+		t.Errorf("%v", names)
+	}
+}
