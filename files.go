@@ -205,8 +205,11 @@ func truncated(err error, what string) error {
 }
 
 // ended is the error of a context that has ended. It knows by itself that a deadline has passed: the timer that tells
-// the context may not get to run.
+// the context may not get to run. Of no context at all it makes an error of the caller's.
 func ended(ctx context.Context) error {
+	if ctx == nil {
+		return fmt.Errorf("photon: the context is nil: give context.Background(), or one that ends: %w", ErrInvalid)
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -267,6 +270,8 @@ func Files(path string) (fs.FS, error) {
 		return nil, fmt.Errorf("photon: model: %w", err)
 	case info.IsDir():
 		return directory(path), nil
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("photon: %s: %w", path, checkRegular(info))
 	case !strings.HasSuffix(path, ggufExtension):
 		return nil, fmt.Errorf("photon: %s is a file: give the directory that holds config.json and model.safetensors, "+
 			"or a %s file: %w", path, ggufExtension, ErrInvalid)

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -451,6 +452,38 @@ func TestLogitsFuncs(t *testing.T) {
 	r, err = m.Complete(background, "x", Temperature(0), MaxTokens(3), LogitBias(map[int]float32{ids[0]: 1e9}))
 	if err != nil || !slices.Equal(r.IDs, []int{ids[0], ids[0], ids[0]}) {
 		t.Errorf("a bias gives %v, %v", r.IDs, err)
+	}
+}
+
+// A NaN that a LogitsFunc makes is told, with the function's name and the token's id; one of the model's own is passed
+// over.
+func TestLogitsFuncNaN(t *testing.T) {
+	m := stories(t)
+	bad := LogitsFunc(func(drawn []int, logits []float32) {
+		if len(drawn) == 2 {
+			logits[77] = nan32
+		}
+	})
+	prompt := m.Tokenizer().Encode("Once")
+	for _, opts := range [][]Option{{bad}, {noEnd(m), RepeatPenalty(1.2), LogProbs(1), bad}, {bad, LogitsFunc(func([]int, []float32) {})}} {
+		s := m.NewSession(append(opts, MaxTokens(5), Seed(1))...)
+		if err := s.Append(background, prompt...); err != nil {
+			t.Fatal(err)
+		}
+		h := listen(t, s, 0, s.Generate(background))
+		if len(h.ids) != 2 {
+			t.Errorf("%d tokens, want 2", len(h.ids))
+		}
+		checkRefused(t, h.err, ErrInvalid, "LogitsFunc", "token id 77", fmt.Sprintf("token %d:", len(prompt)+2))
+	}
+	s := m.NewSession(Temperature(0))
+	logits := []float32{1, nan32, 3}
+	o := mustResolve(t, Temperature(0), LogitsFunc(func(_ []int, l []float32) { l[2]-- }))
+	m.cfg.EOSTokenIDs = nil
+	ws := m.acquire()
+	defer m.release(ws)
+	if token, err := s.choose(ws, &stream{s: s, o: o}, logits); err != nil || token.ID != 2 {
+		t.Errorf("a NaN of the model's: %v, %v", token, err)
 	}
 }
 
