@@ -20,6 +20,7 @@ type script struct {
 	opts   []Option
 	leave  int // the reader leaves after so many values; 0: never
 	want   []Token
+	over   []Token // the same where the text ends with the request: a rune that is open comes out too
 }
 
 // randomScript draws a request that uses every option.
@@ -44,17 +45,18 @@ func randomScript(t testing.TB, r *rand.Rand, m *Model, text []int) script {
 	if r.IntN(4) == 0 {
 		s.leave = 1 + r.IntN(5)
 	}
-	alone := m.NewSession(s.opts...)
-	if err := alone.Append(background, s.prompt...); err != nil {
-		t.Fatal(err)
-	}
-	for token, err := range alone.Generate(background) {
-		if err != nil {
+	for over, want := range map[bool]*[]Token{false: &s.want, true: &s.over} {
+		alone := m.NewSession(s.opts...)
+		if err := alone.Append(background, s.prompt...); err != nil {
 			t.Fatal(err)
 		}
-		if s.want = append(s.want, token); len(s.want) == s.leave {
-			break
-		}
+		alone.generate(background, nil, over, func(token Token, err error) bool {
+			if err != nil {
+				t.Fatal(err)
+			}
+			*want = append(*want, token)
+			return len(*want) != s.leave
+		})
 	}
 	return s
 }
@@ -163,16 +165,17 @@ func TestRandomSchedules(t *testing.T) {
 						cancel()
 					}
 				}
-				if cancelled {
-					if len(got) > len(s.want) || fmt.Sprint(got) != fmt.Sprint(s.want[:len(got)]) {
-						t.Errorf("%s: cancelled after %v, alone %v", name, got, s.want)
-					}
-					return
+				want := s.want
+				if !visible {
+					want = s.over
 				}
-				if visible {
+				switch {
+				case cancelled && (len(got) > len(want) || fmt.Sprint(got) != fmt.Sprint(want[:len(got)])):
+					t.Errorf("%s: cancelled after %v, alone %v", name, got, want)
+				case !cancelled && visible:
 					s.check(t, name, m, q, got)
-				} else if whole := fmt.Sprint(got); s.leave == 0 && m.tokenizer == nil && whole != fmt.Sprint(s.want) {
-					t.Errorf("%s: %s, alone %s", name, whole, fmt.Sprint(s.want))
+				case !cancelled && fmt.Sprint(got) != fmt.Sprint(want):
+					t.Errorf("%s: %v, alone %v", name, got, want)
 				}
 			})
 		}
@@ -378,6 +381,47 @@ func TestBatcherRoom(t *testing.T) {
 	all.Wait()
 	if most > 2 { // one runs; another's last tokens may not have been read
 		t.Errorf("%d texts at a time in the room of one", most)
+	}
+}
+
+// Of many requests no more than MaxTexts run at a time, and they are let in as they came.
+func TestBatcherOrder(t *testing.T) {
+	m := stories(t)
+	for _, texts := range []int{1, 2} {
+		b := m.NewBatcher(MaxTexts(texts))
+		var order []int // of first tokens, and those that run; both belong to the Batcher's goroutine
+		running, most := 0, 0
+		open := make(chan bool)
+		var all sync.WaitGroup
+		for i := range 8 {
+			r := Request{Prompt: "Once", Options: []Option{MaxTokens(8), noEnd(m), LogitsFunc(func(drawn []int, _ []float32) {
+				switch len(drawn) {
+				case 0:
+					order = append(order, i)
+					running++
+					most = max(most, running)
+					<-open // until all have come
+				case 7:
+					running--
+				}
+			})}}
+			all.Go(func() {
+				if err := firstError(b.Generate(background, r)); err != nil {
+					t.Error(err)
+				}
+			})
+			for come := 0; come <= i; time.Sleep(time.Millisecond) {
+				b.mu.Lock()
+				come = len(b.waiting) + len(b.lanes)
+				b.mu.Unlock()
+			}
+		}
+		close(open)
+		all.Wait()
+		b.Close()
+		if !slices.Equal(order, []int{0, 1, 2, 3, 4, 5, 6, 7}) || most != texts {
+			t.Errorf("MaxTexts(%d): %d run at a time, let in as %v", texts, most, order)
+		}
 	}
 }
 
