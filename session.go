@@ -115,10 +115,12 @@ func (s *Session) Append(ctx context.Context, ids ...int) error {
 	ws := s.m.acquire()
 	defer s.m.release(ws)
 	begin := time.Now()
-	before := len(s.ids)
+	before, since, held := len(s.ids), s.since, s.held
 	s.add(ids)
 	err := s.catchUp(ctx, ws)
-	s.cut(max(before, s.seq.n))
+	if s.cut(max(before, s.seq.n)); len(s.ids) == before { // nothing has come between
+		s.since, s.held = since, held
+	}
 	s.stats.PromptTokens += len(s.ids) - before
 	s.stats.PromptTime += time.Since(begin)
 	return err

@@ -478,6 +478,11 @@ func TestSessionScore(t *testing.T) {
 			if !slices.Equal(s.Logits(), before) || s.Len() != cut {
 				t.Error("the session has changed")
 			}
+			// The first token is scored by what the session knows already.
+			cost := s.Stats()
+			if got, err := s.Score(background, g.ids[0]); err != nil || len(got) != 1 || s.Stats() != cost {
+				t.Errorf("a continuation of one token: %v, %v, costs %+v, before %+v", got, err, s.Stats(), cost)
+			}
 			rest := m.NewSession()
 			if err := rest.Append(background, g.ids...); err != nil {
 				t.Fatal(err)

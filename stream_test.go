@@ -234,7 +234,8 @@ func TestStreamOverCalls(t *testing.T) {
 	}
 }
 
-// After an Append that was cancelled a stop string is found as after one that was not.
+// After an Append that was cancelled a stop string is found as after one that was not; and where it has added nothing,
+// the text goes on as if it had not been, with what was held back and the token that the model has not read.
 func TestStopAfterCancel(t *testing.T) {
 	m := stories(t)
 	cancelled, cancel := context.WithCancel(background)
@@ -258,9 +259,21 @@ func TestStopAfterCancel(t *testing.T) {
 			}
 		}
 		first := listen(t, s, 0, s.Generate(background, spell(letters(t, m, "st"))))
+		ids := slices.Clone(s.ids)
+		if err := s.Append(cancelled, 1, 2, 3); !errors.Is(err, context.Canceled) || !slices.Equal(s.ids, ids) {
+			t.Errorf("cancelled at once: %v, the session holds %v, want %v", err, s.ids, ids)
+		}
 		rest := listen(t, s, 0, s.Generate(background, spell(letters(t, m, "op"))))
 		if first.text() != "st" || rest.text() != "" || rest.stop != StopString {
 			t.Errorf("%q, %v, then %q, %v", first.texts, first.stop, rest.texts, rest.stop)
+		}
+		left := listen(t, s, 3, s.Generate(background, spell(letters(t, m, "xsto")), MaxTokens(4)))
+		if err := s.Append(cancelled, 1, 2, 3); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		rest = listen(t, s, 0, s.Generate(background, spell(letters(t, m, "of"))))
+		if left.text() != "x" || rest.text() != "stof" {
+			t.Errorf("left early with %q, then %q", left.texts, rest.texts)
 		}
 	}
 }
