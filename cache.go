@@ -14,6 +14,7 @@ const (
 	CacheInt8                  // 1 byte an element and one float32 scale a row and head
 )
 
+// String returns "f32", "f16" or "int8".
 func (t CacheType) String() string { return nameOf("CacheType", int(t), "f32", "f16", "int8") }
 
 // headBytes is the size of one head's key (or value) of one row.

@@ -37,6 +37,7 @@ const (
 	StopFull                        // the text has as many tokens as a session, or a Batcher's MaxStateBytes, can hold
 )
 
+// String returns what StopReason means, in a few words.
 func (r StopReason) String() string {
 	return nameOf("StopReason", int(r), "going", "max tokens", "end of text", "stop token", "stop string", "full")
 }

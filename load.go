@@ -369,8 +369,9 @@ func (c *checkpoint) info(cfg Config) Info {
 	return info
 }
 
-// CheckWeights is Inspect, and then reads every weight: a NaN or an infinity among them is an error that names the tensor, counts them and matches ErrCorrupt.
-// progress, unless nil, is told the bytes read so far and in all. Memory in use is that of the largest tensor.
+// CheckWeights is Inspect, and then reads every weight: a NaN or an infinity among them is an error that names the
+// tensor, counts them and matches ErrCorrupt. progress, unless nil, is told the bytes read so far and in all. Memory in
+// use is that of the largest tensor. It may be called from several goroutines.
 func CheckWeights(fsys fs.FS, progress func(done, total int64)) (Info, error) {
 	opened, err := openContents(fsys)
 	if err != nil {

@@ -21,6 +21,7 @@ const (
 	bf16Rounded
 )
 
+// String returns "as stored", "f32", "bf16", "int8" or "int4".
 func (t WeightType) String() string {
 	return nameOf("WeightType", int(t), "as stored", "f32", "bf16", "int8", "int4", "bf16 rounded")
 }
