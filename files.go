@@ -262,9 +262,9 @@ func (c contextWriter) Write(b []byte) (int, error) {
 }
 
 // Files returns the files of the model at path, for LoadFS, Inspect and CheckWeights: those of a directory, or those
-// that a GGUF file stands for, which are itself and, where it has one, chat_template.jinja. Nothing is read yet: what is
-// not there matches fs.ErrNotExist, a file of another name ErrInvalid, a device or a pipe ErrCorrupt. It may be called
-// from several goroutines.
+// that a GGUF file stands for, which are itself and, where it has one, chat_template.jinja. Nothing is read yet: what
+// is not there matches fs.ErrNotExist, a file of another name ErrInvalid, a device or a pipe ErrCorrupt. It may be
+// called from several goroutines.
 func Files(path string) (fs.FS, error) {
 	info, err := os.Stat(path)
 	switch {

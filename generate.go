@@ -342,8 +342,8 @@ func (s *Session) checkNumbers(scores, logits []float32) error {
 	}
 	for id, v := range scores {
 		if v != v && logits[id] == logits[id] {
-			return fmt.Errorf("photon: token %d: a LogitsFunc has made the logit of token id %d a NaN: give a number, or -Inf to "+
-				"forbid the token: %w", len(s.ids), id, ErrInvalid)
+			return fmt.Errorf("photon: token %d: a LogitsFunc has made the logit of token id %d a NaN: give a number, "+
+				"or -Inf to forbid the token: %w", len(s.ids), id, ErrInvalid)
 		}
 	}
 	return nil

@@ -25,8 +25,8 @@ func (m *Model) Logits(ctx context.Context, ids []int) ([]float32, error) {
 }
 
 // EachLogits is Logits where they would not fit in memory: f gets its rows in order, [vocab] each, and must not keep
-// them. Errors are those of Logits, some rows may have been handed out before. It may be called from several goroutines;
-// f is called from its caller's.
+// them. Errors are those of Logits, some rows may have been handed out before. It may be called from several
+// goroutines; f is called from its caller's.
 func (m *Model) EachLogits(ctx context.Context, ids []int, f func(row []float32)) error {
 	ws, err := m.pass(ctx, ids)
 	if err != nil {

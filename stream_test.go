@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/photon-lm/photon/models"
 )
 
 // spell has a model draw exactly these tokens.
@@ -240,13 +242,17 @@ func TestStopAfterCancel(t *testing.T) {
 	m := stories(t)
 	cancelled, cancel := context.WithCancel(background)
 	cancel()
+	defer func(n int) { stepRows = n }(stepRows)
+	stepRows = 4
 	for _, fork := range []bool{false, true} {
 		s := m.NewSession(Temperature(0), MaxTokens(2), Stop("stop"))
 		if err := s.AppendText(background, "Once"); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Append(cancelled, letters(t, m, "upon a time")...); !errors.Is(err, context.Canceled) {
-			t.Fatal(err)
+		before, more := s.Len(), longIDs(m, 4*m.pieceTokens())
+		err := s.Append(&cancelAfter{background, 1}, more...)
+		if added := s.Len() - before; !errors.Is(err, context.Canceled) || added == 0 || added == len(more) {
+			t.Fatalf("%v, %d of %d tokens were added", err, added, len(more))
 		}
 		if fork {
 			var file bytes.Buffer
@@ -506,6 +512,12 @@ func TestPanics(t *testing.T) {
 	s := m.NewSession(Temperature(0), MaxTokens(8))
 	want := greedy(t, m, nil, 8)
 	for name, run := range map[string]func(){
+		"WithProgress": func() {
+			LoadFS(models.Stories(), WithProgress(func(int64, int64) { panic("mine") }))
+		},
+		"Logits": func() {
+			m.EachLogits(background, []int{1, 2, 3}, func([]float32) { panic("mine") })
+		},
 		"LogitsFunc": func() {
 			for range s.Generate(background, bad) {
 			}

@@ -163,10 +163,10 @@ func (d dtype) put(dst []byte, x float32) {
 // Quantize writes the model in files to the directory dir, which it makes if need be, with its matrices in the int8 or
 // the int4 form of docs/formats.md; form is Int8 or Int4. Vectors stay as they are stored, and with Int4 the embedding
 // tables take the int8 form. config.json, the tokenizer and the chat template are copied, and generation_config.json
-// says that the weights are best held in this form. A file that is there is replaced. When ctx ends, nothing is left of
-// the weights, and its error is returned. A GGUF file matches ErrUnsupported: its own tools quantize it; another form is
-// ErrInvalid, and what is wrong with the model is told as by Load. It may be called from several goroutines, for
-// different directories.
+// says that the weights are best held in this form. A file that is there is replaced. When ctx ends, nothing is left
+// of the weights, and its error is returned. A GGUF file matches ErrUnsupported: its own tools quantize it; another
+// form is ErrInvalid, and what is wrong with the model is told as by Load. It may be called from several goroutines,
+// for different directories.
 func Quantize(ctx context.Context, dir string, files fs.FS, form WeightType) error {
 	if form != Int8 && form != Int4 {
 		return fmt.Errorf("photon: Quantize to %v: give Int8 or Int4: %w", form, ErrInvalid)

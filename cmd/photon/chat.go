@@ -24,7 +24,7 @@ const chatHelp = `/save FILE   keep the conversation in a file
 Ctrl-C stops the text, Ctrl-D ends the program.
 `
 
-const chatNotes = `From a pipe or a file, the first line that cannot be done ends the program, with an exit code that says why.
+const chatNotes = `From a pipe or a file, the first line that cannot be done ends the program; its exit code says why.
 `
 
 // chat is a conversation on the terminal.
