@@ -384,6 +384,43 @@ func TestBatcherRoom(t *testing.T) {
 	}
 }
 
+// Long prompts come in slices, which they share, and a text that runs draws a token after each.
+func TestPrefillSlice(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		run := batch{m: m, ws: m.acquire(), slice: 16}
+		defer m.release(run.ws)
+		begin := func(n int) *lane {
+			l, err := m.lane(background, Request{IDs: longIDs(m, n), Options: []Option{MaxTokens(-1), LogitBias(endless(m))}}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return l
+		}
+		short, long := begin(3), []*lane{begin(200), begin(150)}
+		run.pass([]*lane{short}) // its prompt
+		for passes := 0; ; passes++ {
+			if !short.ready() {
+				t.Fatalf("after %d passes the text that runs waits", passes)
+			}
+			if _, err := short.next(run.ws); err != nil {
+				t.Fatal(err)
+			}
+			if len(long[0].todo) == 0 {
+				if least := (200 - 50 + 7) / 8; passes < least {
+					t.Errorf("%d passes, want %d", passes, least)
+				}
+				break
+			}
+			before := []int{len(long[0].todo), len(long[1].todo)}
+			run.pass([]*lane{short, long[0], long[1]})
+			read := []int{before[0] - len(long[0].todo), before[1] - len(long[1].todo)}
+			if before[1] > 0 && (read[0] != 8 || read[1] != min(8, before[1])) || read[0] > 16 || read[0] == 0 {
+				t.Fatalf("pass %d reads %v tokens of prompts with %v to come", passes, read, before)
+			}
+		}
+	})
+}
+
 // Of many requests no more than MaxTexts run at a time, and they are let in as they came.
 func TestBatcherOrder(t *testing.T) {
 	m := stories(t)
