@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"weak"
@@ -300,6 +301,32 @@ func TestBatcherSlowReaders(t *testing.T) {
 	for _, err := range b.Generate(background, Request{Prompt: "x"}) {
 		if !errors.Is(err, ErrClosed) {
 			t.Errorf("after Close: %v", err)
+		}
+	}
+}
+
+// What a reader that sleeps has not read is bounded, whatever others do meanwhile.
+func TestBatcherAhead(t *testing.T) {
+	m := stories(t)
+	b := m.NewBatcher()
+	defer b.Close()
+	var drawn atomic.Int64
+	count := LogitsFunc(func([]int, []float32) { drawn.Add(1) })
+	read := 0
+	for _, err := range b.Generate(background, Request{Prompt: "A cat", Options: []Option{MaxTokens(-1), noEnd(m), count}}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if read++; read%5 == 1 { // sleeps while others write
+			if err := firstError(b.Generate(background, Request{Prompt: "The king", Options: []Option{MaxTokens(60), noEnd(m)}})); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := int(drawn.Load()); n > read+aheadTokens {
+			t.Fatalf("%d tokens are drawn, of which %d have been read", n, read)
+		}
+		if read == 12 {
+			break
 		}
 	}
 }
