@@ -305,6 +305,34 @@ func TestBatcherSlowReaders(t *testing.T) {
 	}
 }
 
+// Texts that come back when others have taken their room take turns with them.
+func TestBatcherTurns(t *testing.T) {
+	m := stories(t)
+	b := m.NewBatcher(MaxTexts(2))
+	turns := map[*lane]int{}
+	for range 5 {
+		l, err := m.lane(background, Request{Prompt: "Once"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.lanes = append(b.lanes, l)
+	}
+	for range 10 {
+		run, more := b.take(nil)
+		if len(run) != 2 || !more {
+			t.Fatalf("%d texts run, more: %v", len(run), more)
+		}
+		for _, l := range run {
+			turns[l]++
+		}
+	}
+	for i, l := range b.lanes {
+		if turns[l] != 4 {
+			t.Errorf("text %d has had %d turns, want 4", i, turns[l])
+		}
+	}
+}
+
 // What a reader that sleeps has not read is bounded, whatever others do meanwhile.
 func TestBatcherAhead(t *testing.T) {
 	m := stories(t)
