@@ -236,6 +236,20 @@ func TestStreamOverCalls(t *testing.T) {
 	}
 }
 
+// What has stopped one call is no part of the next one's stop string.
+func TestStopOnce(t *testing.T) {
+	m := stories(t)
+	s := m.NewSession(Temperature(0), MaxTokens(2), Stop("aa"))
+	if err := s.AppendText(background, "Once"); err != nil {
+		t.Fatal(err)
+	}
+	first := listen(t, s, 0, s.Generate(background, spell(letters(t, m, "aa"))))
+	next := listen(t, s, 0, s.Generate(background, spell(letters(t, m, "ab"))))
+	if first.stop != StopString || next.text() != "ab" || next.stop != StopMaxTokens {
+		t.Errorf("%v, then %q, %v", first.stop, next.texts, next.stop)
+	}
+}
+
 // After an Append that was cancelled a stop string is found as after one that was not; and where it has added nothing,
 // the text goes on as if it had not been, with what was held back and the token that the model has not read.
 func TestStopAfterCancel(t *testing.T) {
