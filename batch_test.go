@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"weak"
@@ -20,6 +21,7 @@ type script struct {
 	opts   []Option
 	leave  int // the reader leaves after so many values; 0: never
 	want   []Token
+	over   []Token // the same where the text ends with the request: a rune that is open comes out too
 }
 
 // randomScript draws a request that uses every option.
@@ -44,17 +46,18 @@ func randomScript(t testing.TB, r *rand.Rand, m *Model, text []int) script {
 	if r.IntN(4) == 0 {
 		s.leave = 1 + r.IntN(5)
 	}
-	alone := m.NewSession(s.opts...)
-	if err := alone.Append(background, s.prompt...); err != nil {
-		t.Fatal(err)
-	}
-	for token, err := range alone.Generate(background) {
-		if err != nil {
+	for over, want := range map[bool]*[]Token{false: &s.want, true: &s.over} {
+		alone := m.NewSession(s.opts...)
+		if err := alone.Append(background, s.prompt...); err != nil {
 			t.Fatal(err)
 		}
-		if s.want = append(s.want, token); len(s.want) == s.leave {
-			break
-		}
+		alone.generate(background, nil, over, func(token Token, err error) bool {
+			if err != nil {
+				t.Fatal(err)
+			}
+			*want = append(*want, token)
+			return len(*want) != s.leave
+		})
 	}
 	return s
 }
@@ -163,16 +166,17 @@ func TestRandomSchedules(t *testing.T) {
 						cancel()
 					}
 				}
-				if cancelled {
-					if len(got) > len(s.want) || fmt.Sprint(got) != fmt.Sprint(s.want[:len(got)]) {
-						t.Errorf("%s: cancelled after %v, alone %v", name, got, s.want)
-					}
-					return
+				want := s.want
+				if !visible {
+					want = s.over
 				}
-				if visible {
+				switch {
+				case cancelled && (len(got) > len(want) || fmt.Sprint(got) != fmt.Sprint(want[:len(got)])):
+					t.Errorf("%s: cancelled after %v, alone %v", name, got, want)
+				case !cancelled && visible:
 					s.check(t, name, m, q, got)
-				} else if whole := fmt.Sprint(got); s.leave == 0 && m.tokenizer == nil && whole != fmt.Sprint(s.want) {
-					t.Errorf("%s: %s, alone %s", name, whole, fmt.Sprint(s.want))
+				case !cancelled && fmt.Sprint(got) != fmt.Sprint(want):
+					t.Errorf("%s: %v, alone %v", name, got, want)
 				}
 			})
 		}
@@ -301,6 +305,60 @@ func TestBatcherSlowReaders(t *testing.T) {
 	}
 }
 
+// Texts that come back when others have taken their room take turns with them.
+func TestBatcherTurns(t *testing.T) {
+	m := stories(t)
+	b := m.NewBatcher(MaxTexts(2))
+	turns := map[*lane]int{}
+	for range 5 {
+		l, err := m.lane(background, Request{Prompt: "Once"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.lanes = append(b.lanes, l)
+	}
+	for range 10 {
+		run, more := b.take(nil)
+		if len(run) != 2 || !more {
+			t.Fatalf("%d texts run, more: %v", len(run), more)
+		}
+		for _, l := range run {
+			turns[l]++
+		}
+	}
+	for i, l := range b.lanes {
+		if turns[l] != 4 {
+			t.Errorf("text %d has had %d turns, want 4", i, turns[l])
+		}
+	}
+}
+
+// What a reader that sleeps has not read is bounded, whatever others do meanwhile.
+func TestBatcherAhead(t *testing.T) {
+	m := stories(t)
+	b := m.NewBatcher()
+	defer b.Close()
+	var drawn atomic.Int64
+	count := LogitsFunc(func([]int, []float32) { drawn.Add(1) })
+	read := 0
+	for _, err := range b.Generate(background, Request{Prompt: "A cat", Options: []Option{MaxTokens(-1), noEnd(m), count}}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if read++; read%5 == 1 { // sleeps while others write
+			if err := firstError(b.Generate(background, Request{Prompt: "The king", Options: []Option{MaxTokens(60), noEnd(m)}})); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := int(drawn.Load()); n > read+aheadTokens {
+			t.Fatalf("%d tokens are drawn, of which %d have been read", n, read)
+		}
+		if read == 12 {
+			break
+		}
+	}
+}
+
 // Close ends what runs, from inside a loop too.
 func TestBatcherClose(t *testing.T) {
 	m := stories(t)
@@ -378,6 +436,84 @@ func TestBatcherRoom(t *testing.T) {
 	all.Wait()
 	if most > 2 { // one runs; another's last tokens may not have been read
 		t.Errorf("%d texts at a time in the room of one", most)
+	}
+}
+
+// Long prompts come in slices, which they share, and a text that runs draws a token after each.
+func TestPrefillSlice(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		run := batch{m: m, ws: m.acquire(), slice: 16}
+		defer m.release(run.ws)
+		begin := func(n int) *lane {
+			l, err := m.lane(background, Request{IDs: longIDs(m, n), Options: []Option{MaxTokens(-1), LogitBias(endless(m))}}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return l
+		}
+		short, long := begin(3), []*lane{begin(200), begin(150)}
+		run.pass([]*lane{short}) // its prompt
+		for passes := 0; ; passes++ {
+			if !short.ready() {
+				t.Fatalf("after %d passes the text that runs waits", passes)
+			}
+			if _, err := short.next(run.ws); err != nil {
+				t.Fatal(err)
+			}
+			if len(long[0].todo) == 0 {
+				if least := (200 - 50 + 7) / 8; passes < least {
+					t.Errorf("%d passes, want %d", passes, least)
+				}
+				break
+			}
+			before := []int{len(long[0].todo), len(long[1].todo)}
+			run.pass([]*lane{short, long[0], long[1]})
+			read := []int{before[0] - len(long[0].todo), before[1] - len(long[1].todo)}
+			if before[1] > 0 && (read[0] != 8 || read[1] != min(8, before[1])) || read[0] > 16 || read[0] == 0 {
+				t.Fatalf("pass %d reads %v tokens of prompts with %v to come", passes, read, before)
+			}
+		}
+	})
+}
+
+// Of many requests no more than MaxTexts run at a time, and they are let in as they came.
+func TestBatcherOrder(t *testing.T) {
+	m := stories(t)
+	for _, texts := range []int{1, 2} {
+		b := m.NewBatcher(MaxTexts(texts))
+		var order []int // of first tokens, and those that run; both belong to the Batcher's goroutine
+		running, most := 0, 0
+		open := make(chan bool)
+		var all sync.WaitGroup
+		for i := range 8 {
+			r := Request{Prompt: "Once", Options: []Option{MaxTokens(8), noEnd(m), LogitsFunc(func(drawn []int, _ []float32) {
+				switch len(drawn) {
+				case 0:
+					order = append(order, i)
+					running++
+					most = max(most, running)
+					<-open // until all have come
+				case 7:
+					running--
+				}
+			})}}
+			all.Go(func() {
+				if err := firstError(b.Generate(background, r)); err != nil {
+					t.Error(err)
+				}
+			})
+			for come := 0; come <= i; time.Sleep(time.Millisecond) {
+				b.mu.Lock()
+				come = len(b.waiting) + len(b.lanes)
+				b.mu.Unlock()
+			}
+		}
+		close(open)
+		all.Wait()
+		b.Close()
+		if !slices.Equal(order, []int{0, 1, 2, 3, 4, 5, 6, 7}) || most != texts {
+			t.Errorf("MaxTexts(%d): %d run at a time, let in as %v", texts, most, order)
+		}
 	}
 }
 

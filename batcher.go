@@ -114,8 +114,9 @@ const (
 
 // Generate yields the tokens, texts and probabilities that r would get alone, bit for bit. ctx ends this request only,
 // within a few milliseconds. A reader that is slow or gone holds up nobody: its text rests. Functions of r's options,
-// such as a LogitsFunc, are called from the Batcher's goroutine. Errors are those of Model.Generate, and ErrMemoryLimit
-// for a prompt beyond MaxStateBytes, ErrMismatch for a session of another model.
+// such as a LogitsFunc, are called from the Batcher's goroutine; what one of them throws comes out of the loop. Errors
+// are those of Model.Generate and Session.Append, and besides ErrMismatch for a session of another model,
+// ErrMemoryLimit for a prompt beyond MaxStateBytes, ErrClosed after Close, and ErrInvalid for a bad BatcherOption.
 func (b *Batcher) Generate(ctx context.Context, r Request) iter.Seq2[Token, error] {
 	return func(yield func(Token, error) bool) {
 		l, err := b.join(ctx, r)

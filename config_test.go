@@ -245,8 +245,8 @@ func checkRefused(t *testing.T, err, kind error, says ...string) {
 			t.Errorf("error %q does not say %q", text, want)
 		}
 	}
-	if !strings.HasPrefix(text, "photon: ") || strings.Contains(text, "\n") || len(text) > 1000 {
-		t.Errorf("error %q: want one line that begins with photon:", text)
+	if !strings.HasPrefix(text, "photon: ") || strings.Count(text, "photon: ") > 1 || strings.Contains(text, "\n") || len(text) > 1000 {
+		t.Errorf("error %q: want one line that begins with photon:, once", text)
 	}
 }
 

@@ -205,8 +205,11 @@ func truncated(err error, what string) error {
 }
 
 // ended is the error of a context that has ended. It knows by itself that a deadline has passed: the timer that tells
-// the context may not get to run.
+// the context may not get to run. Of no context at all it makes an error of the caller's.
 func ended(ctx context.Context) error {
+	if ctx == nil {
+		return fmt.Errorf("photon: the context is nil: give context.Background(), or one that ends: %w", ErrInvalid)
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -259,8 +262,9 @@ func (c contextWriter) Write(b []byte) (int, error) {
 }
 
 // Files returns the files of the model at path, for LoadFS, Inspect and CheckWeights: those of a directory, or those
-// that a GGUF file stands for, which are itself and, where it has one, chat_template.jinja. Nothing is opened yet. A
-// path that is not there matches fs.ErrNotExist, a file that does not end in .gguf ErrInvalid.
+// that a GGUF file stands for, which are itself and, where it has one, chat_template.jinja. Nothing is read yet: what
+// is not there matches fs.ErrNotExist, a file of another name ErrInvalid, a device or a pipe ErrCorrupt. It may be
+// called from several goroutines.
 func Files(path string) (fs.FS, error) {
 	info, err := os.Stat(path)
 	switch {
@@ -268,6 +272,8 @@ func Files(path string) (fs.FS, error) {
 		return nil, fmt.Errorf("photon: model: %w", err)
 	case info.IsDir():
 		return directory(path), nil
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("photon: %s: %w", path, checkRegular(info))
 	case !strings.HasSuffix(path, ggufExtension):
 		return nil, fmt.Errorf("photon: %s is a file: give the directory that holds config.json and model.safetensors, "+
 			"or a %s file: %w", path, ggufExtension, ErrInvalid)

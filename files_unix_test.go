@@ -42,6 +42,12 @@ func within(t *testing.T, limit time.Duration, f func()) {
 
 // A file that is no file is an error at once, whichever it is and whoever opens it.
 func TestLoadNoFiles(t *testing.T) {
+	for _, path := range []string{os.DevNull, "/dev/zero"} { // in a model's place
+		checkRefused(t, loadError(path), ErrCorrupt, path, "a device")
+		_, err := Files(path)
+		checkRefused(t, err, ErrCorrupt, path, "a device")
+	}
+	checkRefused(t, loadError("files.go"), ErrInvalid, "files.go", "directory", ".gguf")
 	make := func(f func(path string) error) func(t *testing.T, path string) {
 		return func(t *testing.T, path string) {
 			if err := f(path); err != nil {

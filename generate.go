@@ -321,6 +321,11 @@ func (s *Session) choose(ws *workspace, r *stream, logits []float32) (Token, err
 		scores = ws.logits
 	}
 	id, p := ws.sampler.next(&r.o, scores, s.ids, len(s.ids), slices.Clip(s.ids[r.from:]))
+	if len(r.o.logits) > 0 {
+		if err := s.checkNumbers(scores, logits); err != nil {
+			return Token{}, err
+		}
+	}
 	if id < 0 {
 		return Token{}, s.nothingLeft(&r.o, logits)
 	}
@@ -329,6 +334,20 @@ func (s *Session) choose(ws *workspace, r *stream, logits []float32) (Token, err
 		t.Top = slices.Clone(ws.sampler.top)
 	}
 	return t, nil
+}
+
+// checkNumbers reports a NaN that a LogitsFunc has made of one of the model's logits.
+func (s *Session) checkNumbers(scores, logits []float32) error {
+	if !hasNaN(scores) {
+		return nil
+	}
+	for id, v := range scores {
+		if v != v && logits[id] == logits[id] {
+			return fmt.Errorf("photon: token %d: a LogitsFunc has made the logit of token id %d a NaN: give a number, "+
+				"or -Inf to forbid the token: %w", len(s.ids), id, ErrInvalid)
+		}
+	}
+	return nil
 }
 
 // nothingLeft says why no token is possible.

@@ -2,6 +2,7 @@ package photon
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"math"
 	"os"
@@ -172,5 +173,37 @@ func TestRuneAcrossTokens(t *testing.T) {
 	}
 	if want := []string{"x", "🦊", "y", "\uFFFD"}; !slices.Equal(texts, want) {
 		t.Errorf("%q, want %q", texts, want)
+	}
+}
+
+// A cache that cannot hold what the model makes is told as what it is, and as what helps.
+func TestCacheOverflow(t *testing.T) {
+	files := readModel(t, "testdata/golden/flat-gqa-f32")
+	c, err := openCheckpoint(files, maxTensors)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tensor := range c.tensors {
+		if strings.HasSuffix(tensor.name, "v_proj.weight") {
+			data := files[weightsFile].Data[tensor.begin:tensor.end]
+			for at := 0; at < len(data); at += 4 {
+				w := math.Float32frombits(binary.LittleEndian.Uint32(data[at:]))
+				binary.LittleEndian.PutUint32(data[at:], math.Float32bits(w*1e8))
+			}
+		}
+	}
+	for typ, want := range map[CacheType]error{CacheF32: nil, CacheF16: ErrUnsupported} {
+		m, err := LoadFS(files, WithCache(typ))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request := Request{IDs: []int{1, 2, 3}, Options: []Option{MaxTokens(3)}}
+		b := m.NewBatcher()
+		if err := firstError(b.Generate(background, request)); want == nil && err != nil {
+			t.Error(err)
+		} else if want != nil {
+			checkRefused(t, err, want, "f16", "65504", "WithCache(CacheF32)")
+		}
+		b.Close()
 	}
 }

@@ -21,7 +21,8 @@ func setKernel(name string) error {
 	}
 	if !slices.Contains(tiers, name) {
 		setKernel("")
-		return fmt.Errorf("photon: PHOTON_KERNEL=%s: no such kernels on this machine: set one of %s, or nothing: %w", name, strings.Join(tiers, ", "), ErrUnsupported)
+		return fmt.Errorf("photon: PHOTON_KERNEL=%s: no such kernels on this machine: set one of %s, or nothing: %w",
+			name, strings.Join(tiers, ", "), ErrInvalid)
 	}
 	currentKernel = name
 	useKernel(name)

@@ -279,11 +279,11 @@ func StopTokens(ids ...int) Option {
 // token of the vocabulary.
 func LogProbs(n int) Option { return func(o *options) { o.logProbs = n } }
 
-// LogitsFunc has f edit the logits of the next token, [vocab], in place, after LogitBias and before anything else looks
-// at them: a mask (-Inf forbids a token), a grammar. drawn are the ids that this call of Generate has drawn so far, all
-// of them. f must not keep or change drawn, nor keep logits. It is called once for each token, from the goroutine that
-// generates, which is a Batcher's own. Several are called in the order in which they were given, those of a session
-// first; nil takes back the earlier ones. Default: none.
+// LogitsFunc has f edit the logits of the next token, [vocab], in place, after LogitBias and before anything else
+// looks at them: a mask (-Inf forbids a token, a NaN is ErrInvalid), a grammar. drawn are the ids that this call of
+// Generate has drawn so far, all of them. f must not keep or change drawn, nor keep logits. It is called once for each
+// token, from the goroutine that generates, which is a Batcher's own. Several are called in the order in which they
+// were given, those of a session first; nil takes back the earlier ones. Default: none.
 func LogitsFunc(f func(drawn []int, logits []float32)) Option {
 	return func(o *options) {
 		if f == nil {

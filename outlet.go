@@ -32,9 +32,6 @@ func newOutlet(t *Tokenizer, stop []string, ids []int, since, held int) *outlet 
 	o.shown = make([]bool, 0, 2*longest)
 	// What matters of the text before is whether it has begun, the rune that is open at its end, and what a stop string
 	// may begin with.
-	for i := 0; i < len(ids) && !o.decoder.started; i++ {
-		o.decoder.started = len(t.text(ids[i])) > 0
-	}
 	from, bytes := len(ids), 0
 	for ; from > 0 && bytes < utf8.UTFMax; from-- {
 		bytes += len(t.text(ids[from-1]))
@@ -44,7 +41,9 @@ func newOutlet(t *Tokenizer, stop []string, ids []int, since, held int) *outlet 
 		visible += len(t.text(ids[first-1]))
 	}
 	from = min(from, first)
-	o.decoder.started = o.decoder.started && from > 0
+	for i := 0; i < from && !o.decoder.started; i++ {
+		o.decoder.started = len(t.text(ids[i])) > 0
+	}
 	for i := from; i < len(ids); i++ {
 		if text, shown := o.read(ids[i]); i >= since {
 			o.take(text, shown, true)

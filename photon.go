@@ -135,8 +135,9 @@ func WithContext(ctx context.Context) LoadOption { return func(o *loadOptions) {
 // Load opens a model: a directory with config.json, model.safetensors (or shards, with model.safetensors.index.json),
 // and tokenizer.json and generation_config.json if they are there; or a GGUF file, with its tokenizer. A missing file
 // matches fs.ErrNotExist; ErrCorrupt, ErrUnsupported, ErrMismatch and ErrMemoryLimit tell of the rest. What is no
-// regular file, such as a named pipe or a device, is ErrCorrupt and is not waited for. The files are read and closed,
-// and may go afterwards. It may be called from several goroutines.
+// regular file, such as a named pipe or a device, is ErrCorrupt and is not waited for; a path to a file of another
+// kind, and a bad option, are ErrInvalid. The files are read and closed, and may go afterwards. It may be called from
+// several goroutines.
 func Load(path string, opts ...LoadOption) (*Model, error) {
 	files, err := Files(path)
 	if err != nil {
@@ -299,6 +300,6 @@ var (
 	ErrMemoryLimit = errors.New("memory limit")
 	// ErrClosed marks the use of a closed model.
 	ErrClosed = errors.New("closed")
-	// ErrInvalid marks an argument out of range: a token id, an option.
+	// ErrInvalid marks an argument out of range: a token id, an option, a context that is nil.
 	ErrInvalid = errors.New("invalid argument")
 )

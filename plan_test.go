@@ -156,7 +156,8 @@ func TestMemoryLimit(t *testing.T) {
 				t.Errorf("%s: %v", g.dir, err)
 			}
 			err = loadError(g.dir, WithWeights(form), WithThreads(2), WithMemoryLimit(need-1))
-			checkRefused(t, err, ErrMemoryLimit, fmt.Sprint(need), "WithMemoryLimit")
+			how := map[WeightType]string{AsStored: "as stored", F32: "f32", BF16: "bf16", Int8: "int8", Int4: "int4"}[form]
+			checkRefused(t, err, ErrMemoryLimit, fmt.Sprint(need), "WithMemoryLimit", " held "+how+", ")
 			held := int64(0)
 			for _, w := range matrices(m) {
 				held += int64(4*len(w.f32) + 2*len(w.bf16) + len(w.quant))

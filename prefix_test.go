@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -204,6 +205,27 @@ func TestPrefixesLeave(t *testing.T) {
 	}
 	if n := reused(c, text[:3000]); n == 0 {
 		t.Error("a cancelled request has left nothing")
+	}
+}
+
+// A stop string does not reach back into a prompt, though all of that is known already.
+func TestPrefixesAndStops(t *testing.T) {
+	m := stories(t)
+	prompt := letters(t, m, strings.Repeat("xxab", 64))
+	b := m.NewBatcher(KeepPrefixes(1 << 30))
+	defer b.Close()
+	for i := range 3 {
+		text, stats := "", Stats{}
+		r := Request{IDs: prompt, Options: []Option{Temperature(0), MaxTokens(3), Stop("abc"), spell(letters(t, m, "cab"))}, Stats: &stats}
+		for token, err := range b.Generate(background, r) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			text += token.Text
+		}
+		if text != "cab" || (stats.ReusedTokens == len(prompt)) != (i > 0) {
+			t.Errorf("request %d: %q, %d tokens of %d are known", i, text, stats.ReusedTokens, len(prompt))
+		}
 	}
 }
 

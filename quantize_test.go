@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -103,6 +104,22 @@ func TestQuantizeRefuses(t *testing.T) {
 		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 			t.Errorf("%v is left, %v", left, err)
 		}
+	}
+}
+
+// What is wrong with the model that is read is told as Load tells it, and nothing of the other is left.
+func TestQuantizeDamaged(t *testing.T) {
+	files := readModel(t, "testdata/golden/photon-local-i8")
+	c, err := openCheckpoint(files, maxTensors)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(c.tensors, func(t storedTensor) bool { return t.dtype == dtypeI8 })
+	files[weightsFile].Data[c.tensors[i].begin] = 0x80 // no integer of this form
+	dir := t.TempDir()
+	checkRefused(t, Quantize(background, dir, files, Int8), ErrCorrupt, weightsFile, c.tensors[i].name, "-128")
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("%v is left, %v", left, err)
 	}
 }
 

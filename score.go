@@ -24,10 +24,11 @@ func (m *Model) Logits(ctx context.Context, ids []int) ([]float32, error) {
 	return out, nil
 }
 
-// EachLogits is Logits where they would not fit in memory: f gets its rows in order, [vocab] each, on the caller's
-// goroutine, and must not keep them. Errors are those of Logits, some rows may have been handed out before.
+// EachLogits is Logits where they would not fit in memory: f gets its rows in order, [vocab] each, and must not keep
+// them. Errors are those of Logits, some rows may have been handed out before. It may be called from several
+// goroutines; f is called from its caller's.
 func (m *Model) EachLogits(ctx context.Context, ids []int, f func(row []float32)) error {
-	ws, err := m.pass(ids)
+	ws, err := m.pass(ctx, ids)
 	if err != nil {
 		return err
 	}
@@ -58,7 +59,7 @@ var nan32 = float32(math.NaN())
 // for its first token: there it is NaN, unless the model has a beginning-of-text token to put before a text that does
 // not begin with it. Errors are those of Logits. It may be called from several goroutines.
 func (m *Model) Score(ctx context.Context, ids []int) ([]float32, error) {
-	ws, err := m.pass(ids)
+	ws, err := m.pass(ctx, ids)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +91,7 @@ func (s *Session) Score(ctx context.Context, ids ...int) ([]float32, error) {
 	if s.rec.started {
 		return nil, fmt.Errorf("photon: RecGen has dropped the lower encoders, so nothing can be scored: begin a new session: %w", ErrUnsupported)
 	}
-	ws, err := s.m.pass(ids)
+	ws, err := s.m.pass(ctx, ids)
 	if err != nil {
 		return nil, err
 	}
@@ -125,11 +126,14 @@ func (m *Model) scorer(scores *[]float32, ids []int) func(logits []float32) {
 }
 
 // pass checks ids and acquires a workspace.
-func (m *Model) pass(ids []int) (*workspace, error) {
+func (m *Model) pass(ctx context.Context, ids []int) (*workspace, error) {
 	if err := m.check(); err != nil {
 		return nil, err
 	}
 	if err := m.checkIDs(ids); err != nil {
+		return nil, err
+	}
+	if err := ended(ctx); err != nil {
 		return nil, err
 	}
 	return m.acquire(), nil

@@ -106,7 +106,8 @@ func (s *Session) Stats() Stats {
 // Append adds tokens to the text: encoders run over them in large steps, decoders only over what their windows can
 // still see. How a text is cut into calls does not change what follows. When ctx ends, its error is returned within a
 // few milliseconds; the tokens read so far stay (see Len), and the text goes on from there as if nothing had happened.
-// An id out of range matches ErrInvalid and adds nothing.
+// An id out of range, and a call inside the session's own loop, match ErrInvalid and add nothing; after RecGen it is
+// ErrUnsupported.
 func (s *Session) Append(ctx context.Context, ids ...int) error {
 	if err := s.appendable(ids); err != nil {
 		return err
@@ -117,10 +118,12 @@ func (s *Session) Append(ctx context.Context, ids ...int) error {
 	ws := s.m.acquire()
 	defer s.m.release(ws)
 	begin := time.Now()
-	before := len(s.ids)
+	before, since, held := len(s.ids), s.since, s.held
 	s.add(ids)
 	err := s.catchUp(ctx, ws)
-	s.cut(max(before, s.seq.n))
+	if s.cut(max(before, s.seq.n)); len(s.ids) == before { // nothing has come between
+		s.since, s.held = since, held
+	}
 	s.stats.PromptTokens += len(s.ids) - before
 	s.stats.PromptTime += time.Since(begin)
 	return err

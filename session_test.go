@@ -4,12 +4,18 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"math"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/photon-lm/photon/models"
 )
 
 // TestSessionStateBytes: what the caches hold is the formula of Config.StateBytes, whatever way the text came in.
@@ -472,6 +478,11 @@ func TestSessionScore(t *testing.T) {
 			if !slices.Equal(s.Logits(), before) || s.Len() != cut {
 				t.Error("the session has changed")
 			}
+			// The first token is scored by what the session knows already.
+			cost := s.Stats()
+			if got, err := s.Score(background, g.ids[0]); err != nil || len(got) != 1 || s.Stats() != cost {
+				t.Errorf("a continuation of one token: %v, %v, costs %+v, before %+v", got, err, s.Stats(), cost)
+			}
 			rest := m.NewSession()
 			if err := rest.Append(background, g.ids...); err != nil {
 				t.Fatal(err)
@@ -482,4 +493,52 @@ func TestSessionScore(t *testing.T) {
 			near(t, "logits", s.Logits(), rest.Logits(), 0)
 		}
 	})
+}
+
+// A context that is nil is the caller's mistake, wherever it is given, and harms nothing.
+func TestNilContext(t *testing.T) {
+	m := stories(t)
+	var none context.Context
+	ids := m.Tokenizer().Encode("Once upon a time")
+	s := m.NewSession(Temperature(0), MaxTokens(6))
+	if err := s.Append(background, ids...); err != nil {
+		t.Fatal(err)
+	}
+	b := m.NewBatcher()
+	defer b.Close()
+	dir := filepath.Join(t.TempDir(), "model")
+	for name, f := range map[string]func() error{
+		"Append":            func() error { return s.Append(none, ids...) },
+		"Append of nothing": func() error { return s.Append(none) },
+		"AppendText":        func() error { return s.AppendText(none, " there was") },
+		"Session.Generate":  func() error { return firstError(s.Generate(none)) },
+		"Session.Score":     func() error { _, err := s.Score(none, ids...); return err },
+		"Generate":          func() error { return firstError(m.Generate(none, "Once")) },
+		"Complete":          func() error { _, err := m.Complete(none, "Once"); return err },
+		"Logits":            func() error { _, err := m.Logits(none, ids); return err },
+		"EachLogits": func() error {
+			return m.EachLogits(none, ids, func([]float32) { t.Error("EachLogits hands out a row") })
+		},
+		"Score":                 func() error { _, err := m.Score(none, ids); return err },
+		"Batcher.Generate":      func() error { return firstError(b.Generate(none, Request{IDs: ids})) },
+		"Batcher, text":         func() error { return firstError(b.Generate(none, Request{Prompt: "Once"})) },
+		"Batcher, with session": func() error { return firstError(b.Generate(none, Request{Session: s, IDs: ids})) },
+		"GenerateBatch":         func() error { return batchError(none, m, longIDs(m, 20)) },
+		"LoadFS":                func() error { _, err := LoadFS(models.Stories(), WithContext(none)); return err },
+		"WriteRandom":           func() error { return writeFlat(none, dir) },
+		"Quantize":              func() error { return Quantize(none, dir, models.Stories(), Int8) },
+	} {
+		if err := f(); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "context is nil") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a directory is left behind: %v", err)
+	}
+	if !slices.Equal(s.ids, ids) {
+		t.Fatalf("the session holds %v, want %v", s.ids, ids)
+	}
+	if h := listen(t, s, 0, s.Generate(background)); h.err != nil || !slices.Equal(h.ids, greedy(t, m, ids, 6)) {
+		t.Errorf("afterwards: %v, %v", h.ids, h.err)
+	}
 }

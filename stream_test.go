@@ -5,11 +5,14 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/photon-lm/photon/models"
 )
 
 // spell has a model draw exactly these tokens.
@@ -156,7 +159,7 @@ func TestStopsAndSpecialTokens(t *testing.T) {
 		stop string
 		text string
 		n    int
-	}{{name, "xa", 3}, {"a" + name, "x", 3}, {"a" + name + "b", "x", 4}, {"ab", "x", 4}, {"abd", "xabc", 5}, {name + "c", "xabc", 5}} {
+	}{{name, "xa", 3}, {"a" + name, "x", 3}, {"a" + name + "b", "x", 4}, {"a" + name + "bc", "x", 5}, {"ab", "x", 4}, {"abd", "xabc", 5}, {name + "c", "xabc", 5}} {
 		s := m.NewSession(Temperature(0), MaxTokens(5), Stop(c.stop))
 		if err := s.AppendText(background, "Once"); err != nil {
 			t.Fatal(err)
@@ -171,11 +174,11 @@ func TestStopsAndSpecialTokens(t *testing.T) {
 // Two calls give the text of one, whatever is open between them: a rune, begun by the prompt too, or a stop string.
 func TestStreamOverCalls(t *testing.T) {
 	m := stories(t)
-	text := "a🦊bcstop"
+	text := "a🦊bcstopped" // the stop string is longer than a rune
 	ids := letters(t, m, text)
 	for cut := range len(ids) {
 		for _, fork := range []bool{false, true} {
-			s := m.NewSession(Temperature(0), Stop("stop"))
+			s := m.NewSession(Temperature(0), Stop("stopped"))
 			if err := s.AppendText(background, "Once"); err != nil {
 				t.Fatal(err)
 			}
@@ -186,7 +189,7 @@ func TestStreamOverCalls(t *testing.T) {
 					t.Fatal(err)
 				}
 				var err error
-				if s, err = m.ReadSession(&file, Temperature(0), Stop("stop")); err != nil {
+				if s, err = m.ReadSession(&file, Temperature(0), Stop("stopped")); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -221,9 +224,81 @@ func TestStreamOverCalls(t *testing.T) {
 	if h := listen(t, s, 0, s.Generate(background, spell(letters(t, m, "x🦊y"[3:])))); h.text() != "🦊y" {
 		t.Errorf("a rune begun by the prompt: %q", h.texts)
 	}
+	// What is appended is no part of a stop string, be it a prompt or come between two calls.
+	s = m.NewSession(Temperature(0), MaxTokens(3), Stop("abc"))
+	for i, text := range []string{"cab", "cxa"} {
+		if err := s.Append(background, letters(t, m, []string{"xab", "bcab"}[i])...); err != nil {
+			t.Fatal(err)
+		}
+		if h := listen(t, s, 0, s.Generate(background, spell(letters(t, m, text)))); h.text() != text || h.stop != StopMaxTokens {
+			t.Errorf("a stop string over what was appended: %q, %v", h.texts, h.stop)
+		}
+	}
 }
 
-// A newline that may begin "\n\nUser:" is held no longer than one token.
+// What has stopped one call is no part of the next one's stop string.
+func TestStopOnce(t *testing.T) {
+	m := stories(t)
+	s := m.NewSession(Temperature(0), MaxTokens(2), Stop("aa"))
+	if err := s.AppendText(background, "Once"); err != nil {
+		t.Fatal(err)
+	}
+	first := listen(t, s, 0, s.Generate(background, spell(letters(t, m, "aa"))))
+	next := listen(t, s, 0, s.Generate(background, spell(letters(t, m, "ab"))))
+	if first.stop != StopString || next.text() != "ab" || next.stop != StopMaxTokens {
+		t.Errorf("%v, then %q, %v", first.stop, next.texts, next.stop)
+	}
+}
+
+// After an Append that was cancelled a stop string is found as after one that was not; and where it has added nothing,
+// the text goes on as if it had not been, with what was held back and the token that the model has not read.
+func TestStopAfterCancel(t *testing.T) {
+	m := stories(t)
+	cancelled, cancel := context.WithCancel(background)
+	cancel()
+	defer func(n int) { stepRows = n }(stepRows)
+	stepRows = 4
+	for _, fork := range []bool{false, true} {
+		s := m.NewSession(Temperature(0), MaxTokens(2), Stop("stop"))
+		if err := s.AppendText(background, "Once"); err != nil {
+			t.Fatal(err)
+		}
+		before, more := s.Len(), longIDs(m, 4*m.pieceTokens())
+		err := s.Append(&cancelAfter{background, 1}, more...)
+		if added := s.Len() - before; !errors.Is(err, context.Canceled) || added == 0 || added == len(more) {
+			t.Fatalf("%v, %d of %d tokens were added", err, added, len(more))
+		}
+		if fork {
+			var file bytes.Buffer
+			if _, err := s.WriteTo(&file); err != nil {
+				t.Fatal(err)
+			}
+			var err error
+			if s, err = m.ReadSession(&file, Temperature(0), MaxTokens(2), Stop("stop")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		first := listen(t, s, 0, s.Generate(background, spell(letters(t, m, "st"))))
+		ids := slices.Clone(s.ids)
+		if err := s.Append(cancelled, 1, 2, 3); !errors.Is(err, context.Canceled) || !slices.Equal(s.ids, ids) {
+			t.Errorf("cancelled at once: %v, the session holds %v, want %v", err, s.ids, ids)
+		}
+		rest := listen(t, s, 0, s.Generate(background, spell(letters(t, m, "op"))))
+		if first.text() != "st" || rest.text() != "" || rest.stop != StopString {
+			t.Errorf("%q, %v, then %q, %v", first.texts, first.stop, rest.texts, rest.stop)
+		}
+		left := listen(t, s, 3, s.Generate(background, spell(letters(t, m, "xsto")), MaxTokens(4)))
+		if err := s.Append(cancelled, 1, 2, 3); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		rest = listen(t, s, 0, s.Generate(background, spell(letters(t, m, "of"))))
+		if left.text() != "x" || rest.text() != "stof" {
+			t.Errorf("left early with %q, then %q", left.texts, rest.texts)
+		}
+	}
+}
+
+// Of newlines no more are held than "\n\nUser:" may begin with.
 func TestNoMoreIsHeldThanMayStop(t *testing.T) {
 	m := stories(t)
 	stop := "\n\nUser:"
@@ -232,14 +307,15 @@ func TestNoMoreIsHeldThanMayStop(t *testing.T) {
 	if err := s.AppendText(background, "Once"); err != nil {
 		t.Fatal(err)
 	}
-	given := 0
+	given, drawn := 0, 0
 	for token, err := range s.Generate(background, spell(ids)) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		drawn++
 		given += len(token.Text)
-		if open := s.Len() - given; token.Stop == Going && open > len(stop)-1+1 {
-			t.Fatalf("%d bytes are held", open)
+		if held, may := drawn-given, strings.Count(stop, "\n"); token.Stop == Going && held != min(drawn, may) {
+			t.Fatalf("%d bytes are held after %d, want those that %q may begin with", held, drawn, stop)
 		}
 	}
 	if given != 300 {
@@ -308,6 +384,73 @@ func TestStreamErrors(t *testing.T) {
 	}
 	if h := listen(t, s, 1, s.Generate(background, spell(ids[2:]))); len(h.ids) != 1 || s.Len() != 1+len(m.Tokenizer().Encode("Once")) {
 		t.Errorf("left at the first token: %v", h.ids)
+	}
+}
+
+// A rune that is open when the context ends waits in a session, and is U+FFFD beside the error where the text is over;
+// a loop that breaks on the error hears nothing more.
+func TestOpenRuneCancelled(t *testing.T) {
+	m := stories(t)
+	ids := letters(t, m, "hi🦊")
+	b := m.NewBatcher()
+	defer b.Close()
+	for _, way := range []string{"alone", "batch", "batcher"} {
+		for _, owned := range []bool{true, false} {
+			ctx, cancel := context.WithCancel(background)
+			opts := []Option{Temperature(0), spell(ids)}
+			var s *Session
+			request := Request{Prompt: "Once", Options: opts}
+			if owned {
+				s = m.NewSession()
+				if err := s.AppendText(background, "Once"); err != nil {
+					t.Fatal(err)
+				}
+				request = Request{Session: s, Options: opts}
+			}
+			stream := m.Generate(ctx, "Once", opts...)
+			switch {
+			case way == "batch":
+				stream = func(yield func(Token, error) bool) {
+					for token, err := range m.GenerateBatch(ctx, []Request{request}) {
+						if !yield(token.Token, err) {
+							return
+						}
+					}
+				}
+			case way == "batcher":
+				stream = b.Generate(ctx, request)
+			case owned:
+				stream = s.Generate(ctx, opts...)
+			}
+			text, n := "", 0
+			var failed error
+			for token, err := range stream {
+				text += token.Text
+				if failed = err; err != nil {
+					break
+				}
+				if n++; n == 4 { // in the middle of the rune
+					cancel()
+				}
+			}
+			want := "hi\uFFFD"
+			if owned {
+				want = "hi"
+			}
+			if text != want || n > 5 || n < 4 || !errors.Is(failed, context.Canceled) {
+				t.Errorf("%s, session %v: %q after %d tokens, %v; want %q", way, owned, text, n, failed, want)
+			}
+			if owned {
+				rest := s.ids[s.Len()-n:]
+				if !slices.Equal(rest, ids[:n]) {
+					t.Errorf("%s: the session holds %v, want %v", way, rest, ids[:n])
+				}
+				if h := listen(t, s, 0, s.Generate(background, spell(ids[n:]), MaxTokens(len(ids)-n))); h.text() != "🦊" {
+					t.Errorf("%s: afterwards %q", way, h.texts)
+				}
+			}
+			cancel()
+		}
 	}
 }
 
@@ -381,6 +524,12 @@ func TestPanics(t *testing.T) {
 	s := m.NewSession(Temperature(0), MaxTokens(8))
 	want := greedy(t, m, nil, 8)
 	for name, run := range map[string]func(){
+		"WithProgress": func() {
+			LoadFS(models.Stories(), WithProgress(func(int64, int64) { panic("mine") }))
+		},
+		"Logits": func() {
+			m.EachLogits(background, []int{1, 2, 3}, func([]float32) { panic("mine") })
+		},
 		"LogitsFunc": func() {
 			for range s.Generate(background, bad) {
 			}
@@ -454,6 +603,38 @@ func TestLogitsFuncs(t *testing.T) {
 	}
 }
 
+// A NaN that a LogitsFunc makes is told, with the function's name and the token's id; one of the model's own is passed
+// over.
+func TestLogitsFuncNaN(t *testing.T) {
+	m := stories(t)
+	bad := LogitsFunc(func(drawn []int, logits []float32) {
+		if len(drawn) == 2 {
+			logits[77] = nan32
+		}
+	})
+	prompt := m.Tokenizer().Encode("Once")
+	for _, opts := range [][]Option{{bad}, {noEnd(m), RepeatPenalty(1.2), LogProbs(1), bad}, {bad, LogitsFunc(func([]int, []float32) {})}} {
+		s := m.NewSession(append(opts, MaxTokens(5), Seed(1))...)
+		if err := s.Append(background, prompt...); err != nil {
+			t.Fatal(err)
+		}
+		h := listen(t, s, 0, s.Generate(background))
+		if len(h.ids) != 2 {
+			t.Errorf("%d tokens, want 2", len(h.ids))
+		}
+		checkRefused(t, h.err, ErrInvalid, "LogitsFunc", "token id 77", fmt.Sprintf("token %d:", len(prompt)+2))
+	}
+	s := m.NewSession(Temperature(0))
+	logits := []float32{1, nan32, 3}
+	o := mustResolve(t, Temperature(0), LogitsFunc(func(_ []int, l []float32) { l[2]-- }))
+	m.cfg.EOSTokenIDs = nil
+	ws := m.acquire()
+	defer m.release(ws)
+	if token, err := s.choose(ws, &stream{s: s, o: o}, logits); err != nil || token.ID != 2 {
+		t.Errorf("a NaN of the model's: %v, %v", token, err)
+	}
+}
+
 // Top is the caller's own, and the end has a probability too.
 func TestTopIsKept(t *testing.T) {
 	m := stories(t)
@@ -522,6 +703,50 @@ func TestRecGenOptions(t *testing.T) {
 	})
 }
 
+// A LogitsFunc that panics within a meta-context of RecGen leaves the tokens that were yielded and no other, and the
+// text goes on as if nothing had happened.
+func TestRecGenPanic(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		if m.checkMode(RecGen) != nil {
+			return
+		}
+		m.cfg.EOSTokenIDs = nil
+		n := 2*m.Config().MetaContext() + 3
+		prompt := g.ids[:m.Config().MetaContext()+1]
+		want := greedy(t, m, prompt, n, Mode(RecGen))
+		for at := range n {
+			s := m.NewSession(Mode(RecGen), Temperature(0), MaxTokens(n))
+			if err := s.Append(background, prompt...); err != nil {
+				t.Fatal(err)
+			}
+			var got []int
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Fatal("no panic")
+					}
+				}()
+				for token, err := range s.Generate(background, LogitsFunc(func(drawn []int, _ []float32) {
+					if len(drawn) == at {
+						panic("mine")
+					}
+				})) {
+					if err != nil {
+						t.Fatal(err)
+					}
+					got = append(got, token.ID)
+				}
+			}()
+			if !slices.Equal(got, want[:at]) || !slices.Equal(s.ids[len(prompt):], got) {
+				t.Fatalf("a panic after %d: %v were yielded, the session holds %v; want %v", at, got, s.ids[len(prompt):], want[:at])
+			}
+			if h := listen(t, s, 0, s.Generate(background, MaxTokens(n-at))); !slices.Equal(h.ids, want[at:]) {
+				t.Fatalf("after a panic at %d: %v, want %v", at, h.ids, want[at:])
+			}
+		}
+	})
+}
+
 // Time counts the library's work and not what the caller's loop does.
 func TestStatsTime(t *testing.T) {
 	m := stories(t)
@@ -529,16 +754,36 @@ func TestStatsTime(t *testing.T) {
 	if err := s.AppendText(background, "Once upon a time"); err != nil {
 		t.Fatal(err)
 	}
-	var cost Stats
+	var cost, company Stats
+	var slept time.Duration
+	reader := func() { // takes its time, which is not the library's
+		begin := time.Now()
+		time.Sleep(30 * time.Millisecond)
+		slept += time.Since(begin)
+	}
+	opts := []Option{MaxTokens(5), Temperature(0)}
+	most := map[*Stats]time.Duration{}
+	begin := time.Now()
 	for range s.Generate(background) {
-		time.Sleep(30 * time.Millisecond)
+		reader()
 	}
-	for range m.GenerateBatch(background, []Request{{Prompt: "Once upon a time", Stats: &cost, Options: []Option{MaxTokens(5), Temperature(0)}}}) {
-		time.Sleep(30 * time.Millisecond)
+	alone := s.Stats()
+	most[&alone] = time.Since(begin) - slept
+	begin, slept = time.Now(), 0
+	for range m.GenerateBatch(background, []Request{{Prompt: "Once upon a time", Stats: &cost, Options: opts}}) {
+		reader()
 	}
-	for _, st := range []Stats{s.Stats(), cost} {
-		if st.Time > 100*time.Millisecond {
-			slow(t, "five tokens take %v: does it count the reader's time?", st.Time)
+	most[&cost] = time.Since(begin) - slept
+	b := m.NewBatcher()
+	defer b.Close()
+	begin, slept = time.Now(), 0
+	for range b.Generate(background, Request{Prompt: "Once upon a time", Stats: &company, Options: opts}) {
+		reader()
+	}
+	most[&company] = time.Since(begin) // it works while the reader sleeps
+	for st, most := range most {
+		if st.Time > most {
+			t.Errorf("five tokens take %v, of %v without the reader's time", st.Time, most)
 		}
 		if st.Time <= 0 || st.PromptTime <= 0 || st.Tokens != 5 || st.PromptTokens == 0 {
 			t.Errorf("%+v", st)

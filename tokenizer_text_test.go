@@ -94,4 +94,20 @@ func TestTextBeginsAfterSpecialTokens(t *testing.T) {
 	if text != "Once upon a time" {
 		t.Errorf("%q", text)
 	}
+	// Nor is what was dropped a part of stop strings, wherever the text is taken up.
+	for cut := bos; cut < len(ids); cut++ {
+		for _, c := range []struct {
+			stop string
+			ends bool
+		}{{" Once upon a time", false}, {"Once upon a time", true}} {
+			o, stopped := newOutlet(k, []string{c.stop}, ids[:cut], bos, 0), false
+			for _, id := range ids[cut:] {
+				_, stop := o.push(id)
+				stopped = stopped || stop
+			}
+			if stopped != c.ends {
+				t.Errorf("stop %q, taken up after %d tokens: %v", c.stop, cut-bos, stopped)
+			}
+		}
+	}
 }

@@ -43,6 +43,9 @@ func WriteRandomContext(ctx context.Context, dir string, cfg Config, seed uint64
 	if err := cfg.validate(); err != nil {
 		return fmt.Errorf("photon: config: %v: %w", err, ErrInvalid)
 	}
+	if err := ended(ctx); err != nil {
+		return err
+	}
 	configJSON, err := json.MarshalIndent(cfg, "", "  ")
 	if err != nil {
 		return fmt.Errorf("photon: config: %w", err)
@@ -164,6 +167,9 @@ func Quantize(ctx context.Context, dir string, files fs.FS, form WeightType) err
 	}
 	if files == nil {
 		return fmt.Errorf("photon: the file system is nil: %w", ErrInvalid)
+	}
+	if err := ended(ctx); err != nil {
+		return err
 	}
 	config, err := readSmall(files, configFile, maxConfigSize)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -349,7 +355,9 @@ func writeFile(name string, write func(w io.Writer) error) (err error) {
 		if err != nil {
 			f.Close()
 			os.Remove(f.Name())
-			err = fmt.Errorf("photon: %s: %w", name, err)
+			if !strings.HasPrefix(err.Error(), "photon: ") { // as one of the model that is read does
+				err = fmt.Errorf("photon: %s: %w", name, err)
+			}
 		}
 	}()
 	w := bufio.NewWriterSize(f, 1<<20)

@@ -24,6 +24,9 @@ const chatHelp = `/save FILE   keep the conversation in a file
 Ctrl-C stops the text, Ctrl-D ends the program.
 `
 
+const chatNotes = `From a pipe or a file, the first line that cannot be done ends the program; its exit code says why.
+`
+
 // chat is a conversation on the terminal.
 type chat struct {
 	*console
@@ -40,7 +43,7 @@ func setupChat(f *flag.FlagSet) func(c *console, args []string) error {
 	var sampling samplingFlags
 	model.declare(f)
 	sampling.declare(f)
-	f.Usage = func() { fmt.Fprint(f.Output(), "\nLines are said to the model, but for these:\n"+chatHelp) }
+	f.Usage = func() { fmt.Fprint(f.Output(), "\nLines are said to the model, but for these:\n"+chatHelp+chatNotes) }
 	return func(c *console, args []string) error {
 		if len(args) > 0 {
 			return usageError{fmt.Errorf("does not know what to do with %q: it reads what you say from standard input", args[0])}

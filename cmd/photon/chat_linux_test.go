@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -255,4 +257,51 @@ func processTime(t *testing.T, pid int) (sum time.Duration) {
 		sum += time.Duration(ns)
 	}
 	return sum
+}
+
+// What takes over a second shows on a terminal how far it is, and elsewhere nothing.
+func TestProgress(t *testing.T) {
+	text := strings.Repeat("The king has a daughter, and she is clever. ", 30000)
+	file := filepath.Join(t.TempDir(), "text")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		says  string
+		stdin string
+		args  []string
+	}{
+		{"reading the prompt: ", text, []string{"run", "-threads", "1", "-n", "1", "-"}},
+		{"scoring", "", []string{"score", "-threads", "1", file}},
+		{"writing", "", []string{"init", "-preset", "photon-600m"}},
+		{"", "", []string{"bench", "-preset", "photon-600m"}},
+	} {
+		t.Run(test.args[0], func(t *testing.T) {
+			temp := t.TempDir()
+			if test.args[0] == "init" {
+				test.args = append(test.args, filepath.Join(temp, "model"))
+			}
+			keys, tty := terminal(t)
+			cmd := program(t, test.stdin, test.args...)
+			cmd.Env = append(cmd.Env, "TMPDIR="+temp)
+			cmd.Stderr = tty
+			var shown sharedBuffer
+			go io.Copy(&shown, keys) // until the terminal is closed
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- cmd.Wait() }()
+			line := regexp.MustCompile(`\r\x1b\[K` + test.says + `[^\r]*\d( s|%)`)
+			for end := time.Now().Add(time.Minute); !line.MatchString(shown.String()); time.Sleep(10 * time.Millisecond) {
+				if len(ended) > 0 || time.Now().After(end) {
+					cmd.Process.Kill()
+					t.Fatalf("%v: no progress, but %q", test.args, shown.String())
+				}
+			}
+			cmd.Process.Signal(os.Interrupt)
+			<-ended
+			t.Logf("%q", line.FindString(shown.String()))
+		})
+	}
 }

@@ -52,6 +52,11 @@ func TestChat(t *testing.T) {
 		_, errs := call(t, code, line, "chat", "-model", dir)
 		want(t, errs, "photon: chat: ")
 	}
+	// The first line that cannot be done ends a program that reads from a pipe, as its help says.
+	out, _ := call(t, exitUsage, "/dance\none\n", "chat", "-model", dir)
+	if help, _ := call(t, 0, "", "help", "chat"); out != "" || !strings.Contains(help, "From a pipe or a file, the first") {
+		t.Errorf("%q behind a bad line; help says %q", out, help)
+	}
 	if entries, err := os.ReadDir(filepath.Dir(file)); err != nil || len(entries) != 1 {
 		t.Errorf("left beside the file: %v, %v", entries, err)
 	}

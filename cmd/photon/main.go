@@ -111,6 +111,7 @@ func (c *console) dispatch(args []string) error {
 func (c *console) run(v verb, args []string) error {
 	f := flag.NewFlagSet(v.name, flag.ContinueOnError)
 	f.SetOutput(io.Discard)
+	f.Usage = nil // or it prints the flags
 	run := v.setup(f)
 	args, err := parse(f, args)
 	switch {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -110,6 +111,13 @@ func TestHelp(t *testing.T) {
 		want(t, out, "photon "+v.name)
 		text, _ := call(t, 0, "", "help", v.name)
 		want(t, text, "photon "+v.name+" "+v.arguments)
+		f := flag.NewFlagSet(v.name, flag.ContinueOnError)
+		v.setup(f)
+		f.VisitAll(func(f *flag.Flag) { // each on a line of its own
+			if n := len(regexp.MustCompile(`(?m)^  -`+regexp.QuoteMeta(f.Name)+`\b`).FindAllString(text, -1)); n != 1 {
+				t.Errorf("help of %s tells of -%s %d times", v.name, f.Name, n)
+			}
+		})
 		if same, _ := call(t, 0, "", v.name, "-h"); same != text {
 			t.Errorf("photon %s -h is not photon help %s", v.name, v.name)
 		}
@@ -134,8 +142,23 @@ func TestUsageErrors(t *testing.T) {
 		{"init", "-config", "no-such.json", "x"}, {"init", "-preset", "flat-20m", "-config", "../../testdata/golden/block-f32/config.json", "x"},
 	} {
 		out, errs := call(t, exitUsage, "", args...)
-		if out != "" && out != "x\n" || !strings.HasPrefix(errs, "photon: ") {
+		if out != "" && out != "x\n" || !strings.HasPrefix(errs, "photon: ") || strings.Count(errs, "photon: ") != 1 {
 			t.Errorf("photon %q: stdout %q, stderr %q", args, out, errs)
+		}
+	}
+}
+
+// A mistake in the environment is the user's, like one in the arguments.
+func TestNoSuchKernel(t *testing.T) {
+	for _, args := range [][]string{{"run", "x"}, {"bench"}, {"run", "-model", makeModel(t, hierarchical), "x"}} {
+		cmd := program(t, "", args...)
+		cmd.Env = append(cmd.Env, "PHOTON_KERNEL=foo")
+		var errs bytes.Buffer
+		cmd.Stderr = &errs
+		cmd.Run()
+		want(t, errs.String(), "photon: "+args[0], "PHOTON_KERNEL=foo", "generic")
+		if code := cmd.ProcessState.ExitCode(); code != exitUsage || strings.Count(errs.String(), "photon: ") != 1 {
+			t.Errorf("%v: exit code %d, %s", args, code, errs.String())
 		}
 	}
 }
@@ -153,6 +176,9 @@ func TestModelErrors(t *testing.T) {
 	} {
 		_, errs := call(t, exitNotFound, "", args...)
 		want(t, errs, dir, "photon: "+args[0]+": ")
+		if strings.Count(errs, "photon: ") != 1 {
+			t.Errorf("%q", errs)
+		}
 	}
 	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"model_type": "photon", "format_version": 1}`), 0o644); err != nil {
 		t.Fatal(err)
