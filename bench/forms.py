@@ -29,11 +29,11 @@ def init(program, name, directory):
 
 
 def measure(program, model):
-    """{(depth, kind): tokens/s}; kind is pp (prefill) or tg (decode)."""
+    """{(depth, kind): (tokens/s, bytes of state at the end)}; kind is pp (512 tokens of prefill) or tg (64 decoded)."""
     command = [program, "bench", "-model", model, "-weights", "int8", "-cache", "f16", "-threads", "2", "-p", "512", "-n", "64",
                "-d", ",".join(map(str, DEPTHS)), "-csv"]
     out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return {(int(row["depth"]), row["test"][:2]): float(row["tokens_per_second"]) for row in csv.DictReader(io.StringIO(out))}
+    return {(int(row["depth"]), row["test"][:2]): (float(row["tokens_per_second"]), int(row["state_bytes"])) for row in csv.DictReader(io.StringIO(out))}
 
 
 def main():
@@ -45,11 +45,11 @@ def main():
     path = os.path.join(ROOT, "docs", "results", "speed.csv")
     with open(path, "w", newline="", encoding="utf-8") as f:
         writer = csv.writer(f)
-        writer.writerow(["shape", "depth", "decode tokens/s", "prefill tokens/s"])
+        writer.writerow(["shape", "depth", "decode tokens/s", "prefill tokens/s", "state bytes"])
         for name in SHAPES:
             for depth in DEPTHS:
-                decode, prefill = (statistics.median(r[name][depth, kind] for r in rounds) for kind in ("tg", "pp"))
-                writer.writerow([name, depth, round(decode), round(prefill)])
+                decode, prefill = (statistics.median(r[name][depth, kind][0] for r in rounds) for kind in ("tg", "pp"))
+                writer.writerow([name, depth, round(decode), round(prefill), rounds[0][name][depth, "tg"][1]])
 
 
 if __name__ == "__main__":
