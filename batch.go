@@ -62,6 +62,7 @@ func (m *Model) GenerateBatch(ctx context.Context, reqs []Request, opts ...Optio
 		for len(b.lanes) > 0 {
 			if err := ended(ctx); err != nil {
 				for _, l := range b.lanes {
+					l.account()
 					if rest := l.finish(); rest != "" && !yield(BatchToken{l.index, noToken(rest)}, err) {
 						return
 					}
@@ -76,7 +77,9 @@ func (m *Model) GenerateBatch(ctx context.Context, reqs []Request, opts ...Optio
 					continue
 				}
 				t, err := l.next(b.ws)
-				l.done = err != nil || t.Stop != Going
+				if l.done = err != nil || t.Stop != Going; l.done {
+					l.account()
+				}
 				if !yield(BatchToken{l.index, t}, err) {
 					return
 				}
@@ -137,6 +140,11 @@ func (m *Model) lane(ctx context.Context, r Request, opts []Option) (*lane, erro
 
 func (l *lane) end() {
 	l.stream.end()
+	l.account()
+}
+
+// account tells the request what it has cost so far.
+func (l *lane) account() {
 	if l.stats != nil {
 		*l.stats = l.s.Stats()
 	}

@@ -712,3 +712,41 @@ func TestPromptWithinUnit(t *testing.T) {
 		}
 	}
 }
+
+// The last value of a text comes when the request's Stats tell what it has cost, and so does an error.
+func TestStatsAtTheEnd(t *testing.T) {
+	m := stories(t)
+	b := m.NewBatcher()
+	defer b.Close()
+	var stats, other Stats
+	r := Request{Prompt: "Once", Options: []Option{MaxTokens(5), noEnd(m)}, Stats: &stats}
+	for token, err := range b.Generate(background, r) {
+		if err != nil || token.Stop != Going && stats.Tokens != 5 {
+			t.Errorf("Batcher: %v, %d tokens", err, stats.Tokens)
+		}
+	}
+	stats = Stats{}
+	others := Request{Prompt: "Once", Options: []Option{MaxTokens(9), noEnd(m)}, Stats: &other}
+	for token, err := range m.GenerateBatch(background, []Request{others, r}) {
+		if err != nil || token.Stop != Going && token.Request == 1 && stats.Tokens != 5 {
+			t.Errorf("GenerateBatch: %v, %d tokens", err, stats.Tokens)
+		}
+	}
+	ctx, cancel := context.WithCancel(background)
+	defer cancel()
+	stats = Stats{}
+	r.Options = []Option{MaxTokens(-1), noEnd(m)}
+	for _, err := range b.Generate(ctx, r) {
+		if cancel(); err != nil && stats.Tokens == 0 {
+			t.Error("a text that was cancelled has cost nothing")
+		}
+	}
+	stats = Stats{}
+	ctx, cancel = context.WithCancel(background)
+	defer cancel()
+	for _, err := range m.GenerateBatch(ctx, []Request{r}) {
+		if cancel(); err != nil && stats.Tokens == 0 {
+			t.Error("a batch that was cancelled has cost nothing")
+		}
+	}
+}

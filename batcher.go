@@ -127,6 +127,9 @@ func (b *Batcher) Generate(ctx context.Context, r Request) iter.Seq2[Token, erro
 		defer b.leave(l)
 		for {
 			t, more, err := b.await(ctx, l)
+			if err != nil || t.Stop != Going {
+				b.account(l)
+			}
 			if err != nil {
 				yield(t, err)
 				return
@@ -265,14 +268,21 @@ func (b *Batcher) leave(l *lane) {
 		b.mu.Lock()
 	}
 	b.waiting = slices.DeleteFunc(b.waiting, func(other *lane) bool { return other == l })
-	if l.stats != nil {
-		*l.stats = l.cost
-	}
 	if l.visible {
 		l.end()
 	}
 	b.mu.Unlock()
+	b.account(l)
 	b.rouse()
+}
+
+// account tells the request what it has cost.
+func (b *Batcher) account(l *lane) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if l.stats != nil {
+		*l.stats = l.cost
+	}
 }
 
 // await returns the next token, no more, or the error that ended the text, with the rest of it.

@@ -202,7 +202,7 @@ func notRun(instead string) func() error {
 // MarshalJSON writes the config.json that Load reads: the photon layout, or Hugging Face's for a flat model.
 func (c Config) MarshalJSON() ([]byte, error) {
 	if err := c.validate(); err != nil {
-		return nil, fmt.Errorf("photon: config: %w", err)
+		return nil, fmt.Errorf("photon: config: %v: %w", err, ErrInvalid)
 	}
 	var bos *int
 	if c.BOSTokenID >= 0 {
@@ -225,6 +225,20 @@ func (c Config) MarshalJSON() ([]byte, error) {
 		Levels            []LevelConfig `json:"levels"`
 	}{c.ModelType, c.FormatVersion, c.VocabSize, c.EmbeddingSize, c.RMSNormEps, c.TieWordEmbeddings, bos, c.EOSTokenIDs,
 		c.TokenEncoder, c.Content, c.Levels})
+}
+
+// UnmarshalJSON reads what MarshalJSON writes; what is wrong with it is ErrCorrupt, as in config.json.
+func (s *StackConfig) UnmarshalJSON(data []byte) error {
+	r, err := newJSONReader(data)
+	var read StackConfig
+	if err == nil {
+		err = read.read(r)
+	}
+	if err != nil {
+		return fmt.Errorf("photon: stack of config.json: %w", err)
+	}
+	*s = read
+	return nil
 }
 
 // MarshalJSON writes a stack of config.json.

@@ -306,6 +306,9 @@ func TestEachLogits(t *testing.T) {
 		}); err != nil || n != len(ids)+1 {
 			t.Errorf("%d rows of %d, %v", n, len(ids)+1, err)
 		}
+		if err := m.EachLogits(ctx, ids, nil); !errors.Is(err, ErrInvalid) {
+			t.Errorf("no function: %v", err)
+		}
 		if err := m.EachLogits(ctx, ids, func([]float32) { cancel() }); !errors.Is(err, context.Canceled) {
 			t.Errorf("cancelled: %v", err)
 		}

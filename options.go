@@ -307,7 +307,8 @@ const (
 	RecGen
 )
 
-// Mode chooses how a hierarchical model generates: HierGen (default) or RecGen. A flat model knows HierGen only.
+// Mode chooses how a hierarchical model generates: HierGen (default) or RecGen. A flat model knows HierGen only, and a
+// text that has begun to go on by RecGen, RecGen only.
 func Mode(m GenMode) Option { return func(o *options) { o.mode = m } }
 
 // String returns "HierGen" or "RecGen".

@@ -28,6 +28,9 @@ func (m *Model) Logits(ctx context.Context, ids []int) ([]float32, error) {
 // them. Errors are those of Logits, some rows may have been handed out before. It may be called from several
 // goroutines; f is called from its caller's.
 func (m *Model) EachLogits(ctx context.Context, ids []int, f func(row []float32)) error {
+	if f == nil {
+		return fmt.Errorf("photon: EachLogits wants a function to give rows to: %w", ErrInvalid)
+	}
 	ws, err := m.pass(ctx, ids)
 	if err != nil {
 		return err

@@ -60,13 +60,10 @@ func (s *Session) Len() int { return len(s.ids) }
 // and must not be changed. After RecGen, and of a closed model, it is nil. The model first reads what it has not, in
 // general the token drawn last; no context ends that.
 func (s *Session) Logits() []float32 {
-	if s.rec.started {
+	if s.rec.started || s.ready() != nil {
 		return nil
 	}
 	if !s.current {
-		if s.ready() != nil {
-			return nil
-		}
 		ws := s.m.acquire()
 		defer s.m.release(ws)
 		s.catchUp(context.Background(), ws)

@@ -358,6 +358,9 @@ func TestClosedAndInvalid(t *testing.T) {
 		t.Errorf("memory limit: %v", err)
 	}
 	m.Close()
+	if s.Logits() != nil {
+		t.Error("a closed model has logits")
+	}
 	if err := s.Append(background, 1); !errors.Is(err, ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}

@@ -678,6 +678,9 @@ func TestRecGenOptions(t *testing.T) {
 		if !slices.Equal(forced.ids, force) || len(first.ids) != 3 {
 			t.Errorf("forced %v, got %v", force, forced.ids)
 		}
+		if err := firstError(s.Generate(background, Mode(HierGen))); !errors.Is(err, ErrUnsupported) {
+			t.Errorf("HierGen behind RecGen: %v", err)
+		}
 		// What is forced token by token is what is forced at once: the logits follow the tokens that are there.
 		texts := [2][]float32{}
 		for i, piece := range []int{1, 1 << 20} {

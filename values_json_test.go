@@ -23,7 +23,8 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	masked := Token{ID: 3, Text: "x", Stop: StopEOS, LogProb: float32(math.Inf(-1)), Top: []TokenProb{{1, -0.5}, {2, float32(math.Inf(-1))}}}
-	for _, value := range []any{r, plain, r.Tokens[1], r.Stats, masked, BatchToken{5, r.Tokens[0]}, m.Config(), noToken("rest")} {
+	for _, value := range []any{r, plain, r.Tokens[1], r.Stats, masked, BatchToken{5, r.Tokens[0]}, m.Config(), m.Config().Levels[0],
+		m.Config().Levels[0].Decoder, StackConfig{}, noToken("rest")} {
 		data, err := json.Marshal(value)
 		if err != nil {
 			t.Errorf("%T: %v", value, err)

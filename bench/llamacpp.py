@@ -122,9 +122,9 @@ class Photon:
             for row in map(json.loads, run(*common, "-r", "3", "-p", str(prompt), "-n", str(0 if i else tokens)).splitlines()):
                 rates[("prefill", prompt) if row["test"].startswith("pp") else ("decode", tokens)] = row["tokens_per_second"]
         if texts:
-            out = run(*common, "-r", "1", "-p", "0", "-n", str(TOGETHER), "-d", str(depth), "-b", ",".join(map(str, texts)), "-apart")
+            out = run(*common, "-r", "3", "-p", "0", "-n", str(TOGETHER), "-d", str(depth), "-b", ",".join(map(str, texts)), "-apart")
             for row in map(json.loads, out.splitlines()):
-                rates["together", int(row["test"].split("x")[1])] = row["tokens_per_second"]
+                rates["together", int(row["test"].partition("x")[2] or 1)] = row["tokens_per_second"]
         return rates
 
 

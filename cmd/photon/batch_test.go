@@ -124,6 +124,9 @@ func TestBatchOfNothing(t *testing.T) {
 	in, out := lines(t, `{"prompt":"a","n":0}`), filepath.Join(t.TempDir(), "out")
 	call(t, 0, "", "batch", "-model", makeModel(t, hierarchical), in, out)
 	want(t, contents(t, out), `"text":""`, `"tokens":0`, `"stop":"max tokens"`)
+	in, out = lines(t, "{\"prompt\":\"a\xff\"}"), filepath.Join(t.TempDir(), "out")
+	call(t, exitFailed, "", "batch", "-model", makeModel(t, hierarchical), in, out)
+	want(t, contents(t, out), "not UTF-8")
 	for _, files := range [][]string{{"-", out}, {in, "-"}} {
 		if _, errs := call(t, exitUsage, "a", append([]string{"batch"}, files...)...); !strings.Contains(errs, "wants files") {
 			t.Error(errs)
