@@ -225,7 +225,8 @@ func (m *Model) Config() Config { return m.cfg.clone() }
 // Tokenizer returns the model's tokenizer, nil if its directory has none.
 func (m *Model) Tokenizer() *Tokenizer { return m.tokenizer }
 
-// Kernel names the arithmetic that was chosen for this machine: "avx512", "avx2", "neon" or "generic", which is plain Go.
+// Kernel names the arithmetic that was chosen for this machine: "avx512", "avx2", "neon", "simd128" (WebAssembly) or
+// "generic", which is plain Go.
 func (m *Model) Kernel() string { return kernelName() }
 
 // Close makes every later use of the model an error that matches ErrClosed. Streams that run end with it at their next

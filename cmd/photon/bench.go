@@ -109,6 +109,9 @@ func setupBench(f *flag.FlagSet) func(c *console, args []string) error {
 			return err
 		}
 		defer m.Close()
+		if err := m.NewSession(photon.Mode(b.mode)).Append(ctx); err != nil { // what the model does not do, ahead of any output
+			return err
+		}
 		b.progress = c.progress()
 		defer b.progress.done()
 		return b.run(ctx, m, rows(c.stdout))

@@ -193,7 +193,9 @@ func TestBenchRecGen(t *testing.T) {
 		t.Error(out)
 	}
 	call(t, exitUsage, "", "bench", "-mode", "recgen", "-b", "8")
-	call(t, exitFailed, "", "bench", "-mode", "recgen", "-model", makeModel(t, flat))
+	if out, _ := call(t, exitFailed, "", "bench", "-mode", "recgen", "-model", makeModel(t, flat)); out != "" {
+		t.Errorf("%q before the model is refused", out)
+	}
 }
 
 // Texts that have nothing in common hold as much state as those that do, and are as deep.

@@ -88,7 +88,13 @@ func (c *console) dispatch(args []string) error {
 			c.help(c.stdout)
 			return nil
 		}
-		if name = args[0]; name == "help" || name == "version" {
+		if len(args) > 1 {
+			return usageError{fmt.Errorf("help takes one verb: what is %q?", args[1])}
+		}
+		if name = args[0]; name == "-h" {
+			name = "help"
+		}
+		if name == "help" || name == "version" {
 			fmt.Fprintf(c.stdout, "photon %s\n\n%s.\n", name, map[string]string{
 				"help":    "Print the verbs, or with a verb behind it that verb's flags",
 				"version": "Print the version, and what the program was built with",
@@ -97,6 +103,9 @@ func (c *console) dispatch(args []string) error {
 		}
 		args = []string{"-h"}
 	case "version", "-version", "--version":
+		if len(args) > 0 {
+			return usageError{fmt.Errorf("version takes nothing: what is %q?", args[0])}
+		}
 		fmt.Fprintln(c.stdout, version())
 		return nil
 	}

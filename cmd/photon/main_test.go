@@ -122,9 +122,9 @@ func TestHelp(t *testing.T) {
 			t.Errorf("photon %s -h is not photon help %s", v.name, v.name)
 		}
 	}
-	for _, name := range []string{"help", "version"} {
+	for _, name := range []string{"help", "version", "-h"} {
 		text, _ := call(t, 0, "", "help", name)
-		want(t, text, "photon "+name)
+		want(t, text, "photon "+strings.Replace(name, "-h", "help", 1))
 	}
 	out, _ = call(t, 0, "", "version")
 	want(t, out, "photon ", "go1")
@@ -135,7 +135,7 @@ func TestHelp(t *testing.T) {
 func TestUsageErrors(t *testing.T) {
 	dir := makeModel(t, hierarchical)
 	for _, args := range [][]string{
-		{"dance"}, {"help", "dance"}, {"run", "-no-such-flag"}, {"run", "-n", "many"}, {"run", "-weights", "int3"}, {"run", "-cache", "f8"},
+		{"dance"}, {"help", "dance"}, {"help", "run", "x"}, {"version", "x"}, {"run", "-no-such-flag"}, {"run", "-n", "many"}, {"run", "-weights", "int3"}, {"run", "-cache", "f8"},
 		{"run", "-mode", "fast"}, {"run", "-model", dir, "-threads", "-1"}, {"run", "-model", dir, "-temp", "-1", "x"}, {"run", "-model", dir, "-top-p", "NaN", "x"},
 		{"run", "-model", dir, "a\xff"}, {"show", "x"}, {"show", "-preset", "no-such"}, {"show", "-preset", "flat-20m", "-model", dir},
 		{"score"}, {"score", "a", "b"}, {"verify"}, {"verify", "a", "b"}, {"init", "x"}, {"init", "-preset", "flat-20m"}, {"init", "-preset", "no-such", "x"},

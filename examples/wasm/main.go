@@ -28,6 +28,9 @@ var (
 	stop    context.CancelFunc
 )
 
+// What the model's state is compared with.
+var flat, rival = preset("flat-15m"), preset("rival-15m")
+
 func main() {
 	js.Global().Set("photon", js.ValueOf(map[string]any{
 		"load":       js.FuncOf(load),
@@ -54,7 +57,7 @@ func load(_ js.Value, args []js.Value) any {
 		debug.FreeOSMemory() // what loading needed is most of the garbage there will ever be
 		return map[string]any{
 			"parameters":     m.Config().Parameters(),
-			"flatParameters": preset("flat-15m").Parameters(),
+			"flatParameters": flat.Parameters(),
 			"milliseconds":   milliseconds(begin),
 		}, nil
 	})
@@ -156,7 +159,7 @@ func stateBytes(_ js.Value, args []js.Value) any {
 		return js.Null()
 	}
 	var sizes []any
-	for _, c := range []photon.Config{model.Config(), preset("flat-15m"), preset("rival-15m")} {
+	for _, c := range []photon.Config{model.Config(), flat, rival} {
 		sizes = append(sizes, c.StateBytes(args[0].Int(), photon.CacheF32))
 	}
 	return sizes

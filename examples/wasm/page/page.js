@@ -125,6 +125,7 @@ function write(more) {
 
 function finish() {
   draw();
+  drawPicture();
   busy = false;
   $("text").removeAttribute("aria-busy");
   const back = document.activeElement === $("stop");
@@ -168,10 +169,12 @@ function draw() {
     while (here > far) far *= 2;
     askForPicture();
   }
-  drawPicture();
+  if (performance.now() - pictured > 250) drawPicture(); // not every frame: where there is no GPU the model's time goes into it
 }
 
 // ——— the picture ———
+
+let pictured = 0; // when it was drawn
 
 function askForPicture() {
   const samples = 128;
@@ -181,6 +184,7 @@ function askForPicture() {
 
 function drawPicture() {
   if (!curve) return;
+  pictured = performance.now();
   const width = Math.max(240, $("chart").clientWidth), height = Math.min(270, 0.7 * width); // in pixels, so that the words keep their size
   $("chart").setAttribute("viewBox", `0 0 ${width} ${height}`);
   const [left, top, right, bottom] = [52, 8, width - 6, height - 28];
