@@ -202,7 +202,7 @@ func notRun(instead string) func() error {
 // MarshalJSON writes the config.json that Load reads: the photon layout, or Hugging Face's for a flat model.
 func (c Config) MarshalJSON() ([]byte, error) {
 	if err := c.validate(); err != nil {
-		return nil, fmt.Errorf("photon: config: %v: %w", err, ErrInvalid)
+		return nil, fmt.Errorf("photon: config: %w", err)
 	}
 	var bos *int
 	if c.BOSTokenID >= 0 {
