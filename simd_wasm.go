@@ -47,7 +47,8 @@ func store4(x []float32, v f32x4) { v.StoreArray((*[4]float32)(x)) }
 
 // mulBlockF32 is mulBlockF32Generic: attention's sums have its shape.
 func mulBlockF32(dst []float32, stride int, x []float32, xStride, rows int, w []float32, add bool) {
-	mixF32(dst, x, w, &mixShape{queries: rows, stride: stride, pStride: xStride, steps: len(w) / panelWidth, step: panelWidth, lanes: panelWidth, begin: !add})
+	mixF32(dst, x, w, &mixShape{queries: rows, stride: stride, pStride: xStride, steps: len(w) / panelWidth,
+		step: panelWidth, lanes: panelWidth, begin: !add})
 }
 
 // mixF32 is mixF32Generic: tiles of four queries and eight lanes, then of one query and 32 or four lanes.
