@@ -219,8 +219,8 @@ func (s *Session) stream(opts []Option, over bool) (*stream, error) {
 		return nil, err
 	}
 	if s.rec.started && o.mode != RecGen {
-		return nil, fmt.Errorf("photon: RecGen has dropped the lower encoders, so HierGen cannot go on: give Mode(RecGen), or "+
-			"begin a new session with the text's ids: %w", ErrUnsupported)
+		return nil, fmt.Errorf("photon: RecGen has dropped the lower encoders, so HierGen cannot go on: give "+
+			"Mode(RecGen), or begin a new session with the text's ids: %w", ErrUnsupported)
 	}
 	s.running = true
 	return &stream{s: s, o: o, most: maxText, over: over}, nil

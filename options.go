@@ -259,9 +259,9 @@ func Sample(n uint64) Option { return func(o *options) { o.sample = n } }
 // Stop ends the text before the first of these strings to be complete, which is not part of the text. It may cross
 // tokens, and calls of Generate where nothing was appended between them; the text of a special token, such as
 // "<|im_end|>", is found too. Its tokens have been yielded, and the session holds them: what is appended next comes
-// behind the stop string. A chat that stops at "\nUser:" goes on by appending what the user says; one that must not keep
-// the stop string begins a new session with the text's ids before it. Text that a call which ended by MaxTokens has
-// given out is not taken back by a later one. Default: none. It replaces earlier ones.
+// behind the stop string. A chat that stops at "\nUser:" goes on by appending what the user says; one that must not
+// keep the stop string begins a new session with the text's ids before it. Text that a call which ended by MaxTokens
+// has given out is not taken back by a later one. Default: none. It replaces earlier ones.
 func Stop(strings ...string) Option {
 	strings = slices.Clone(strings)
 	return func(o *options) { o.stop = strings }

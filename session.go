@@ -102,8 +102,8 @@ func (s *Session) Stats() Stats {
 
 // Append adds tokens to the text: encoders run over them in large steps, decoders only over what their windows can
 // still see. How a text is cut into calls does not change what follows. When ctx ends, its error is returned within a
-// few milliseconds; the tokens read so far stay (see Len), in pieces of 256 units of the lowest level, and the text goes
-// on from there as if nothing had happened. An id out of range, and a call inside the session's own loop, match
+// few milliseconds; the tokens read so far stay (see Len), in pieces of 256 units of the lowest level, and the text
+// goes on from there as if nothing had happened. An id out of range, and a call inside the session's own loop, match
 // ErrInvalid and add nothing; after RecGen it is ErrUnsupported.
 func (s *Session) Append(ctx context.Context, ids ...int) error {
 	if err := s.appendable(ids); err != nil {

@@ -39,7 +39,7 @@ type (
 	u32x4 = archsimd.Uint32x4
 )
 
-// at4 loads x[i:i+4] of an array: no bound is checked where i is a constant.
+// load4 checks no bound where x is a part of an array between constants.
 func at4(x *[4]float32) f32x4     { return archsimd.LoadFloat32x4Array(x) }
 func load4(x []float32) f32x4     { return at4((*[4]float32)(x)) }
 func all4(v float32) f32x4        { return archsimd.BroadcastFloat32x4(v) }
@@ -194,8 +194,8 @@ func mulBlockBF16(dst []float32, stride int, x []float32, xStride, rows int, w [
 
 func pairs4(q []uint16) u32x4 { return archsimd.LoadUint16x8Array((*[8]uint16)(q)).ReshapeToUint32s() }
 
-// The bytes of four outputs by four inputs, turned so that the outputs of one input stand side by side; and four inputs,
-// each as often as there are outputs.
+// The bytes of four outputs by four inputs, turned so that the outputs of one input stand side by side; and four
+// inputs, each as often as there are outputs.
 var (
 	turned = archsimd.LoadInt8x16Array(&[16]int8{0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15})
 	fourth = archsimd.LoadInt8x16Array(&[16]int8{0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3})

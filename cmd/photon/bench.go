@@ -109,7 +109,8 @@ func setupBench(f *flag.FlagSet) func(c *console, args []string) error {
 			return err
 		}
 		defer m.Close()
-		if err := m.NewSession(photon.Mode(b.mode)).Append(ctx); err != nil { // what the model does not do, ahead of any output
+		// What the model does not do is told ahead of any output.
+		if err := m.NewSession(photon.Mode(b.mode)).Append(ctx); err != nil {
 			return err
 		}
 		b.progress = c.progress()

@@ -33,8 +33,9 @@ func (m *modelFlags) declare(f *flag.FlagSet) {
 	f.StringVar(&m.dir, "model", "", "model `directory`, or .gguf file; "+
 		"without it, the model that is part of this program")
 	f.IntVar(&m.threads, "threads", 0, "worker threads; 0: one a processor")
-	f.Func("weights", "`form` to hold weights in: stored, f32, bf16, int8, int4 (default stored; where text is written, what\n"+
-		"photon_weights in generation_config.json says: int8 for the embedded model)", func(name string) error {
+	f.Func("weights", "`form` to hold weights in: stored, f32, bf16, int8, int4 (default stored; where text\n"+
+		"is written, what photon_weights in generation_config.json says: int8 for the embedded\n"+
+		"model)", func(name string) error {
 		m.chosen = true
 		return choice(&m.weights, weightTypes)(name)
 	})
