@@ -12,7 +12,8 @@ type outlet struct {
 	decoder *StreamDecoder // nil without a tokenizer: there is no text then
 	stops   []matcher      // in the text given out
 	spelled []matcher      // in the text with special tokens
-	shown   []bool         // of the last bytes of the latter, which the former has too; as many as the longest stop string
+	shown   []int          // before each of the last bytes of the latter, as many as the longest stop string: bytes of the former
+	total   int            // and of those in all
 	held    []byte         // settled but for stop strings
 }
 
@@ -29,7 +30,7 @@ func newOutlet(t *Tokenizer, stop []string, ids []int, since, held int) *outlet 
 		o.stops, o.spelled = append(o.stops, newMatcher(s)), append(o.spelled, newMatcher(s))
 		longest = max(longest, len(s))
 	}
-	o.shown = make([]bool, 0, 2*longest)
+	o.shown = make([]int, 0, 2*longest)
 	// What matters of the text before is whether it has begun, the rune that is open at its end, and what a stop string
 	// may begin with.
 	from, bytes := len(ids), 0
@@ -84,7 +85,10 @@ func (o *outlet) match(c byte, shown bool) (cut int, stop bool) {
 	if len(o.shown) == cap(o.shown) {
 		o.shown = o.shown[:copy(o.shown, o.shown[cap(o.shown)/2:])]
 	}
-	o.shown = append(o.shown, shown)
+	o.shown = append(o.shown, o.total)
+	if shown {
+		o.total++
+	}
 	for i := range o.stops {
 		if m := &o.spelled[i]; m.next(c) {
 			cut, stop = max(cut, o.visible(len(m.stop))), true
@@ -97,13 +101,11 @@ func (o *outlet) match(c byte, shown bool) (cut int, stop bool) {
 }
 
 // visible is how many of the last n bytes, special tokens spelled out, are given out.
-func (o *outlet) visible(n int) (count int) {
-	for _, shown := range o.shown[len(o.shown)-n:] {
-		if shown {
-			count++
-		}
+func (o *outlet) visible(n int) int {
+	if n == 0 {
+		return 0
 	}
-	return count
+	return o.total - o.shown[len(o.shown)-n]
 }
 
 // push takes a token and returns the text that it settles; stopped: a stop string is complete.
