@@ -104,7 +104,14 @@ func TestCancelIsPrompt(t *testing.T) {
 	}
 }
 
-func noEnd(m *Model) Option { return LogitBias(map[int]float32{m.cfg.EOSTokenIDs[0]: negInf}) }
+// noEnd keeps a text from ending.
+func noEnd(m *Model) Option {
+	bias := map[int]float32{}
+	for _, id := range m.cfg.EOSTokenIDs {
+		bias[id] = negInf
+	}
+	return LogitBias(bias)
+}
 
 func firstError(seq func(func(Token, error) bool)) (err error) {
 	for _, err = range seq {
