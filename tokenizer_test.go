@@ -467,15 +467,17 @@ func TestEncodeTime(t *testing.T) {
 				return best
 			}
 			// At most 2.2 times for each of two doublings, and what fresh memory takes, in one of a few tries, since others may use the machine.
-			for try := 1; ; try++ {
-				small, large := encode(1<<18), encode(1<<20)
-				if large < time.Second && large <= small*484/100+30*time.Millisecond {
-					t.Logf("256 KiB %v, 1 MiB %v", small, large)
-					break
-				}
-				if try == 5 {
-					slow(t, "256 KiB take %v, 1 MiB %v", small, large)
-					break
+			for size := times(1<<18, 1<<10); size < times(1<<20, 1<<22); size *= 4 {
+				for try := 1; ; try++ {
+					small, large := encode(size), encode(4*size)
+					if large < time.Second*time.Duration(max(1, size>>18)) && large <= small*484/100+30*time.Millisecond {
+						figure(t, "%d KiB %v, %d KiB %v", size>>10, small, size>>8, large)
+						break
+					}
+					if try == 5 {
+						slow(t, "%d KiB take %v, %d KiB %v", size>>10, small, size>>8, large)
+						break
+					}
 				}
 			}
 		})

@@ -1,7 +1,9 @@
 // Makes small tokenizer.json files of several kinds, and what Hugging Face's own JavaScript makes of some texts with them.
 //
-//     npm install @huggingface/tokenizers@0.2.0 && node oracle.mjs FOLDER [TEXTS]      writes KIND.json and KIND.cases.json for each kind
-//     node oracle.mjs -check TOKENIZER.json TEXTS                                      prints the cases of a given tokenizer
+//     npm install @huggingface/tokenizers@0.2.0 && node oracle.mjs FOLDER [TEXTS [SEED]]      writes KIND.json and KIND.cases.json for each kind
+//     node oracle.mjs -check TOKENIZER.json TEXTS                                             prints the cases of a given tokenizer
+//
+// With a SEED of 2 or more texts are other ones, and some are characters of all planes or bytes, at random.
 //
 // Where the JavaScript differs from the Rust library, which photon follows, texts leave it out: U+0085 and U+FEFF, which it counts as white space the other
 // way round, and for Digits the numbers outside ASCII, which it does not take for digits.
@@ -9,7 +11,8 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { Tokenizer } from '@huggingface/tokenizers';
 
 // A generator of pseudo-random numbers, so that the files come out the same every time.
-let state = 1;
+const seed = process.argv[2] === '-check' ? 1 : Number(process.argv[4] ?? 1);
+let state = seed;
 const random = (n) => {
   state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
   return Math.floor((state / 2 ** 32) * n);
@@ -39,8 +42,12 @@ const fragments = [
   '<|endoftext|>', '<|endoftext', '|>', '<|im_start|>', '<|im_end|>', '<s>', '</s>', '<unk>', '<0x41>', '<0x', '▁', '▁▁', 'Ġ', 'Ċ', '[LEFT]', '[RIGHT]', ' [LEFT] ', ' [RIGHT] ', 'na\u0308ive', 'näive', '<|a|>', '<|ab|>', '<|a',
 ];
 
+const bytes = (n) => new TextDecoder().decode(Uint8Array.from({ length: n }, () => random(random(2) ? 256 : 128)));
+const characters = (n) => String.fromCodePoint(...Array.from({ length: n }, () => random(0x10f800)).map((c) => (c < 0xd800 ? c : c + 0x800)));
+
 function text() {
   let s = '';
+  if (seed > 1 && random(4) === 0) s = pick([bytes, characters])(1 + random(40));
   for (let n = 1 + random(9); n > 0; --n) {
     const kind = random(20);
     if (kind === 0) s += String.fromCodePoint(random(0x300));
@@ -284,7 +291,7 @@ if (process.argv[2] === '-check') {
   const { encoded, decoded } = cases(JSON.parse(readFileSync(process.argv[3], 'utf8')), texts);
   console.log(`{"encoded": ${lines(encoded)},\n"decoded": ${lines(decoded)}}`);
 } else {
-  const [, , folder, count = 200] = process.argv;
+  const [, , folder, count = 120] = process.argv;
   for (const [kind, make] of Object.entries(kinds)) {
     const spec = make();
     writeFileSync(`${folder}/${kind}.json`, JSON.stringify(spec) + '\n');
