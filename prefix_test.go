@@ -311,6 +311,12 @@ func TestSharedStateCounts(t *testing.T) {
 			}
 		}
 		b.mu.Lock()
+		worker := b.ended
+		b.mu.Unlock()
+		if worker != nil { // it counts what has ended when it next looks
+			<-worker
+		}
+		b.mu.Lock()
 		defer b.mu.Unlock()
 		if b.reserved != 0 || b.shared.bytes != 0 {
 			t.Errorf("%d and %d bytes are still counted", b.reserved, b.shared.bytes)
