@@ -40,6 +40,10 @@ func (m *Model) GenerateBatch(ctx context.Context, reqs []Request, opts ...Optio
 			yield(BatchToken{-1, noToken("")}, err)
 			return
 		}
+		if ctx == nil {
+			yield(BatchToken{-1, noToken("")}, ended(ctx))
+			return
+		}
 		b := batch{m: m}
 		defer func() {
 			for _, l := range b.lanes {

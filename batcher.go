@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Batcher serves many streams with shared passes over the weights: they join and leave at every step. It is safe for
-// concurrent use. Its work is done by one goroutine, which lives only while there are requests.
+// Batcher serves many streams with shared passes over the weights: they join and leave at every step. It is made by
+// Model.NewBatcher and safe for concurrent use. Its work is done by one goroutine, which lives only while there are requests.
 type Batcher struct {
 	m     *Model
 	o     batcherOptions
@@ -22,6 +22,8 @@ type Batcher struct {
 
 	// Guarded by mu.
 	closed   bool
+	calling  bool    // the worker is in a function of the caller
+	fled     bool    // which has ended the worker's goroutine
 	waiting  []*lane // in the order in which they came
 	lanes    []*lane
 	reserved int64     // bytes of state that the lanes may come to hold, each for itself
@@ -114,7 +116,9 @@ const (
 
 // Generate yields the tokens, texts and probabilities that r would get alone, bit for bit. ctx ends this request only,
 // within a few milliseconds. A reader that is slow or gone holds up nobody: its text rests. Functions of r's options,
-// such as a LogitsFunc, are called from the Batcher's goroutine; what one of them throws comes out of the loop. Errors
+// such as a LogitsFunc, are called from the Batcher's goroutine, where all texts wait for them, so that they cannot wait
+// for a text of this Batcher; what one of them throws comes out of the loop, and one that calls runtime.Goexit, as
+// testing's FailNow does, ends its request with ErrInvalid. Errors
 // are those of Model.Generate and Session.Append, and besides ErrMismatch for a session of another model,
 // ErrMemoryLimit for a prompt beyond MaxStateBytes, ErrClosed after Close, and ErrInvalid for a bad BatcherOption.
 func (b *Batcher) Generate(ctx context.Context, r Request) iter.Seq2[Token, error] {
@@ -142,11 +146,15 @@ func (b *Batcher) Generate(ctx context.Context, r Request) iter.Seq2[Token, erro
 }
 
 // Close ends every request with an error that matches ErrClosed, and returns when no work is being done any more. Later
-// requests get that error too.
+// requests get that error too. While a function of a request's options runs, which may be what calls Close, it does not
+// wait: the work ends after that function.
 func (b *Batcher) Close() error {
 	b.mu.Lock()
 	b.closed, b.prefixes = true, prefixes{}
 	running := b.ended
+	if b.calling {
+		running = nil
+	}
 	b.mu.Unlock()
 	b.rouse()
 	if running != nil {
@@ -339,10 +347,19 @@ func (b *Batcher) work() {
 	defer b.m.release(run.ws)
 	over := false
 	defer func() {
-		if !over { // a function of the caller has ended the goroutine
-			b.mu.Lock()
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		switch {
+		case over:
+		case b.fled: // the others go on
+			b.fled = false
+			for _, l := range b.lanes {
+				l.busy = false
+				poke(l.told)
+			}
+			go b.work()
+		default:
 			b.failAll()
-			b.mu.Unlock()
 		}
 	}()
 	for {
@@ -450,11 +467,12 @@ func (b *Batcher) draw(l *lane, ws *workspace) {
 	defer func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
+		b.calling = false
 		if !returned {
-			if l.thrown = recover(); l.thrown == nil { // runtime.Goexit
-				return
-			}
 			l.stopped = true
+			if l.thrown = recover(); l.thrown == nil {
+				b.fled, l.err = true, errFled()
+			}
 		}
 		if l.stats != nil {
 			l.cost = l.s.Stats()
@@ -473,10 +491,18 @@ func (b *Batcher) draw(l *lane, ws *workspace) {
 		l.stopped = true
 		b.mu.Unlock()
 	} else if l.ready() {
+		b.mu.Lock()
+		b.calling = len(l.o.logits) > 0
+		b.mu.Unlock()
 		d.Token, err = l.next(ws)
 		d.held, drawn = l.peek(), true
 	}
 	returned = true
+}
+
+func errFled() error {
+	return fmt.Errorf("photon: a function of the request's options has ended its goroutine, by runtime.Goexit or a test's FailNow: "+
+		"have it return, or panic: %w", ErrInvalid)
 }
 
 // waitFor gives the readers of lanes whose sessions cannot be run ahead of some time to come back, unless they were

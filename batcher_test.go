@@ -166,6 +166,72 @@ func TestBatcherClose(t *testing.T) {
 	noGoroutines(t, before)
 }
 
+// Close may be called by a function of a request, which the worker waits for.
+func TestBatcherCloseWithin(t *testing.T) {
+	m := stories(t)
+	before := runtime.NumGoroutine()
+	for _, s := range []*Session{nil, m.NewSession()} {
+		b := m.NewBatcher()
+		closing := LogitsFunc(func([]int, []float32) { b.Close() })
+		var other sync.WaitGroup
+		other.Go(func() {
+			if err := firstError(b.Generate(background, Request{IDs: []int{7}, Options: []Option{MaxTokens(-1), noEnd(m)}})); !errors.Is(err, ErrClosed) {
+				t.Errorf("another text: %v", err)
+			}
+		})
+		if err := firstError(b.Generate(background, Request{Session: s, IDs: []int{5}, Options: []Option{closing}})); err != nil && !errors.Is(err, ErrClosed) {
+			t.Error(err)
+		}
+		other.Wait()
+		if err := firstError(b.Generate(background, Request{IDs: []int{5}})); !errors.Is(err, ErrClosed) {
+			t.Errorf("a request after Close: %v", err)
+		}
+	}
+	noGoroutines(t, before)
+}
+
+// A function that ends its goroutine ends its request, and no other.
+func TestBatcherGoexit(t *testing.T) {
+	m := stories(t)
+	before := runtime.NumGoroutine()
+	b := m.NewBatcher()
+	want := ""
+	for token := range m.Generate(background, "Once", MaxTokens(40), Temperature(0), noEnd(m)) {
+		want += token.Text
+	}
+	var all sync.WaitGroup
+	for i := range 4 {
+		all.Go(func() {
+			opts := []Option{MaxTokens(40), Temperature(0), noEnd(m)}
+			if i%2 == 1 {
+				opts = append(opts, LogitsFunc(func(drawn []int, _ []float32) {
+					if len(drawn) == 5*i {
+						runtime.Goexit()
+					}
+				}))
+			}
+			n, text, failed := 0, "", error(nil)
+			for token, err := range b.Generate(background, Request{Prompt: "Once", Options: opts}) {
+				if failed = err; err == nil {
+					n, text = n+1, text+token.Text
+				}
+			}
+			switch {
+			case i%2 == 1 && (!errors.Is(failed, ErrInvalid) || n != 5*i):
+				t.Errorf("after %d tokens: %v", n, failed)
+			case i%2 == 0 && (failed != nil || text != want):
+				t.Errorf("another text: %v, %q, want %q", failed, text, want)
+			}
+		})
+	}
+	all.Wait()
+	if err := firstError(b.Generate(background, Request{IDs: []int{5}})); err != nil {
+		t.Errorf("a request after it: %v", err)
+	}
+	b.Close()
+	noGoroutines(t, before)
+}
+
 // Requests wait for room, in their order, and a text that would outgrow all room ends.
 func TestBatcherRoom(t *testing.T) {
 	m := stories(t)

@@ -2,7 +2,6 @@ package photon
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -44,15 +43,31 @@ type blockReader struct {
 	buf []byte
 }
 
+// read fills data. A reader that gives neither bytes nor an error many times in a row never will.
 func (b *blockReader) read(data []byte) error {
-	n, err := io.ReadFull(b.r, data)
-	b.n += int64(n)
-	b.sum = crc32.Update(b.sum, castagnoli, data)
-	if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("ends after %d bytes: %w", b.n, ErrCorrupt)
+	for n, empty := 0, 0; n < len(data); {
+		got, err := b.r.Read(data[n:])
+		if got < 0 || got > len(data)-n {
+			return fmt.Errorf("the reader says that it has read %d of %d bytes: mend its Read: %w", got, len(data)-n, ErrInvalid)
+		}
+		n, empty, b.n = n+got, empty+1, b.n+int64(got)
+		switch {
+		case n == len(data):
+		case err == io.EOF:
+			return fmt.Errorf("ends after %d bytes: %w", b.n, ErrCorrupt)
+		case err != nil:
+			return err
+		case got > 0:
+			empty = 0
+		case empty == mostEmpty:
+			return io.ErrNoProgress
+		}
 	}
-	return err
+	b.sum = crc32.Update(b.sum, castagnoli, data)
+	return nil
 }
+
+const mostEmpty = 100
 
 // block returns the next block, valid until the next call.
 func (b *blockReader) block() ([]byte, error) {

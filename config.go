@@ -158,7 +158,11 @@ func (c Config) MetaContext() int {
 }
 
 // Parameters counts the elements of all tensors, start latent included. (The paper's tables leave the start latent out.)
+// A Config that Load would refuse has none.
 func (c Config) Parameters() int64 {
+	if c.validate() != nil {
+		return 0
+	}
 	var n int64
 	for _, t := range c.tensors() {
 		n += t.elements()
@@ -168,7 +172,11 @@ func (c Config) Parameters() int64 {
 
 // StateBytes is the size in bytes of the keys and values that a session holds after so many tokens, when it is ready to give
 // the logits of the next. Beside them a session keeps a few rows a level, whose number does not depend on the text.
+// It is 0 of a Config that Load would refuse.
 func (c Config) StateBytes(tokens int, cache CacheType) int64 {
+	if c.validate() != nil {
+		return 0
+	}
 	return c.stateBytes(tokens, cache, false)
 }
 

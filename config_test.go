@@ -430,6 +430,23 @@ func TestStateBytes(t *testing.T) {
 }
 
 // Every configuration of the golden models is read, and is what its checkpoint holds.
+// A Config that no model has, made by hand, has no size either.
+func TestSizesOfBadConfigs(t *testing.T) {
+	good := presets["memory-15m"]
+	for name, edit := range map[string]func(c *Config){
+		"no sizes":         func(c *Config) { *c = Config{Levels: []LevelConfig{{}}} },
+		"too few windows":  func(c *Config) { c.Levels[0].Decoder.Windows = []int{4} },
+		"a memory of what": func(c *Config) { c.Levels[0].Decoder.Memories = []MemoryConfig{{Level: 7}} },
+		"endless layers":   func(c *Config) { c.Levels[0].Encoder.Layers = math.MaxInt },
+	} {
+		c := good.clone()
+		edit(&c)
+		if n, b := c.Parameters(), c.StateBytes(100, CacheF16); n != 0 || b != 0 {
+			t.Errorf("%s: %d parameters, %d bytes", name, n, b)
+		}
+	}
+}
+
 func TestGoldenConfigs(t *testing.T) {
 	dirs, err := filepath.Glob("testdata/golden/*/config.json")
 	if err != nil || len(dirs) == 0 {

@@ -21,9 +21,12 @@ func TestOddArguments(t *testing.T) {
 	load := func(fsys fs.FS, opts ...LoadOption) error { _, err := LoadFS(fsys, opts...); return err }
 	_, inspect := Inspect(nil)
 	_, check := CheckWeights(nil, nil)
+	_, empty := Load("")
+	_, nul := Load("a\x00b")
 	for name, err := range map[string]error{
 		"LoadFS(nil)": load(nil), "Inspect(nil)": inspect, "CheckWeights(nil)": check,
 		"no threads": load(model, WithThreads(0)), "a million threads": load(model, WithThreads(1<<20)), "-1 threads": load(model, WithThreads(-1)),
+		"no name": empty, "no possible name": nul,
 		"no such weights": load(model, WithWeights(99)), "no such cache": load(model, WithCache(-1)),
 	} {
 		if !errors.Is(err, ErrInvalid) {

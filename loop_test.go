@@ -180,7 +180,7 @@ func TestLogitsFuncNaN(t *testing.T) {
 		if len(h.ids) != 2 {
 			t.Errorf("%d tokens, want 2", len(h.ids))
 		}
-		checkRefused(t, h.err, ErrInvalid, "LogitsFunc", "token id 77", fmt.Sprintf("token %d:", len(prompt)+2))
+		checkRefused(t, h.err, ErrInvalid, "LogitsFunc", "token id 77", fmt.Sprintf("position %d of the text:", len(prompt)+2))
 	}
 	s := m.NewSession(Temperature(0))
 	logits := []float32{1, nan32, 3}

@@ -178,8 +178,8 @@ func (o *options) check() error {
 		}
 	}
 	for id, bias := range o.bias {
-		if bias != bias || id < 0 {
-			return invalid("LogitBias", fmt.Sprintf("%v of token %d", bias, id), "a number, or -Inf, for token ids of the model")
+		if bias != bias || bias > math.MaxFloat32 || id < 0 {
+			return invalid("LogitBias", fmt.Sprintf("%v of token %d", bias, id), "a finite number, or -Inf, for token ids of the model")
 		}
 	}
 	return nil
@@ -277,7 +277,7 @@ func StopTokens(ids ...int) Option {
 // LogProbs asks for the log-probability of each token chosen, and for the n most likely tokens beside it. They are
 // natural logarithms of the probabilities that the model gives, before penalties, filters, temperature and LogitsFunc.
 // LogProbs(0) asks for the chosen token's alone. Default -1: not computed (NaN), since it costs an exponential for each
-// token of the vocabulary.
+// token of the vocabulary; an n beyond the vocabulary is all of it.
 func LogProbs(n int) Option { return func(o *options) { o.logProbs = n } }
 
 // LogitsFunc has f edit the logits of the next token, [vocab], in place, after LogitBias and before anything else

@@ -63,7 +63,7 @@ import (
 	"sync/atomic"
 )
 
-// Model is a loaded model. It is immutable and safe for concurrent use.
+// Model is a loaded model, of Load or LoadFS. It is immutable and safe for concurrent use.
 type Model struct {
 	cfg       Config
 	tokenizer *Tokenizer

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// Session is the state of one text. It is not safe for concurrent use; many sessions of one Model are.
+// Session is the state of one text, made by Model.NewSession, Fork or ReadSession. It is not safe for concurrent use;
+// many sessions of one Model are.
 //
 // What it holds is bounded by Config.StateBytes: with windows on the lower levels only the caches of the top level grow
 // with the text, by one row in MetaContext tokens, and memories without a window, by one in each unit that they keep.

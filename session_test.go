@@ -535,6 +535,17 @@ func TestNilContext(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	for _, reqs := range [][]Request{nil, {{Prompt: "Once"}}} {
+		n := 0
+		for token, err := range m.GenerateBatch(none, reqs) {
+			if n++; token.Request != -1 || !errors.Is(err, ErrInvalid) {
+				t.Errorf("a batch of %d: request %d: %v", len(reqs), token.Request, err)
+			}
+		}
+		if n != 1 {
+			t.Errorf("a batch of %d: %d values", len(reqs), n)
+		}
+	}
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a directory is left behind: %v", err)
 	}

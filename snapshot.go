@@ -53,6 +53,9 @@ func (s *Session) WriteTo(w io.Writer) (int64, error) {
 	if err := s.ready(); err != nil {
 		return 0, err
 	}
+	if w == nil {
+		return 0, fmt.Errorf("photon: WriteTo: the writer is nil: give a file or a buffer: %w", ErrInvalid)
+	}
 	s.Logits() // has the model read all of the text
 	out := &blockWriter{w: w}
 	c := coder{flush: out.block}
@@ -76,6 +79,9 @@ func (m *Model) ReadSession(r io.Reader, opts ...Option) (*Session, error) {
 	s := m.NewSession(opts...)
 	if err := s.ready(); err != nil {
 		return nil, err
+	}
+	if r == nil {
+		return nil, fmt.Errorf("photon: ReadSession: the reader is nil: give a file or a buffer: %w", ErrInvalid)
 	}
 	in := &blockReader{r: r}
 	header := make([]byte, snapshotHeader)

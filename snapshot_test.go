@@ -185,6 +185,41 @@ func TestSnapshotWriters(t *testing.T) {
 	}
 }
 
+// TestSnapshotReaders: what is no reader or writer, or gives nothing, is an error.
+func TestSnapshotReaders(t *testing.T) {
+	m := stories(t)
+	s := m.NewSession()
+	if err := s.Append(background, 1, 2, 3); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.WriteTo(nil); !errors.Is(err, ErrInvalid) {
+		t.Errorf("no writer: %v", err)
+	}
+	data := snapshotOf(t, s)
+	for _, c := range []struct {
+		name string
+		r    io.Reader
+		want error
+	}{
+		{"no reader", nil, ErrInvalid},
+		{"nothing, and no end", reading(func([]byte) (int, error) { return 0, nil }), io.ErrNoProgress},
+		{"less than nothing", reading(func([]byte) (int, error) { return -1, nil }), ErrInvalid},
+		{"more than asked for", reading(func(b []byte) (int, error) { return len(b) + 1, nil }), ErrInvalid},
+		{"an error", iotest.ErrReader(io.ErrClosedPipe), io.ErrClosedPipe},
+		{"a byte at a time", iotest.OneByteReader(bytes.NewReader(data)), nil},
+		{"the end beside the last bytes", iotest.DataErrReader(bytes.NewReader(data)), nil},
+		{"a timeout", iotest.TimeoutReader(bytes.NewReader(data)), iotest.ErrTimeout},
+	} {
+		if _, err := m.ReadSession(c.r); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, err, c.want)
+		}
+	}
+}
+
+type reading func([]byte) (int, error)
+
+func (f reading) Read(b []byte) (int, error) { return f(b) }
+
 // TestSnapshotMemory: writing takes next to no memory, reading next to none beside the session, and a snapshot that
 // claims more than it has takes no more than it has.
 func TestSnapshotMemory(t *testing.T) {

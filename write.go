@@ -41,7 +41,7 @@ func WriteRandomContext(ctx context.Context, dir string, cfg Config, seed uint64
 		return fmt.Errorf("photon: dtype %.40q, want BF16 or F32: %w", dtype, ErrInvalid)
 	}
 	if err := cfg.validate(); err != nil {
-		return fmt.Errorf("photon: config: %v: %w", err, ErrInvalid)
+		return fmt.Errorf("photon: config: %s: %w", strings.TrimSuffix(err.Error(), ": "+ErrCorrupt.Error()), ErrInvalid)
 	}
 	if err := ended(ctx); err != nil {
 		return err
@@ -49,6 +49,9 @@ func WriteRandomContext(ctx context.Context, dir string, cfg Config, seed uint64
 	configJSON, err := json.MarshalIndent(cfg, "", "  ")
 	if err != nil {
 		return fmt.Errorf("photon: config: %w", err)
+	}
+	if dir == "" {
+		return fmt.Errorf("photon: the directory's name is empty: give one, such as model: %w", ErrInvalid)
 	}
 	for _, name := range []string{configFile, weightsFile, indexFile} {
 		_, err := os.Lstat(filepath.Join(dir, name))

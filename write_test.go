@@ -118,6 +118,10 @@ func TestWriteRandomRefuses(t *testing.T) {
 	bad := cfg
 	bad.VocabSize = 0
 	checkRefused(t, WriteRandom(dir, bad, 0, "F32"), ErrInvalid, "vocab_size is 0")
+	checkRefused(t, WriteRandom("", cfg, 0, "F32"), ErrInvalid, "empty")
+	if err := WriteRandom(dir, bad, 0, "F32"); strings.Contains(err.Error(), "corrupt") {
+		t.Errorf("%v: nothing is read", err)
+	}
 	if entries, _ := os.ReadDir(dir); len(entries) != 0 {
 		t.Errorf("a refused model leaves %v", entries)
 	}
