@@ -43,11 +43,18 @@ func chat(model *photon.Model, file string, in io.Reader, out io.Writer) error {
 		if err := session.AppendText(ctx, "User: "+lines.Text()+"\nAssistant:"); err != nil {
 			return err
 		}
+		var why photon.StopReason
 		for token, err := range session.Generate(ctx) {
 			if err != nil {
 				return err
 			}
 			fmt.Fprint(out, token.Text)
+			why = token.Stop
+		}
+		if why != photon.StopString { // the line is still open
+			if err := session.AppendText(ctx, "\n"); err != nil {
+				return err
+			}
 		}
 		fmt.Fprintln(out)
 		if err := save(session, file); err != nil {
