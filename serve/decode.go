@@ -2,6 +2,7 @@ package serve
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -22,6 +23,13 @@ var idleFields = map[string][]string{
 	"suffix":          {`""`},
 	"tool_choice":     {`"none"`, `"auto"`},
 	"tools":           {"[]"},
+}
+
+// instead says what to do with fields that belong elsewhere.
+var instead = map[string]string{
+	"max_completion_tokens": "give max_tokens",
+	"messages":              "send it to /v1/chat/completions",
+	"prompt":                "send it to /v1/completions",
 }
 
 // decode reads a body, a JSON object, into a struct.
@@ -52,7 +60,8 @@ func decodeFields(path string, data []byte, v any, idle map[string][]string) err
 			return badRequest(within+name, "field %q is not supported but as %s: leave it out",
 				within+name, strings.Join(idle[name], " or "))
 		default:
-			return badRequest(within+name, "field %q is not known here: leave it out", within+name)
+			return badRequest(within+name, "field %q is not known here: %s", within+name,
+				cmp.Or(instead[within+name], "leave it out"))
 		}
 	}
 	err := json.Unmarshal(data, v)

@@ -157,6 +157,9 @@ func (s *server) query(f *sampling, most int) (*query, error) {
 	if len(f.LogitBias) > 0 {
 		q.options = append(q.options, photon.LogitBias(f.LogitBias))
 	}
+	if len(f.Stop) > 0 && s.m.Tokenizer() == nil {
+		return nil, badRequest("stop", "this model has no tokenizer, so that its tokens have no text: leave stop out")
+	}
 	q.options = append(q.options, photon.Stop(f.Stop...))
 	return q, nil
 }
@@ -176,6 +179,9 @@ func (s *server) room(q *query, ids []int) (most int, err error) {
 	vocab := s.m.Config().VocabSize
 	if i := slices.IndexFunc(ids, func(id int) bool { return id < 0 || id >= vocab }); i >= 0 {
 		return 0, badRequest(q.source, "token %d of the prompt is %d: the vocabulary is 0 … %d", i, ids[i], vocab-1)
+	}
+	if len(ids) == 0 && q.most != 0 && s.m.Config().Flat() {
+		return 0, badRequest(q.source, "the prompt is empty, this model predicts nothing before a first token: give one")
 	}
 	room := s.o.tokens - len(ids)
 	if room < 0 || room == 0 && q.most != 0 {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -39,6 +40,9 @@ func TestRefusals(t *testing.T) {
 		{"", `{"prompt":"x","stream":true,"stream_options":{"include_usage":1}}`, "stream_options.include_usage",
 			"true or false"},
 		{"", `{"prompt":"x","stream":true,"stream_options":[]}`, "stream_options", "give a JSON object"},
+		{"", `{"messages":[` + user + `]}`, "messages", "send it to /v1/chat/completions"},
+		{"chat", `{"prompt":"x"}`, "prompt", "send it to /v1/completions"},
+		{"", `{"prompt":"x","max_completion_tokens":3}`, "max_completion_tokens", "give max_tokens"},
 		// What was taken for something else.
 		{"chat", `{"messages":[{"role":"user"}]}`, "messages[0].content", "missing"},
 		{"chat", `{"messages":[{"role":"user","content":null}]}`, "messages[0].content", "missing"},
@@ -170,8 +174,37 @@ func TestPaths(t *testing.T) {
 		}
 	}
 	var a answer
+	c.get(415, &a, "/v1/completions", "\x1f\x8b", "Content-Encoding", "gzip")
+	if a.Error == nil || !strings.Contains(a.Error.Message, "encoded as gzip") {
+		t.Errorf("a body that is compressed: %+v", a.Error)
+	}
+	c.get(200, nil, "/v1/completions", `{"prompt":"x"}`, "Content-Encoding", "identity")
+	a = answer{}
 	if c.get(403, &a, "/v1/completions", `{"prompt":"x"}`, "Sec-Fetch-Site", "cross-site"); a.Error == nil {
 		t.Error("a request of another origin: no error in JSON")
+	}
+}
+
+// A prompt of no ids is the empty text's, without what a tokenizer would put around it; flat models cannot begin there.
+func TestNoIDs(t *testing.T) {
+	c := serving(t, load(t, "../testdata/golden/photon-local-f32"))
+	var one, two answer
+	const more = `,"max_tokens":9,"seed":1,"logprobs":0}`
+	c.get(200, &one, "/v1/completions", `{"prompt":[[]]`+more)
+	c.get(200, &two, "/v1/completions", `{"prompt":[[]],"n":2`+more)
+	if got, want := one.Choices[0].LogProbs.Tokens, two.Choices[0].LogProbs.Tokens; !slices.Equal(got, want) {
+		t.Errorf("alone %v, as one of two %v", got, want)
+	}
+	var a answer
+	if c.get(400, &a, "/v1/completions", `{"prompt":[1],"stop":"x"}`); a.Error.Param == nil || *a.Error.Param != "stop" {
+		t.Errorf("%+v", a.Error)
+	}
+	flat := serving(t, load(t, "../testdata/golden/flat-gqa-f32"))
+	for _, more := range []string{"", `,"n":2`} {
+		flat.get(400, &a, "/v1/completions", `{"prompt":[[]]`+more+`}`)
+		if a.Error.Param == nil || *a.Error.Param != "prompt" {
+			t.Errorf("%+v", a.Error)
+		}
 	}
 }
 

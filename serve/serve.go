@@ -369,6 +369,10 @@ func (s *server) json(w http.ResponseWriter, status int, v any) {
 
 // read reads the body of a request, a JSON object, into v.
 func (s *server) read(w http.ResponseWriter, r *http.Request, v any) error {
+	if form := r.Header.Get("Content-Encoding"); form != "" && !strings.EqualFold(form, "identity") {
+		return &apiError{status: http.StatusUnsupportedMediaType, kind: "invalid_request_error",
+			message: fmt.Sprintf("the body is encoded as %s: send it without a Content-Encoding", form)}
+	}
 	c := http.NewResponseController(w)
 	c.SetReadDeadline(time.Now().Add(s.o.stall))
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.o.body))
