@@ -58,7 +58,7 @@ func (o *streamOptions) UnmarshalJSON(data []byte) error {
 var ranges = map[string]string{
 	"n":                     "1 to 128",
 	"best_of":               "the same as n",
-	"seed":                  fmt.Sprint(math.MinInt64, " to ", math.MaxInt64),
+	"seed":                  fmt.Sprint(int64(math.MinInt64), " to ", int64(math.MaxInt64)),
 	"max_tokens":            fmt.Sprint("0 to ", math.MaxInt),
 	"max_completion_tokens": fmt.Sprint("0 to ", math.MaxInt),
 	"logprobs":              "0 to 20",
