@@ -304,9 +304,10 @@ func (s *server) writePrompt(ctx context.Context, q *query, index, most int, emi
 	return nil
 }
 
-// shared reads a prompt once where several texts go on from it; otherwise the batcher does.
+// shared reads a prompt once where several texts go on from it; otherwise the batcher does. An empty one too is a
+// session's: the batcher takes a request without ids for one of text.
 func (s *server) shared(ctx context.Context, q *query, ids []int) (*photon.Session, error) {
-	if q.n == 1 {
+	if q.n == 1 && len(ids) > 0 {
 		return nil, nil
 	}
 	if err := s.alone(ctx); err != nil {

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -101,10 +102,7 @@ func (f ChatForm) Check(t *photon.Tokenizer) error {
 	return nil
 }
 
-type message struct {
-	Role    string  `json:"role"`
-	Content content `json:"content"`
-}
+type message struct{ role, content string }
 
 // encode lays out a conversation up to where the answer begins. What messages say cannot spell special tokens.
 func (f ChatForm) encode(t *photon.Tokenizer, messages []message) (ids []int) {
@@ -132,13 +130,13 @@ func (f ChatForm) encode(t *photon.Tokenizer, messages []message) (ids []int) {
 		}
 	}
 	for _, m := range messages {
-		turn := map[string]Turn{"system": f.System, "user": f.User, "assistant": f.Assistant}[m.Role]
+		turn := map[string]Turn{"system": f.System, "user": f.User, "assistant": f.Assistant}[m.role]
 		before := turn.Before
-		if m.Role == "assistant" && f.afterColon() {
+		if m.role == "assistant" && f.afterColon() {
 			before += " "
 		}
 		markup(before)
-		plain += string(m.Content)
+		plain += m.content
 		markup(turn.After)
 	}
 	markup(f.Assistant.Before)
@@ -152,26 +150,36 @@ func (f ChatForm) afterColon() bool { return strings.HasSuffix(f.Assistant.Befor
 // chatRequest is the body of /v1/chat/completions.
 type chatRequest struct {
 	sampling
-	Messages            []chatMessage `json:"messages"`
-	MaxCompletionTokens *int          `json:"max_completion_tokens"`
-	LogProbs            bool          `json:"logprobs"`
-	TopLogProbs         *int          `json:"top_logprobs"`
+	Messages            []json.RawMessage `json:"messages"`
+	MaxCompletionTokens *int              `json:"max_completion_tokens"`
+	LogProbs            bool              `json:"logprobs"`
+	TopLogProbs         *int              `json:"top_logprobs"`
 }
 
-type chatMessage struct {
-	message
-	Name    string `json:"name"`    // of a participant: not told to the model
-	Refusal string `json:"refusal"` // as answers have it
+// most is the bound of tokens under either of its names.
+func (r *chatRequest) most() (*int, error) {
+	switch old, now := r.MaxTokens, r.MaxCompletionTokens; {
+	case now == nil:
+		return old, nil
+	case old != nil && *old != *now:
+		return nil, badRequest("max_completion_tokens",
+			"max_completion_tokens is %d, and its old name max_tokens %d: give one of them", *now, *old)
+	case *now < 0:
+		return nil, outOf("max_completion_tokens", *now, ranges["max_completion_tokens"])
+	default:
+		return now, nil
+	}
 }
 
 func (s *server) chat(w http.ResponseWriter, r *http.Request) {
 	var body chatRequest
-	if err := s.read(w, r, &body); err != nil {
+	err := s.read(w, r, &body)
+	if err == nil {
+		body.MaxTokens, err = body.most()
+	}
+	if err != nil {
 		s.fail(w, err)
 		return
-	}
-	if body.MaxCompletionTokens != nil {
-		body.MaxTokens = body.MaxCompletionTokens
 	}
 	q, err := s.query(&body.sampling, -1)
 	if err == nil {
@@ -196,12 +204,13 @@ func (s *server) chat(w http.ResponseWriter, r *http.Request) {
 	} else if stop := s.o.chat.Stop; stop != "" {
 		q.options = append(q.options, photon.Stop(append([]string{stop}, body.Stop...)...))
 	}
+	q.source = "messages"
 	q.id, q.shape = "chatcmpl-"+q.id, &reply{t: s.m.Tokenizer(), trim: s.o.chat.afterColon(), begun: map[int]bool{}}
 	s.answer(w, r, q)
 }
 
 // conversation is the prompt of a chat.
-func (s *server) conversation(list []chatMessage) ([][]int, error) {
+func (s *server) conversation(list []json.RawMessage) ([][]int, error) {
 	if s.o.chat == (ChatForm{}) {
 		e := badRequest("", "%s continues texts and is not served as a chat model: use /v1/completions, "+
 			"or have the server started with a chat form", s.o.name)
@@ -212,17 +221,70 @@ func (s *server) conversation(list []chatMessage) ([][]int, error) {
 		return nil, badRequest("messages", "there are no messages: give one")
 	}
 	var messages []message
-	for i, m := range list {
-		if m.Role == "developer" {
-			m.Role = "system"
+	for i, data := range list {
+		m, err := readMessage(fmt.Sprintf("messages[%d]", i), data)
+		if err != nil {
+			return nil, err
 		}
-		if m.Role != "system" && m.Role != "user" && m.Role != "assistant" {
-			return nil, badRequest("messages", "message %d is of role %q: give system, user or assistant", i, m.Role)
-		}
-		messages = append(messages, m.message)
+		messages = append(messages, m)
 	}
 	ids := append(slices.Clip(s.prefix), s.o.chat.encode(s.m.Tokenizer(), messages)...)
 	return [][]int{ids}, nil
+}
+
+// idleMessage are fields of messages that ask for nothing as these values: histories repeat them from answers.
+var idleMessage = map[string][]string{"annotations": {"[]"}, "tool_calls": {"[]"}}
+
+// readMessage reads the message that stands at a path of the body.
+func readMessage(path string, data []byte) (message, error) {
+	var m struct {
+		Role    string          `json:"role"`
+		Content json.RawMessage `json:"content"`
+		Name    string          `json:"name"` // of a participant: not told to the model
+	}
+	if err := decodeFields(path, data, &m, idleMessage); err != nil {
+		return message{}, err
+	}
+	if m.Role == "developer" {
+		m.Role = "system"
+	}
+	if m.Role != "system" && m.Role != "user" && m.Role != "assistant" {
+		return message{}, badRequest(path+".role", "%s.role is %q: give system, user or assistant", path, m.Role)
+	}
+	text, err := readContent(path+".content", m.Content)
+	return message{m.Role, text}, err
+}
+
+// readContent reads a message's text, a string or parts.
+func readContent(path string, data []byte) (text string, err error) {
+	var parts []json.RawMessage
+	switch {
+	case data == nil || string(data) == "null":
+		return "", badRequest(path, "%s is missing: give the message's text", path)
+	case json.Unmarshal(data, &text) == nil:
+		return text, nil
+	case json.Unmarshal(data, &parts) != nil || len(parts) == 0:
+		return "", badRequest(path, "%s is to be a string or a list of text parts", path)
+	}
+	for i, data := range parts {
+		path := fmt.Sprintf("%s[%d]", path, i)
+		var kind struct{ Type any }
+		if json.Unmarshal(data, &kind); kind.Type != "text" {
+			return "", badRequest(path+".type", `%s is not of type "text": give text parts alone, as nothing else is read`, path)
+		}
+		var part struct {
+			Type string  `json:"type"`
+			Text *string `json:"text"`
+		}
+		if err := decodeFields(path, data, &part, nil); err != nil {
+			return "", err
+		}
+		if part.Text == nil {
+			return "", badRequest(path+".text", "%s.text is missing: give the part's text", path)
+		}
+		text += *part.Text
+	}
+	return text, nil
 }
 
 // reply words the answers of /v1/chat/completions.

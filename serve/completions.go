@@ -37,7 +37,8 @@ func (s *server) completions(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, err)
 		return
 	}
-	q.id, q.echo, q.shape = "cmpl-"+q.id, body.Echo, &completion{t: s.m.Tokenizer(), ends: map[int]*textEnd{}}
+	q.source, q.echo = "prompt", body.Echo
+	q.id, q.shape = "cmpl-"+q.id, &completion{t: s.m.Tokenizer(), ends: map[int]*textEnd{}}
 	s.answer(w, r, q)
 }
 

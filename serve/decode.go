@@ -2,24 +2,21 @@ package serve
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
-// passive are fields that change no text: they are taken, and do nothing.
-var passive = []string{
-	"metadata", "parallel_tool_calls", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "service_tier",
-	"store", "user",
-}
-
-// plain are fields of which one value asks for nothing: that is taken, any other refused.
-var plain = map[string][]string{
-	"best_of":         {"1"},
+// idleFields are fields of a body of which one value asks for nothing: that is taken, any other refused.
+var idleFields = map[string][]string{
 	"functions":       {"[]"},
 	"modalities":      {`["text"]`},
 	"response_format": {`{"type":"text"}`},
@@ -28,23 +25,43 @@ var plain = map[string][]string{
 	"tools":           {"[]"},
 }
 
-// decode reads a JSON object into a struct. A field that is null is not there.
+// instead says what to do with fields that belong elsewhere.
+var instead = map[string]string{
+	"max_completion_tokens": "give max_tokens",
+	"messages":              "send it to /v1/chat/completions",
+	"prompt":                "send it to /v1/completions",
+}
+
+// decode reads a body, a JSON object, into a struct.
 func decode(data []byte, v any) error {
+	if err := strict(data); err != nil {
+		return err
+	}
+	return decodeFields("", data, v, idleFields)
+}
+
+// decodeFields reads the object that stands at a path of the body into a struct. A field that is null is not there.
+func decodeFields(path string, data []byte, v any, idle map[string][]string) error {
+	place, within := "the body", ""
+	if path != "" {
+		place, within = path, path+"."
+	}
 	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(data, &fields); err != nil || fields == nil {
-		return notJSON(err)
+	if json.Unmarshal(data, &fields); fields == nil {
+		return badRequest(path, "%s is %.40s: give a JSON object", place, data)
 	}
 	known := fieldNames(reflect.TypeOf(v).Elem())
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		value := string(fields[name])
 		switch {
-		case value == "null" || slices.Contains(known, name) || slices.Contains(passive, name):
-		case slices.Contains(plain[name], compact(value)):
-		case plain[name] != nil:
-			return badRequest(name, "field %q is not supported but as %s: leave it out",
-				name, strings.Join(plain[name], " or "))
+		case value == "null" || slices.Contains(known, name):
+		case slices.Contains(idle[name], compact(value)):
+		case idle[name] != nil:
+			return badRequest(within+name, "field %q is not supported but as %s: leave it out",
+				within+name, strings.Join(idle[name], " or "))
 		default:
-			return badRequest(name, "field %q is not known here: leave it out", name)
+			return badRequest(within+name, "field %q is not known here: %s", within+name,
+				cmp.Or(instead[within+name], "leave it out"))
 		}
 	}
 	err := json.Unmarshal(data, v)
@@ -57,37 +74,107 @@ func decode(data []byte, v any) error {
 		return own
 	case errors.As(err, &wrong):
 		name := strings.TrimLeft(wrong.Field[strings.LastIndexByte(wrong.Field, '.')+1:], ".")
-		return badRequest(name, "field %q is of type %s: give %s", name, wrong.Value, wanted(wrong.Type))
+		if number, ok := strings.CutPrefix(wrong.Value, "number "); ok {
+			return outOf(within+name, number, wanted(wrong.Type, name))
+		}
+		return badRequest(within+name, "field %q is of type %s: give %s", within+name, wrong.Value, wanted(wrong.Type, name))
 	}
-	return badRequest("", "%v", err)
-}
-
-func notJSON(err error) error {
-	why := "it is null"
-	var wrong *json.UnmarshalTypeError
-	if errors.As(err, &wrong) {
-		why = "it is of type " + wrong.Value
-	} else if err != nil {
-		why = err.Error()
-	}
-	return badRequest("", "the body is not a JSON object: %s", why)
+	return badRequest(path, "%v", err)
 }
 
 // wanted says in words what a field takes.
-func wanted(t reflect.Type) string {
+func wanted(t reflect.Type, name string) string {
 	switch t.Kind() {
 	case reflect.Bool:
 		return "true or false"
 	case reflect.Int, reflect.Int64:
-		return "a whole number"
+		return "a whole number in digits, " + ranges[name]
 	case reflect.Float32, reflect.Float64:
-		return "a number"
+		return "a number, " + ranges[name]
 	case reflect.String:
 		return "a string"
 	case reflect.Slice:
 		return "a list"
 	}
 	return "an object"
+}
+
+// strict refuses what encoding/json takes in silence, of which a client means something else: text that is not Unicode,
+// which it replaces by U+FFFD, and a field that stands twice, of which it takes the last.
+func strict(data []byte) error {
+	for at := 0; at < len(data); {
+		r, n := utf8.DecodeRune(data[at:])
+		if r == utf8.RuneError && n == 1 {
+			return badRequest("", `the body is not UTF-8: its byte %d is \x%02x: encode it as UTF-8`, at, data[at])
+		}
+		at += n
+	}
+	var whole json.RawMessage
+	if err := json.Unmarshal(data, &whole); err != nil {
+		return badRequest("", "the body is no JSON: %v", err)
+	}
+	var names []map[string]bool // of the objects and lists that are open
+	for at := 0; at < len(data); at++ {
+		switch data[at] {
+		case '{', '[':
+			names = append(names, nil)
+		case '}', ']':
+			names = names[:len(names)-1]
+		case '"':
+			text, half := quoted(data[at:])
+			if half >= 0 {
+				return badRequest("", "%s at byte %d of the body is half of a surrogate pair, which is no text: "+
+					"write both halves, or the character itself", data[at+half:][:6], at+half)
+			}
+			if at += len(text) - 1; !bytes.HasPrefix(bytes.TrimLeft(data[at+1:], " \t\r\n"), []byte(":")) {
+				continue // no name
+			}
+			var name string
+			json.Unmarshal(text, &name)
+			object := &names[len(names)-1]
+			if (*object)[name] {
+				return badRequest(name, "field %q stands twice in one object: give it once", name)
+			}
+			if *object == nil {
+				*object = map[string]bool{}
+			}
+			(*object)[name] = true
+		}
+	}
+	return nil
+}
+
+// quoted returns the string that valid JSON begins with, or where half of a surrogate pair stands in it, else -1.
+func quoted(data []byte) (text []byte, half int) {
+	for at := 1; ; at++ {
+		switch {
+		case data[at] == '"':
+			return data[:at+1], -1
+		case data[at] != '\\':
+		case data[at+1] != 'u':
+			at++
+		default:
+			if r := escaped(data[at:]); utf16.IsSurrogate(r) {
+				if utf16.DecodeRune(r, escaped(data[at+6:])) == utf8.RuneError {
+					return nil, at
+				}
+				at += 6
+			}
+			at += 5
+		}
+	}
+}
+
+// escaped is the code of the \uXXXX that JSON begins with, else -1.
+func escaped(data []byte) rune {
+	if !bytes.HasPrefix(data, []byte(`\u`)) {
+		return -1
+	}
+	code, err := strconv.ParseUint(string(data[2:6]), 16, 16)
+	if err != nil {
+		return -1
+	}
+	return rune(code)
 }
 
 // compact drops the white space of JSON whose strings have none.
@@ -168,35 +255,49 @@ func (s *stops) UnmarshalJSON(data []byte) error {
 	case json.Unmarshal(data, &many) != nil:
 		return badRequest("stop", "stop is to be a string or a list of strings")
 	}
-	if len(many) > mostStops || slices.Contains(many, "") {
-		return badRequest("stop", "stop has %d strings: give at most %d, none of them empty", len(many), mostStops)
+	if len(many) > mostStops {
+		return badRequest("stop", "stop has %d strings: give at most %d", len(many), mostStops)
+	}
+	if slices.Contains(many, "") {
+		return badRequest("stop", "a stop string may not be empty, nor null: leave it out")
 	}
 	*s = many
 	return nil
 }
 
-// content is a message's text, as a string or in parts.
-type content string
+// tokenIDs are a list of token ids.
+type tokenIDs []int
 
-func (c *content) UnmarshalJSON(data []byte) error {
-	var text string
-	var parts []struct {
-		Type string  `json:"type"`
-		Text *string `json:"text"`
+func (l *tokenIDs) UnmarshalJSON(data []byte) error {
+	if string(data) == "null" {
+		return nil
 	}
-	switch {
-	case json.Unmarshal(data, &text) == nil:
-	case json.Unmarshal(data, &parts) == nil:
-		for i, p := range parts {
-			if p.Type != "text" || p.Text == nil {
-				return badRequest("messages", "part %d of a message is of type %q: only text is read", i, p.Type)
-			}
-			text += *p.Text
+	if err := json.Unmarshal(data, (*[]int)(l)); err != nil || bytes.Contains(data, []byte("null")) {
+		return badRequest("tokens", "tokens is to be a list of token ids, which are whole numbers")
+	}
+	return nil
+}
+
+// biases are what is added to the logits of tokens, by id.
+type biases map[int]float32
+
+func (b *biases) UnmarshalJSON(data []byte) error {
+	var list map[string]json.RawMessage
+	if json.Unmarshal(data, &list) != nil {
+		return badRequest("logit_bias", `logit_bias is to be an object that gives token ids a number: {"97": -100}`)
+	}
+	*b = biases{}
+	for _, key := range slices.Sorted(maps.Keys(list)) {
+		var bias *float32
+		id, err := strconv.Atoi(key)
+		switch {
+		case err != nil || strconv.Itoa(id) != key:
+			return badRequest("logit_bias", "logit_bias has the key %q: give a token's id, in digits alone", key)
+		case json.Unmarshal(list[key], &bias) != nil || bias == nil:
+			return badRequest("logit_bias", "logit_bias of token %d is %.40s: give a number, -3.4e38 to 3.4e38", id, list[key])
 		}
-	default:
-		return badRequest("messages", "the content of a message is to be a string or a list of text parts")
+		(*b)[id] = *bias
 	}
-	*c = content(text)
 	return nil
 }
 

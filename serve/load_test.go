@@ -105,7 +105,7 @@ func TestMalformed(t *testing.T) {
 		`{"prompt":"` + strings.Repeat("x", 5000) + `"}`:                       413,
 		`{"prompt":` + strings.Repeat("[", 4000) + `}`:                         400,
 		`{"prompt":"x","seed":-3,"logit_bias":{"97":-100},"max_tokens":2}`:     200,
-		`{"prompt":"\ud800","max_tokens":2}`:                                   200,
+		`{"prompt":"\ud800","max_tokens":2}`:                                   400,
 		`{"prompt":"` + strings.Repeat("x", 50) + `","max_tokens":0}`:          200,
 		`{"prompt":[],"prompt":[[1,2],[3]],"max_tokens":2,"n":2,"echo":true}`:  400,
 		`{"prompt":[[1,2],[]],"max_tokens":2,"n":2,"echo":true,"logprobs":20}`: 200,
@@ -367,7 +367,7 @@ func TestPanic(t *testing.T) {
 func TestToken(t *testing.T) {
 	c := serving(t, newModel(t, config(true)), BearerToken("secret"))
 	for _, header := range []string{"", "secret", "Bearer", "Bearer ", "Bearer Secret", "Bearer secret2",
-		"bearer secret"} {
+		"Basic secret", "Bearersecret"} {
 		var a answer
 		for _, path := range []string{"/v1/models", "/metrics", "/tokenizer_info", "/no-such"} {
 			if c.get(401, &a, path, "", "Authorization", header); *a.Error.Code != "invalid_api_key" {
@@ -376,7 +376,9 @@ func TestToken(t *testing.T) {
 		}
 		c.get(401, &a, "/v1/completions", `{"prompt":"x"}`, "Authorization", header)
 	}
-	c.get(200, nil, "/v1/completions", `{"prompt":"x"}`, "Authorization", "Bearer secret")
+	for _, header := range []string{"Bearer secret", "bearer secret", "BEARER  secret"} {
+		c.get(200, nil, "/v1/completions", `{"prompt":"x"}`, "Authorization", header)
+	}
 	c.get(200, nil, "/metrics", "", "Authorization", "Bearer secret").Body.Close()
 	c.get(200, nil, "/health", "")
 	c.get(200, nil, "/", "")

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"crypto/rand"
+	"fmt"
 	"math"
 	mathrand "math/rand/v2"
 	"slices"
@@ -12,26 +13,63 @@ import (
 
 // sampling are the fields that completions and chats share.
 type sampling struct {
-	Model            string          `json:"model"`
-	N                *int            `json:"n"`
-	Stream           bool            `json:"stream"`
-	StreamOptions    *streamOptions  `json:"stream_options"`
-	Stop             stops           `json:"stop"`
-	Seed             *int64          `json:"seed"`
-	MaxTokens        *int            `json:"max_tokens"`
-	Temperature      *float64        `json:"temperature"`
-	TopP             *float64        `json:"top_p"`
-	TopK             *int            `json:"top_k"`
-	MinP             *float64        `json:"min_p"`
-	RepeatPenalty    *float64        `json:"repeat_penalty"`
-	FrequencyPenalty *float64        `json:"frequency_penalty"`
-	PresencePenalty  *float64        `json:"presence_penalty"`
-	LogitBias        map[int]float32 `json:"logit_bias"`
+	passive
+	Model            string         `json:"model"`
+	N                *int           `json:"n"`
+	BestOf           *int           `json:"best_of"`
+	Stream           bool           `json:"stream"`
+	StreamOptions    *streamOptions `json:"stream_options"`
+	Stop             stops          `json:"stop"`
+	Seed             *int64         `json:"seed"`
+	MaxTokens        *int           `json:"max_tokens"`
+	Temperature      *float64       `json:"temperature"`
+	TopP             *float64       `json:"top_p"`
+	TopK             *int           `json:"top_k"`
+	MinP             *float64       `json:"min_p"`
+	RepeatPenalty    *float64       `json:"repeat_penalty"`
+	FrequencyPenalty *float64       `json:"frequency_penalty"`
+	PresencePenalty  *float64       `json:"presence_penalty"`
+	LogitBias        biases         `json:"logit_bias"`
+}
+
+// passive are fields that change no text: they are taken, and do nothing.
+type passive struct {
+	Metadata             map[string]any `json:"metadata"`
+	ParallelToolCalls    bool           `json:"parallel_tool_calls"`
+	PromptCacheKey       string         `json:"prompt_cache_key"`
+	PromptCacheRetention string         `json:"prompt_cache_retention"`
+	SafetyIdentifier     string         `json:"safety_identifier"`
+	ServiceTier          string         `json:"service_tier"`
+	Store                bool           `json:"store"`
+	User                 string         `json:"user"`
 }
 
 type streamOptions struct {
 	IncludeUsage       bool `json:"include_usage"`
 	IncludeObfuscation bool `json:"include_obfuscation"` // of lengths, by padding: there is none
+}
+
+func (o *streamOptions) UnmarshalJSON(data []byte) error {
+	type fields streamOptions
+	return decodeFields("stream_options", data, (*fields)(o), nil)
+}
+
+// ranges says in words which numbers a field takes.
+var ranges = map[string]string{
+	"n":                     "1 to 128",
+	"best_of":               "the same as n",
+	"seed":                  fmt.Sprint(int64(math.MinInt64), " to ", int64(math.MaxInt64)),
+	"max_tokens":            fmt.Sprint("0 to ", math.MaxInt),
+	"max_completion_tokens": fmt.Sprint("0 to ", math.MaxInt),
+	"logprobs":              "0 to 20",
+	"top_logprobs":          "0 to 20",
+	"temperature":           "0 to 3.4e38",
+	"top_p":                 "0 to 1",
+	"top_k":                 fmt.Sprint("0 (off) to ", math.MaxInt),
+	"min_p":                 "0 to 1",
+	"repeat_penalty":        "1e-6 to 1e6: 1 (off) or a little more",
+	"frequency_penalty":     "-1000 to 1000: as a rule -2 to 2",
+	"presence_penalty":      "-1000 to 1000: as a rule -2 to 2",
 }
 
 // query is a request that has been understood: n texts for each prompt.
@@ -49,6 +87,7 @@ type query struct {
 	stream    bool
 	withUsage bool // at the end of a stream
 	shape     shape
+	source    string // the field that the prompts come from
 }
 
 const (
@@ -68,12 +107,15 @@ func (s *server) query(f *sampling, most int) (*query, error) {
 	}
 	if f.N != nil {
 		if q.n = *f.N; q.n < 1 || q.n > mostChoices {
-			return nil, outOf("n", q.n, "1 to 128")
+			return nil, outOf("n", q.n, ranges["n"])
 		}
+	}
+	if f.BestOf != nil && *f.BestOf != q.n {
+		return nil, badRequest("best_of", "best_of is %d, n is %d: give the same, or leave it out", *f.BestOf, q.n)
 	}
 	if f.MaxTokens != nil {
 		if q.most = *f.MaxTokens; q.most < 0 {
-			return nil, outOf("max_tokens", q.most, "0 or more")
+			return nil, outOf("max_tokens", q.most, ranges["max_tokens"])
 		}
 	}
 	q.options = append(q.options, photon.Temperature(1), photon.TopP(1), photon.TopK(0), photon.MinP(0),
@@ -83,27 +125,26 @@ func (s *server) query(f *sampling, most int) (*query, error) {
 		name      string
 		value     *float64
 		low, high float64
-		want      string
 		option    func(float64) photon.Option
 	}{
-		{"temperature", f.Temperature, 0, math.MaxFloat32, "0 or more", photon.Temperature},
-		{"top_p", f.TopP, 0, 1, "0 to 1", photon.TopP},
-		{"min_p", f.MinP, 0, 1, "0 to 1", photon.MinP},
-		{"repeat_penalty", f.RepeatPenalty, 0x1p-20, 0x1p20, "1 or a little more", photon.RepeatPenalty},
-		{"frequency_penalty", f.FrequencyPenalty, -1000, 1000, "-2 to 2", photon.FrequencyPenalty},
-		{"presence_penalty", f.PresencePenalty, -1000, 1000, "-2 to 2", photon.PresencePenalty},
+		{"temperature", f.Temperature, 0, math.MaxFloat32, photon.Temperature},
+		{"top_p", f.TopP, 0, 1, photon.TopP},
+		{"min_p", f.MinP, 0, 1, photon.MinP},
+		{"repeat_penalty", f.RepeatPenalty, 1e-6, 1e6, photon.RepeatPenalty},
+		{"frequency_penalty", f.FrequencyPenalty, -1000, 1000, photon.FrequencyPenalty},
+		{"presence_penalty", f.PresencePenalty, -1000, 1000, photon.PresencePenalty},
 	} {
 		if number.value == nil {
 			continue
 		}
 		if v := *number.value; v < number.low || v > number.high {
-			return nil, outOf(number.name, v, number.want)
+			return nil, outOf(number.name, v, ranges[number.name])
 		}
 		q.options = append(q.options, number.option(*number.value))
 	}
 	if f.TopK != nil {
 		if *f.TopK < 0 {
-			return nil, outOf("top_k", *f.TopK, "0 (off) or more")
+			return nil, outOf("top_k", *f.TopK, ranges["top_k"])
 		}
 		q.options = append(q.options, photon.TopK(*f.TopK))
 	}
@@ -116,6 +157,9 @@ func (s *server) query(f *sampling, most int) (*query, error) {
 	if len(f.LogitBias) > 0 {
 		q.options = append(q.options, photon.LogitBias(f.LogitBias))
 	}
+	if len(f.Stop) > 0 && s.m.Tokenizer() == nil {
+		return nil, badRequest("stop", "this model has no tokenizer, so that its tokens have no text: leave stop out")
+	}
 	q.options = append(q.options, photon.Stop(f.Stop...))
 	return q, nil
 }
@@ -123,7 +167,7 @@ func (s *server) query(f *sampling, most int) (*query, error) {
 // askLogProbs has the query tell the n most likely tokens beside each.
 func (q *query) askLogProbs(name string, n int) error {
 	if n < 0 || n > mostLogProbs {
-		return outOf(name, n, "0 to 20")
+		return outOf(name, n, ranges[name])
 	}
 	q.logProbs = n
 	q.options = append(q.options, photon.LogProbs(n))
@@ -134,11 +178,15 @@ func (q *query) askLogProbs(name string, n int) error {
 func (s *server) room(q *query, ids []int) (most int, err error) {
 	vocab := s.m.Config().VocabSize
 	if i := slices.IndexFunc(ids, func(id int) bool { return id < 0 || id >= vocab }); i >= 0 {
-		return 0, badRequest("prompt", "token %d of the prompt is %d: the vocabulary is 0 … %d", i, ids[i], vocab-1)
+		return 0, badRequest(q.source, "token %d of the prompt is %d: the vocabulary is 0 … %d", i, ids[i], vocab-1)
+	}
+	if len(ids) == 0 && q.most != 0 && s.m.Config().Flat() {
+		return 0, badRequest(q.source, "the prompt is empty, this model predicts nothing before a first token: give one")
 	}
 	room := s.o.tokens - len(ids)
 	if room < 0 || room == 0 && q.most != 0 {
-		e := badRequest("prompt", "the prompt has %d tokens, a text may have %d here: cut the prompt", len(ids), s.o.tokens)
+		e := badRequest(q.source, "the prompt has %d tokens, a text may have %d here, its answer included: send less",
+			len(ids), s.o.tokens)
 		e.code = "context_length_exceeded"
 		return 0, e
 	}

@@ -11,9 +11,12 @@
 //
 // # The API
 //
-// What a request asks for is done or refused by name: a field that is not known is an error, never ignored. Fields that
-// change no text, such as user and metadata, are taken. Beyond OpenAI's there are top_k, min_p and repeat_penalty, as
-// in llama.cpp.
+// What a request asks for is done or refused by name: a field that is not known, in a message too, is an error, never
+// ignored, and so is one that stands twice. Fields that change no text, such as user and metadata, are taken; one that
+// is null is not there. Text is to be Unicode: what is not UTF-8, or half of a surrogate pair, is refused. Beyond
+// OpenAI's there are top_k, min_p and repeat_penalty, as in llama.cpp.
+//
+// Every error is a JSON object as OpenAI's API words it, that of an unknown path or method too.
 //
 // Without a seed every prompt gets a random one; with one, a text is that of photon.Seed(seed) and photon.Sample(i),
 // for the i-th of n choices, whatever else runs.
@@ -140,8 +143,12 @@ type server struct {
 var page []byte
 
 // Handler serves a model. It starts nothing: goroutines live as long as the requests they work for, so that shutting
-// down the http.Server is all there is to shut down. It is to be mounted at the root, or below http.StripPrefix.
+// down the http.Server is all there is to shut down. It is to be mounted at the root, or below http.StripPrefix. It
+// panics if the model is nil.
 func Handler(model *photon.Model, opts ...Option) http.Handler {
+	if model == nil {
+		panic("serve: Handler(nil): there is no model to serve: load one, and see whether that failed")
+	}
 	return newServer(model, opts).handler()
 }
 
@@ -164,32 +171,51 @@ func newServer(model *photon.Model, opts []Option) *server {
 
 func (s *server) handler() http.Handler {
 	open, mux := http.NewServeMux(), http.NewServeMux()
-	open.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+	route := func(on *http.ServeMux, method, path string, handler http.HandlerFunc) {
+		on.HandleFunc(method+" "+path, handler)
+		on.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Allow", strings.Replace(method, "GET", "GET, HEAD", 1))
+			s.fail(w, &apiError{status: http.StatusMethodNotAllowed, kind: "invalid_request_error",
+				message: fmt.Sprintf("%s does not answer %s: send %s", r.URL.Path, r.Method, method)})
+		})
+	}
+	route(open, "GET", "/{$}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; "+
 			"script-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'")
 		w.Write(page)
 	})
-	open.HandleFunc("GET /health", s.health)
+	route(open, "GET", "/health", s.health)
 	open.Handle("/", s.allowed(mux))
-	mux.HandleFunc("POST /v1/completions", s.completions)
-	mux.HandleFunc("POST /v1/chat/completions", s.chat)
-	mux.HandleFunc("GET /v1/models", s.models)
-	mux.HandleFunc("GET /v1/models/{name...}", s.models)
-	mux.HandleFunc("POST /tokenize", s.tokenize)
-	mux.HandleFunc("POST /detokenize", s.detokenize)
-	mux.HandleFunc("GET /tokenizer_info", s.tokenizerInfo)
-	mux.HandleFunc("GET /metrics", s.writeMetrics)
+	route(mux, "POST", "/v1/completions", s.completions)
+	route(mux, "POST", "/v1/chat/completions", s.chat)
+	route(mux, "GET", "/v1/models", s.models)
+	route(mux, "GET", "/v1/models/{name...}", s.models)
+	route(mux, "POST", "/tokenize", s.tokenize)
+	route(mux, "POST", "/detokenize", s.detokenize)
+	route(mux, "GET", "/tokenizer_info", s.tokenizerInfo)
+	route(mux, "GET", "/metrics", s.writeMetrics)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s.fail(w, &apiError{status: http.StatusNotFound, kind: "invalid_request_error",
+			message: fmt.Sprintf("nothing is served at %s: ask /v1/completions or another path of the API", r.URL.Path)})
+	})
 	// A page of another origin could make a browser post here, unseen.
-	return s.counted(http.NewCrossOriginProtection().Handler(open))
+	own := http.NewCrossOriginProtection()
+	own.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.fail(w, &apiError{status: http.StatusForbidden, kind: "invalid_request_error",
+			message: "the request comes from a page of another origin: send it from a page of this server, or from a program"})
+	}))
+	return s.counted(own.Handler(open))
 }
 
 // allowed lets through who knows the token.
 func (s *server) allowed(next http.Handler) http.Handler {
-	want := sha256.Sum256([]byte("Bearer " + s.o.token))
+	want := sha256.Sum256([]byte(s.o.token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		got := sha256.Sum256([]byte(r.Header.Get("Authorization")))
-		if s.o.token != "" && subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		got := sha256.Sum256([]byte(strings.TrimLeft(token, " ")))
+		known := strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(got[:], want[:]) == 1
+		if s.o.token != "" && !known {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			s.fail(w, &apiError{status: http.StatusUnauthorized, kind: "authentication_error", code: "invalid_api_key",
 				message: "the request needs the header Authorization: Bearer TOKEN, with this server's token"})
@@ -343,6 +369,10 @@ func (s *server) json(w http.ResponseWriter, status int, v any) {
 
 // read reads the body of a request, a JSON object, into v.
 func (s *server) read(w http.ResponseWriter, r *http.Request, v any) error {
+	if form := r.Header.Get("Content-Encoding"); form != "" && !strings.EqualFold(form, "identity") {
+		return &apiError{status: http.StatusUnsupportedMediaType, kind: "invalid_request_error",
+			message: fmt.Sprintf("the body is encoded as %s: send it without a Content-Encoding", form)}
+	}
 	c := http.NewResponseController(w)
 	c.SetReadDeadline(time.Now().Add(s.o.stall))
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.o.body))

@@ -51,8 +51,8 @@ func (s *server) tokenize(w http.ResponseWriter, r *http.Request) {
 }
 
 type detokenizeRequest struct {
-	Model  string `json:"model"`
-	Tokens []int  `json:"tokens"`
+	Model  string   `json:"model"`
+	Tokens tokenIDs `json:"tokens"`
 }
 
 func (s *server) detokenize(w http.ResponseWriter, r *http.Request) {
@@ -68,6 +68,8 @@ func (s *server) detokenize(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 	case t == nil:
 		err = badRequest("", "this model has no tokenizer")
+	case body.Tokens == nil:
+		err = badRequest("tokens", "tokens is missing: give the list of token ids")
 	case unknown >= 0:
 		err = badRequest("tokens", "token %d is %d: the vocabulary is 0 … %d", unknown, body.Tokens[unknown], vocab-1)
 	}
