@@ -3,10 +3,18 @@ package photon
 import (
 	"math"
 	"math/rand/v2"
+	"os"
 	"testing"
 )
 
 var matrixForms = []WeightType{F32, BF16, bf16Rounded, Int8, Int4}
+
+// TestKernelChosen: the kernels are those that PHOTON_TEST_KERNEL names, where it does: .ci/run knows the processor.
+func TestKernelChosen(t *testing.T) {
+	if want := os.Getenv("PHOTON_TEST_KERNEL"); want != "" && kernelName() != want {
+		t.Errorf("%s, want %s", kernelName(), want)
+	}
+}
 
 // eachKernel runs f with every tier that this machine has.
 func eachKernel(t *testing.T, f func(t *testing.T)) {
