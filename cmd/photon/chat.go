@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"os/signal"
@@ -227,10 +226,8 @@ func (t *chat) save(file string) (err error) {
 		return err
 	}
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*.tmp")
-	if wrong := new(fs.PathError); errors.As(err, &wrong) { // whose name is none that anybody gave
-		return fmt.Errorf("%s: %w", file, wrong.Err)
-	} else if err != nil {
-		return err
+	if err != nil {
+		return ofFile(file, err)
 	}
 	defer func() {
 		if err != nil {

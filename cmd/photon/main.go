@@ -24,6 +24,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/photon-lm/photon"
 )
@@ -223,8 +224,8 @@ func exitCode(err error) int {
 // endedWith is the exit code of the signal that came.
 var endedWith atomic.Int32
 
-// interruptible returns a context that the first Ctrl-C, SIGTERM or SIGHUP cancels; the second one ends the program at
-// once.
+// interruptible returns a context that the first Ctrl-C, SIGTERM or SIGHUP cancels; one that comes later ends the program
+// at once.
 func interruptible() context.Context { return until(endings) }
 
 func until(endings map[os.Signal]int) context.Context {
@@ -233,8 +234,9 @@ func until(endings map[os.Signal]int) context.Context {
 	signal.Notify(signals, slices.Collect(maps.Keys(endings))...)
 	go func() {
 		endedWith.Store(int32(endings[<-signals]))
-		signal.Stop(signals)
 		cancel()
+		time.Sleep(time.Second / 4) // timeout(1) sends its signal twice
+		signal.Stop(signals)
 	}()
 	return ctx
 }

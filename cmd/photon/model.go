@@ -201,6 +201,14 @@ func openRegular(name string) (*os.File, error) {
 	return os.Open(name)
 }
 
+// ofFile is an error of a temporary file as one of the file that somebody named.
+func ofFile(name string, err error) error {
+	if wrong := new(fs.PathError); errors.As(err, &wrong) {
+		err = wrong.Err
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
 // replaceable is the file that a name stands for, links followed, where it may be replaced by a rename: it is a
 // regular file, or is not there yet.
 func replaceable(name string) (string, error) {

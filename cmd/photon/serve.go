@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/photon-lm/photon"
 	"github.com/photon-lm/photon/serve"
@@ -48,9 +49,9 @@ func setupServe(f *flag.FlagSet) func(c *console, args []string) error {
 		switch {
 		case len(args) > 0:
 			return usageError{fmt.Errorf("wants flags only, not %q", args[0])}
-		case strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r == 0x7f }):
-			return usageError{errors.New("PHOTON_TOKEN has white space or a control character, which no header can bring: " +
-				"give another, or unset it")}
+		case token != strings.TrimSpace(token) || strings.ContainsFunc(token, unicode.IsControl):
+			return usageError{errors.New("PHOTON_TOKEN begins or ends with white space, or has a control character, which no " +
+				"request can bring: give another, or unset it")}
 		}
 		for _, bound := range []struct {
 			name         string
