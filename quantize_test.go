@@ -107,6 +107,25 @@ func TestQuantizeRefuses(t *testing.T) {
 	}
 }
 
+// A directory that holds anything, be it of another model, stays as it is.
+func TestQuantizeIntoAnother(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, tokenizerFileName)
+	if err := os.WriteFile(name, []byte("another's"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	err := Quantize(background, dir, directory("testdata/flats/qwen3-f32"), Int8)
+	if !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), tokenizerFileName) {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("%v is left, %v", left, err)
+	}
+	if err := Quantize(background, name, directory("testdata/flats/qwen3-f32"), Int8); err == nil {
+		t.Error("a file is taken for a directory")
+	}
+}
+
 // What is wrong with the model that is read is told as Load tells it, and nothing of the other is left.
 func TestQuantizeDamaged(t *testing.T) {
 	files := readModel(t, "testdata/golden/photon-local-i8")

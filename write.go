@@ -30,7 +30,7 @@ func WriteRandom(dir string, cfg Config, seed uint64, dtype string) error {
 }
 
 // WriteRandomContext is WriteRandom until ctx ends: then it returns the context's error within a few milliseconds,
-// and leaves no file behind.
+// and leaves behind neither a file nor a directory that it made.
 func WriteRandomContext(ctx context.Context, dir string, cfg Config, seed uint64, dtype string) error {
 	as := dtypeBF16
 	switch dtype {
@@ -160,10 +160,10 @@ func (d dtype) put(dst []byte, x float32) {
 // Quantize writes the model in files to the directory dir, which it makes if need be, with its matrices in the int8 or
 // the int4 form of docs/formats.md; form is Int8 or Int4. Vectors stay as they are stored, and with Int4 the embedding
 // tables take the int8 form. config.json, the tokenizer and the chat template are copied, and generation_config.json
-// says that the weights are best held in this form. A file that is there is replaced. When ctx ends, nothing is left of
-// the weights, and its error is returned. A GGUF file matches ErrUnsupported: its own tools quantize it. Another form,
-// or no files, matches ErrInvalid; other errors are those of Load. It may be called from several goroutines, for
-// different directories.
+// says that the weights are best held in this form. A directory that has anything in it matches fs.ErrExist, for the
+// files of two models would mix. When ctx ends, nothing is left of the weights, and its error is returned. A GGUF file
+// matches ErrUnsupported: its own tools quantize it. Another form, or no files, matches ErrInvalid; other errors are
+// those of Load. It may be called from several goroutines, for different directories.
 func Quantize(ctx context.Context, dir string, files fs.FS, form WeightType) error {
 	if form != Int8 && form != Int4 {
 		return fmt.Errorf("photon: Quantize to %v: give Int8 or Int4: %w", form, ErrInvalid)
@@ -186,6 +186,12 @@ func Quantize(ctx context.Context, dir string, files fs.FS, form WeightType) err
 	c, err := openContents(files)
 	if err != nil {
 		return err
+	}
+	if there, err := os.ReadDir(dir); len(there) > 0 {
+		return fmt.Errorf("photon: %s is not empty, it holds %s: choose another directory, or remove it: %w", dir,
+			there[0].Name(), fs.ErrExist)
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("photon: %w", err)
 	}
 	q := &quantizer{weights: c.weights, form: form, copies: c.info.Config.copies()}
 	c.weights.ctx = ctx
@@ -214,17 +220,25 @@ func Quantize(ctx context.Context, dir string, files fs.FS, form WeightType) err
 	return nil
 }
 
-// writeWeights makes dir, if need be, and in it the file of weights, until ctx ends. Where that fails, neither is left.
-func writeWeights(ctx context.Context, dir string, write func(io.Writer) error) error {
-	_, before := os.Lstat(dir)
+// writeWeights makes dir and those above it, if need be, and in it the file of weights, until ctx ends. Where that
+// fails, none is left.
+func writeWeights(ctx context.Context, dir string, write func(io.Writer) error) (err error) {
+	var made []string
+	for d := filepath.Clean(dir); d != filepath.Dir(d); d = filepath.Dir(d) {
+		if _, err := os.Lstat(d); err == nil {
+			break
+		}
+		made = append(made, d)
+	}
+	defer func() {
+		for i := 0; err != nil && i < len(made); i++ {
+			os.Remove(made[i]) // stays where someone else has put something there
+		}
+	}()
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return fmt.Errorf("photon: %w", err)
 	}
-	err := writeFile(filepath.Join(dir, weightsFile), func(w io.Writer) error { return write(contextWriter{ctx, w}) })
-	if err != nil && before != nil {
-		os.Remove(dir) // stays where someone else has put something there
-	}
-	return err
+	return writeFile(filepath.Join(dir, weightsFile), func(w io.Writer) error { return write(contextWriter{ctx, w}) })
 }
 
 // recommend is generation_config.json with photon_weights.

@@ -1,6 +1,7 @@
 package photon
 
 import (
+	"context"
 	"errors"
 	"hash/crc32"
 	"io"
@@ -134,6 +135,20 @@ func TestWriteRandomRefuses(t *testing.T) {
 		if data, _ := os.ReadFile(filepath.Join(dir, name)); string(data) != "mine" {
 			t.Errorf("%s is overwritten", name)
 		}
+	}
+}
+
+// Cut short, it leaves of the directories only those that were there.
+func TestWriteRandomCancelled(t *testing.T) {
+	dir := t.TempDir()
+	cfg := flat(300, presetStack(64, 128, 2, 2))
+	cancelled := &looking{Context: background, n: 2}
+	err := WriteRandomContext(cancelled, filepath.Join(dir, "a", "b", "c"), cfg, 1, "F32")
+	if !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("%v is left, %v", left, err)
 	}
 }
 

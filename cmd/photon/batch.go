@@ -12,18 +12,18 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/photon-lm/photon"
 )
 
 const batchNotes = `
-IN has a JSON object a line: {"prompt": "..."}, and where wanted "id", "n" and "seed"; with -score {"text": "..."}. OUT
-gets one a line, in the order of IN: "index" (the line of IN, from 0), "id", and "text", "stop" and "tokens", or with
--score "nats", "tokens", "bytes" and "bits_per_byte"; or "error". A text is that of a run of its own: it depends neither
-on its company nor on the shard. Where a line has no "seed", it is -seed plus its index; an "n" below 0 is no bound, so
-that the job waits until the model ends the text.
+IN has a JSON object a line: {"prompt": "..."}, and where wanted "id", "n" and "seed"; with -score {"text": "..."}.
+Other keys, and a key that stands twice, are errors. OUT gets one a line, in the order of IN: "index" (the line of IN,
+from 0), "id", and "text", "stop" and "tokens", or with -score "nats", "tokens", "bytes" and "bits_per_byte"; or
+"error". A text is that of a run of its own: it depends neither on its company nor on the shard. Where a line has no
+"seed", it is -seed plus its index; an "n" below 0 is no bound, so that the job waits until the model ends the text.
 -shard i/n does the lines whose index is i modulo n. -resume goes on behind the last whole line of OUT, after a crash
 too; OUT.job says what made OUT, and nothing else goes on from it. Exit code 1 where a line had an error.
 `
@@ -47,24 +47,30 @@ func setupBatch(f *flag.FlagSet) func(c *console, args []string) error {
 	f.IntVar(&job.texts, "texts", 32, "run so many `texts` together")
 	resume := f.Bool("resume", false, "go on where an interrupted run stopped")
 	f.Func("shard", "do the `i/n`-th part of the lines, i from 0 to n-1 (default 0/1)", func(v string) error {
-		_, err := fmt.Sscanf(v+"\n", "%d/%d\n", &job.shard, &job.shards)
-		if err != nil || job.shard < 0 || job.shard >= job.shards {
+		i, n, _ := strings.Cut(v, "/")
+		shard, err1 := strconv.ParseUint(i, 10, 63)
+		shards, err2 := strconv.ParseUint(n, 10, 63)
+		if err1 != nil || err2 != nil || shard >= shards {
 			return errors.New("want i/n with 0 <= i < n, as in 0/4")
 		}
+		job.shard, job.shards = int64(shard), int64(shards)
 		return nil
 	})
 	f.Usage = func() { fmt.Fprint(f.Output(), batchNotes) }
 	return func(c *console, args []string) error {
-		if len(args) != 2 {
+		if len(args) != 2 || args[0] == "" || args[1] == "" {
 			return usageError{errors.New("wants two files, IN.jsonl and OUT.jsonl")}
 		}
 		if args[0] == "-" || args[1] == "-" {
 			return usageError{errors.New("-: wants files, for -resume reads both again")}
 		}
-		if job.texts < 1 {
-			return usageError{fmt.Errorf("-texts %d: want 1 or more", job.texts)}
+		if job.texts < 1 || job.texts > mostTexts {
+			return usageError{fmt.Errorf("-texts %d: want 1 to %d", job.texts, mostTexts)}
 		}
-		in, err := os.Open(args[0])
+		if given := job.sampling.given(); job.score && len(given) > 0 {
+			return usageError{fmt.Errorf("-score draws nothing: leave out -%s", strings.Join(given, ", -"))}
+		}
+		in, err := openRegular(args[0])
 		if err != nil {
 			return fmt.Errorf("%w: give a file of JSON lines", err)
 		}
@@ -77,15 +83,16 @@ func setupBatch(f *flag.FlagSet) func(c *console, args []string) error {
 		if err := job.model.NewSession(job.sampling.options()...).Append(ctx); err != nil { // a bad option, ahead of any file
 			return err
 		}
-		made, err := job.describe(in, &model)
+		made, err := job.describe(ctx, in, &model)
 		if err != nil {
 			return err
 		}
-		out, last, err := openOutput(args[1], made, *resume)
+		lines := &shardLines{r: bufio.NewReaderSize(in, 1<<16), shard: job.shard, shards: job.shards}
+		out, err := openOutput(ctx, args[1], made, *resume, lines)
 		if err != nil {
 			return err
 		}
-		err = job.run(ctx, in, out, last)
+		err = job.run(ctx, lines, out)
 		if e := out.Close(); err == nil {
 			err = e
 		}
@@ -94,9 +101,9 @@ func setupBatch(f *flag.FlagSet) func(c *console, args []string) error {
 }
 
 // describe says of what, by what and how OUT is made: it goes on only from what is the same.
-func (j *batchJob) describe(in *os.File, model *modelFlags) (string, error) {
+func (j *batchJob) describe(ctx context.Context, in *os.File, model *modelFlags) (string, error) {
 	hash := sha256.New()
-	if _, err := io.Copy(hash, in); err != nil {
+	if _, err := io.Copy(hash, untilDone{ctx, in}); err != nil {
 		return "", err
 	}
 	if _, err := in.Seek(0, io.SeekStart); err != nil {
@@ -108,78 +115,99 @@ func (j *batchJob) describe(in *os.File, model *modelFlags) (string, error) {
 		j.shard, j.shards, j.score, draws.tokens, draws.seed, draws.stop, draws.mode, draws.drawn()), nil
 }
 
-// openOutput opens OUT to be written on, and returns the index of its last whole line, -1 where there is none. What
-// stands behind that line is a line that was cut off, and goes.
-func openOutput(name, made string, resume bool) (out *os.File, last int64, err error) {
+// openOutput opens OUT to be written on, with `lines` behind those that it has. What stands behind its last whole line
+// was cut off, and goes.
+func openOutput(ctx context.Context, name, made string, resume bool, lines *shardLines) (out *os.File, err error) {
+	if _, err := replaceable(name); err != nil {
+		return nil, err
+	}
 	before, err := os.ReadFile(name + ".job")
 	if resume && err == nil {
 		if string(before) != made {
-			return nil, 0, usageError{fmt.Errorf(
+			return nil, usageError{fmt.Errorf(
 				"%s was begun by\n  %s  and this is\n  %s  give another file, or the same flags", name, before, made)}
 		}
 		if out, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o666); err != nil {
-			return nil, 0, err
+			return nil, err
 		}
-		if last, err = cutTail(out); err != nil {
-			return nil, 0, errors.Join(fmt.Errorf("%s: %w", name, err), out.Close())
+		if err := cutTail(ctx, out, lines); err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: %w", name, err), out.Close())
 		}
-		return out, last, nil
+		return out, nil
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, err
+		return nil, err
 	}
 	if _, err := os.Stat(name); err == nil && resume {
-		return nil, 0, fmt.Errorf("%s exists, and %s.job, which says what made it, does not: give another name: %w",
+		return nil, fmt.Errorf("%s exists, and %s.job, which says what made it, does not: give another name: %w",
 			name, name, fs.ErrExist)
 	} else if err == nil {
-		return nil, 0, fmt.Errorf("%s exists: give -resume to go on with what this command has begun, or another name: %w",
+		return nil, fmt.Errorf("%s exists: give -resume to go on with what this command has begun, or another name: %w",
 			name, fs.ErrExist)
 	}
 	half := name + ".job.tmp"
 	if err := os.WriteFile(half, []byte(made), 0o666); err != nil {
-		return nil, 0, err
+		return nil, ofFile(name+".job", err)
 	}
 	if err := os.Rename(half, name+".job"); err != nil {
-		return nil, 0, err
+		return nil, errors.Join(err, os.Remove(half))
 	}
-	out, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
-	return out, -1, err
+	if out, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666); err != nil {
+		return nil, errors.Join(err, os.Remove(name+".job"))
+	}
+	return out, nil
 }
 
-// cutTail leaves of a file its whole lines, and is at their end.
-func cutTail(f *os.File) (last int64, err error) {
-	last = -1
+// cutTail leaves of a file its whole lines, and is at their end; they answer as many of the shard's.
+func cutTail(ctx context.Context, f *os.File, lines *shardLines) error {
 	end := int64(0)
-	for r := bufio.NewReader(f); ; {
+	for r := bufio.NewReader(untilDone{ctx, f}); ; {
 		line, err := r.ReadBytes('\n')
 		if err == io.EOF {
 			break
 		}
 		if err != nil {
-			return 0, err
+			return err
+		}
+		index, _, err := lines.next()
+		if err != nil && err != io.EOF {
+			return err
 		}
 		row := struct{ Index *int64 }{}
-		if err := json.Unmarshal(line, &row); err != nil || row.Index == nil || *row.Index <= last {
-			return 0, fmt.Errorf("the line at byte %d is not one that this command writes: give another file", end)
+		if json.Unmarshal(line, &row) != nil || row.Index == nil || *row.Index != index || err == io.EOF {
+			return fmt.Errorf("the line at byte %d is not what this command writes there, the rows of IN's lines in their "+
+				"order: give another file", end)
 		}
-		last, end = *row.Index, end+int64(len(line))
+		end += int64(len(line))
 	}
 	if err := f.Truncate(end); err != nil {
-		return 0, err
+		return err
 	}
-	_, err = f.Seek(end, io.SeekStart)
-	return last, err
+	_, err := f.Seek(end, io.SeekStart)
+	return err
 }
 
-// batchLine is what a line of IN asks for, batchRow what OUT says of it.
-type batchLine struct {
-	ID     json.RawMessage `json:"id"`
-	Prompt *string         `json:"prompt"`
-	Text   *string         `json:"text"`
-	N      *int            `json:"n"`
-	Seed   *uint64         `json:"seed"`
+// shardLines are the lines of a shard that are not empty.
+type shardLines struct {
+	r             *bufio.Reader
+	shard, shards int64
+	index         int64 // of the line that is read next
 }
 
+// next returns a line and its index among all lines; io.EOF behind the last one.
+func (l *shardLines) next() (index int64, line []byte, err error) {
+	for err == nil {
+		line, err = l.r.ReadBytes('\n')
+		index = l.index
+		l.index++
+		if index%l.shards == l.shard && len(bytes.TrimSpace(line)) > 0 && (err == nil || err == io.EOF) {
+			return index, line, nil
+		}
+	}
+	return 0, nil, err
+}
+
+// batchRow is what OUT says of a line.
 type batchRow struct {
 	Index       int64           `json:"index"`
 	ID          json.RawMessage `json:"id,omitempty"`
@@ -192,9 +220,8 @@ type batchRow struct {
 	Error       string          `json:"error,omitempty"`
 }
 
-// run does the lines of the shard behind index `last`. Texts end in any order, their rows are written in that of the
-// lines.
-func (j *batchJob) run(ctx context.Context, in io.Reader, out io.Writer, last int64) error {
+// run does the lines. Texts end in any order, their rows are written in that of the lines.
+func (j *batchJob) run(ctx context.Context, lines *shardLines, out io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	texts := j.model.NewBatcher(photon.MaxTexts(j.texts))
@@ -204,20 +231,17 @@ func (j *batchJob) run(ctx context.Context, in io.Reader, out io.Writer, last in
 	var broken error                                    // of IN
 	go func() {
 		defer close(rows)
-		r := bufio.NewReaderSize(in, 1<<16)
-		for index := int64(0); ctx.Err() == nil; index++ {
-			line, err := r.ReadBytes('\n')
-			if mine := index > last && index%j.shards == j.shard; mine && len(bytes.TrimSpace(line)) > 0 {
-				row := make(chan batchRow, 1)
-				rows <- row
-				go func() { row <- j.line(ctx, texts, turns, index, line) }()
-			}
+		for ctx.Err() == nil {
+			index, line, err := lines.next()
 			if err != nil {
 				if err != io.EOF {
 					broken = err
 				}
 				return
 			}
+			row := make(chan batchRow, 1)
+			rows <- row
+			go func() { row <- j.line(ctx, texts, turns, index, line) }()
 		}
 	}()
 	done, failed := 0, 0
@@ -259,13 +283,10 @@ func (j *batchJob) line(
 	ctx context.Context, texts *photon.Batcher, turns chan struct{}, index int64, data []byte,
 ) batchRow {
 	row := batchRow{Index: index}
-	var line batchLine
-	err := json.Unmarshal(data, &line)
+	line, err := parseLine(data)
 	row.ID = line.ID
 	switch {
 	case err != nil:
-	case !utf8.Valid(data):
-		err = errors.New("the line is not UTF-8")
 	case j.score && line.Text != nil:
 		turns <- struct{}{}
 		err = j.scoreText(ctx, *line.Text, &row)

@@ -134,6 +134,106 @@ func TestBatchOfNothing(t *testing.T) {
 	}
 }
 
+// Nothing of a line is ignored.
+func TestBatchLines(t *testing.T) {
+	for line, part := range map[string]string{
+		`{"prompt":"a","n":"x"}`:           `"n" is "x": want a whole number`,
+		`{"prompt":"a","n":1.5}`:           "whole number",
+		`{"prompt":"a","seed":-1}`:         "0 or more",
+		`{"prompt":3}`:                     "want a string",
+		`{"prompt":"a","N":2}`:             `"N" is not known`,
+		`{"prompt":"a","temperature":0}`:   `"temperature" is not known`,
+		`{"prompt":"a","prompt":"b"}`:      "stands twice",
+		`{"prompt":"a","\u0070rompt":"b"}`: "stands twice",
+		`{"prompt":"a\ud800"}`:             "surrogate",
+		`{"prompt":"\udc00\ud800"}`:        "surrogate",
+		`{"prompt":"\\\ud800x"}`:           "surrogate",
+		"{\"prompt\":\"a\xff\"}":           "not UTF-8",
+		"\ufeff{}":                         "byte order mark",
+		`[1]`:                              "not a JSON object",
+		`null`:                             "not a JSON object",
+		`{"prompt":"a"} x`:                 "invalid character",
+		`nonsense`:                         "invalid character",
+	} {
+		if _, err := parseLine([]byte(line)); err == nil || !strings.Contains(err.Error(), part) ||
+			strings.Contains(err.Error(), "json:") || strings.Contains(err.Error(), "batchLine") {
+			t.Errorf("%s: %v, want %q", line, err, part)
+		}
+	}
+	for text, want := range map[string]string{`a\ud83d\uDE00`: "a\U0001f600", `\\ud800`: `\ud800`, `\u005cud800`: `\ud800`,
+		`\ufffd`: "\ufffd", ``: ""} {
+		line, err := parseLine([]byte(`{"id":[7],"prompt":"` + text + `","n":3,"seed":4,"text":null}`))
+		if err != nil || *line.Prompt != want || string(line.ID) != "[7]" || *line.N != 3 || *line.Seed != 4 ||
+			line.Text != nil {
+			t.Errorf("%s: %+v, %v", text, line, err)
+		}
+	}
+	if line, err := parseLine([]byte(`{"prompt":"a","n":"x","id":5}`)); err == nil || string(line.ID) != "5" {
+		t.Errorf("a bad line has the ID %s, %v", line.ID, err)
+	}
+}
+
+// OUT has the rows of IN's lines from the first; blank lines have none.
+func TestBatchResumesInOrder(t *testing.T) {
+	model, in, out := makeModel(t, hierarchical), lines(t, prompts(9)...), filepath.Join(t.TempDir(), "out")
+	text := strings.Split(contents(t, in), "\n")
+	text[3] = "  "
+	os.WriteFile(in, []byte(strings.Join(text, "\n")), 0o666)
+	arguments := []string{"batch", "-model", model, "-n", "2", "-shard", "1/2", "-resume", in, out}
+	call(t, 0, "", arguments...)
+	whole := contents(t, out)
+	rows := strings.SplitAfter(whole, "\n") // of 1, 5 and 7, and what is behind them
+	if len(rows) != 4 {
+		t.Fatalf("%q", rows)
+	}
+	for _, part := range []string{"", rows[0], rows[0] + rows[1] + rows[2][:5], whole} {
+		os.WriteFile(out, []byte(part), 0o666)
+		call(t, 0, "", arguments...)
+		if got := contents(t, out); got != whole {
+			t.Errorf("behind %q: %q, want %q", part, got, whole)
+		}
+	}
+	for _, part := range []string{rows[1], rows[0] + rows[2], rows[1] + rows[0], whole + rows[2], rows[0] + rows[0]} {
+		os.WriteFile(out, []byte(part), 0o666)
+		_, errs := call(t, exitFailed, "", arguments...)
+		want(t, errs, "give another file")
+		if got := contents(t, out); got != part {
+			t.Errorf("%q has become %q", part, got)
+		}
+	}
+}
+
+func TestBatchRefuses(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	in, model := lines(t, prompts(1)...), makeModel(t, hierarchical)
+	for _, test := range []struct {
+		code int
+		part string
+		args []string
+	}{
+		{exitUsage, "two files", []string{in, ""}},
+		{exitUsage, "two files", []string{"", "out"}},
+		{exitUsage, "-texts", []string{"-texts", "999999999999", in, "out"}},
+		{exitUsage, "0/4", []string{"-shard", " 0/1", in, "out"}},
+		{exitUsage, "0/4", []string{"-shard", "+0/1", in, "out"}},
+		{exitUsage, "0/4", []string{"-shard", "0/1/2", in, "out"}},
+		{exitUsage, "0/4", []string{"-shard", "1/1", in, "out"}},
+		{exitUsage, "leave out -n, -stop, -temp", []string{"-score", "-temp", "0.5", "-stop", "x", "-n", "5", in, "out"}},
+		{exitFailed, "no regular file", []string{in, dir}},
+		{exitFailed, "no regular file", []string{"-resume", in, dir}},
+		{exitFailed, "no regular file", []string{in, os.DevNull}},
+		{exitFailed, "no regular file", []string{dir, "out"}},
+		{exitFailed, filepath.Join("none", "out.job: "), []string{in, filepath.Join("none", "out")}},
+	} {
+		_, errs := call(t, test.code, "", append([]string{"batch", "-model", model}, test.args...)...)
+		want(t, errs, test.part)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("%v is left, %v", left, err)
+	}
+}
+
 func TestBatchWithoutItsJob(t *testing.T) {
 	model, in, out := makeModel(t, hierarchical), lines(t, prompts(2)...), filepath.Join(t.TempDir(), "out")
 	call(t, 0, "", "batch", "-model", model, "-n", "2", in, out)

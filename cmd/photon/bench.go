@@ -19,6 +19,12 @@ import (
 	"github.com/photon-lm/photon"
 )
 
+// What a text, and a machine, can have at most.
+const (
+	mostTokens = 1<<31 - 1
+	mostTexts  = 1 << 20 // that run together
+)
+
 // bench is what to measure.
 type bench struct {
 	model       modelFlags
@@ -57,7 +63,7 @@ type benchRow struct {
 func setupBench(f *flag.FlagSet) func(c *console, args []string) error {
 	b := bench{depths: []int{0}}
 	b.model.declare(f)
-	f.StringVar(&b.preset, "preset", "", "measure random weights of an architecture that init knows, by `name`")
+	f.Func("preset", "measure random weights of an architecture that init knows, by `name`", filled(&b.preset))
 	f.IntVar(&b.prompt, "p", 512, "prefill this many tokens; 0: none")
 	f.IntVar(&b.tokens, "n", 128, "decode this many tokens; 0: none")
 	f.Func("d", "measure behind texts of so many `tokens`, as in 0,2048,8192 (default 0)", numbers(&b.depths))
@@ -125,8 +131,8 @@ func numbers(to *[]int) func(list string) error {
 		*to = nil
 		for _, text := range strings.Split(list, ",") {
 			n, err := strconv.Atoi(text)
-			if err != nil || n < 0 {
-				return fmt.Errorf("want numbers with commas between them, as in 0,2048")
+			if err != nil || n < 0 || n > mostTokens {
+				return fmt.Errorf("want numbers from 0 to %d with commas between them, as in 0,2048", mostTokens)
 			}
 			*to = append(*to, n)
 		}
@@ -138,14 +144,18 @@ func numbers(to *[]int) func(list string) error {
 
 func (b *bench) check() error {
 	switch {
-	case b.prompt < 0:
-		return fmt.Errorf("-p %d: want 0 or more", b.prompt)
-	case b.tokens < 0:
-		return fmt.Errorf("-n %d: want 0 or more", b.tokens)
+	case b.prompt < 0 || b.prompt > mostTokens:
+		return fmt.Errorf("-p %d: want 0 to %d", b.prompt, mostTokens)
+	case b.tokens < 0 || b.tokens > mostTokens:
+		return fmt.Errorf("-n %d: want 0 to %d", b.tokens, mostTokens)
+	case max(b.prompt, b.tokens) > mostTokens-slices.Max(b.depths):
+		return fmt.Errorf("-d %d: a text has at most %d tokens, those of -p or -n included", slices.Max(b.depths), mostTokens)
 	case b.prompt == 0 && b.tokens == 0:
 		return fmt.Errorf("-p 0 -n 0 leaves nothing to measure")
 	case slices.Contains(b.texts, 0):
 		return fmt.Errorf("-b 0: want 1 or more")
+	case len(b.texts) > 0 && slices.Max(b.texts) > mostTexts:
+		return fmt.Errorf("-b %d: want at most %d", slices.Max(b.texts), mostTexts)
 	case b.tokens == 0 && len(b.texts) > 0 && slices.Max(b.texts) > 1:
 		return fmt.Errorf("-b %d decodes nothing with -n 0", slices.Max(b.texts))
 	case b.mode == photon.RecGen && (b.tokens == 0 || len(b.texts) > 0 && slices.Max(b.texts) > 1):
@@ -307,9 +317,16 @@ func randomIDs(m *photon.Model, first, n int) []int {
 	return ids
 }
 
+// prefill appends a text of up to a million tokens at once.
 func prefill(m *photon.Model) func(ctx context.Context, texts []*photon.Session, n int) error {
 	return func(ctx context.Context, texts []*photon.Session, n int) error {
-		return texts[0].Append(ctx, randomIDs(m, texts[0].Len(), n)...)
+		s := texts[0]
+		for end := s.Len() + n; s.Len() < end; {
+			if err := s.Append(ctx, randomIDs(m, s.Len(), min(end-s.Len(), 1<<20))...); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 }
 

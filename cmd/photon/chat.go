@@ -8,10 +8,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/photon-lm/photon"
@@ -56,8 +58,11 @@ func setupChat(f *flag.FlagSet) func(c *console, args []string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", model.name(), err)
 		}
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-		m, err := model.loadToWrite(ctx, c)
+		others := maps.Clone(endings)
+		delete(others, os.Interrupt) // which stops the text, once the model is there
+		ctx := until(others)
+		loading, stop := signal.NotifyContext(ctx, os.Interrupt)
+		m, err := model.loadToWrite(loading, c)
 		stop()
 		if err != nil {
 			return err
@@ -66,15 +71,15 @@ func setupChat(f *flag.FlagSet) func(c *console, args []string) error {
 		sampling.stop = append(sampling.stop, template.stop)
 		t := &chat{console: c, model: m, template: template, options: sampling.options(), teletype: isTerminal(c.stdin), ctrlC: make(chan os.Signal, 1)}
 		t.session = m.NewSession(t.options...)
-		if err := t.session.Append(context.Background()); err != nil { // a bad option
+		if err := t.session.Append(ctx); err != nil { // a bad option
 			return err
 		}
-		return t.loop()
+		return t.loop(ctx)
 	}
 }
 
-// loop takes line after line until the input ends.
-func (t *chat) loop() error {
+// loop takes line after line until the input or ctx ends.
+func (t *chat) loop(ctx context.Context) error {
 	signal.Notify(t.ctrlC, os.Interrupt)
 	defer signal.Stop(t.ctrlC)
 	lines, quit := make(chan string), make(chan struct{})
@@ -108,6 +113,8 @@ func (t *chat) loop() error {
 			fmt.Fprint(t.stderr, "> ")
 		}
 		select {
+		case <-ctx.Done():
+			return ctx.Err()
 		case <-t.ctrlC:
 			if !t.teletype {
 				return context.Canceled
@@ -120,9 +127,12 @@ func (t *chat) loop() error {
 				}
 				return readErr
 			}
-			err := t.take(strings.TrimSpace(line))
+			err := t.take(ctx, strings.TrimSpace(line))
 			if failed := new(outputError); errors.As(err, failed) || err != nil && !t.teletype {
 				return err
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
 			}
 			if err != nil {
 				fmt.Fprintln(t.stderr, "photon:", message(err))
@@ -132,16 +142,18 @@ func (t *chat) loop() error {
 }
 
 // take does what one line asks for.
-func (t *chat) take(line string) error {
-	command, file, _ := strings.Cut(line, " ")
-	file = strings.TrimSpace(file)
+func (t *chat) take(ctx context.Context, line string) error {
+	command, file := line, ""
+	if i := strings.IndexFunc(line, unicode.IsSpace); i >= 0 {
+		command, file = line[:i], strings.TrimSpace(line[i:])
+	}
 	switch {
 	case line == "":
 		return nil
 	case !utf8.ValidString(line):
 		return usageError{errors.New("the line is not valid UTF-8: convert it first")}
 	case !strings.HasPrefix(line, "/"):
-		return t.say(line)
+		return t.say(ctx, line)
 	case (command == "/save" || command == "/load") && file == "":
 		return usageError{fmt.Errorf("%s wants a file", command)}
 	case command == "/save":
@@ -160,8 +172,8 @@ func (t *chat) take(line string) error {
 
 // say has the model read a turn and write its own. Ctrl-C stops either: what has been written stays part of the
 // conversation, and a turn that was not read to its end does not.
-func (t *chat) say(text string) error {
-	ctx, cancel := context.WithCancel(context.Background())
+func (t *chat) say(ctx context.Context, text string) error {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watched := make(chan struct{})
 	go func() {
@@ -208,13 +220,14 @@ func (t *chat) say(text string) error {
 }
 
 // save writes beside the file and renames: at every moment the name stands for the old conversation or the new one.
-func (t *chat) save(name string) (err error) {
-	if name, err = replaceable(name); err != nil {
+func (t *chat) save(file string) (err error) {
+	name, err := replaceable(file)
+	if err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*.tmp")
 	if err != nil {
-		return err
+		return ofFile(file, err)
 	}
 	defer func() {
 		if err != nil {
@@ -236,7 +249,7 @@ func (t *chat) save(name string) (err error) {
 }
 
 func (t *chat) load(name string) error {
-	f, err := os.Open(name)
+	f, err := openRegular(name)
 	if err != nil {
 		return err
 	}

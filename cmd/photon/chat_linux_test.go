@@ -41,8 +41,20 @@ func terminal(t *testing.T) (keys, tty *os.File) {
 	return keys, tty
 }
 
-// Ctrl-C stops the text, and the conversation goes on; Ctrl-D ends the program.
+// Ctrl-C stops the text, and the conversation goes on; Ctrl-D ends the program, and so does SIGTERM.
 func TestChatInterrupt(t *testing.T) {
+	t.Run("Ctrl-D", func(t *testing.T) {
+		chatInterrupt(t, 0, func(_ *os.Process, keys *os.File) { keys.Write([]byte{4}) })
+	})
+	t.Run("SIGTERM", func(t *testing.T) {
+		chatInterrupt(t, 143, func(p *os.Process, _ *os.File) { p.Signal(syscall.SIGTERM) })
+	})
+	t.Run("SIGTERM in a text", func(t *testing.T) {
+		chatInterrupt(t, 143, func(p *os.Process, keys *os.File) { fmt.Fprintln(keys, "Hello"); p.Signal(syscall.SIGTERM) })
+	})
+}
+
+func chatInterrupt(t *testing.T, code int, end func(p *os.Process, keys *os.File)) {
 	cfg := hierarchical
 	cfg.EOSTokenIDs = nil
 	keys, tty := terminal(t)
@@ -73,9 +85,9 @@ func TestChatInterrupt(t *testing.T) {
 		cmd.Process.Signal(os.Interrupt)
 		wait("the next prompt", prompts(i+2))
 	}
-	keys.Write([]byte{4}) // Ctrl-D
-	if err := cmd.Wait(); err != nil {
-		t.Fatal(err, errs.String())
+	end(cmd.Process, keys)
+	if cmd.Wait(); cmd.ProcessState.ExitCode() != code {
+		t.Fatalf("exit code %d, want %d: %s", cmd.ProcessState.ExitCode(), code, errs.String())
 	}
 }
 
@@ -189,12 +201,26 @@ func TestWriteErrors(t *testing.T) {
 	}
 }
 
-// An interrupted init or bench leaves no file behind.
+// An interrupted verb leaves behind neither a file nor a directory.
 func TestInterruptedFiles(t *testing.T) {
-	for _, args := range [][]string{{"init", "-preset", "photon-600m"}, {"bench", "-preset", "photon-600m"}} {
-		temp := t.TempDir()
-		if args[0] == "init" {
-			args = append(args, filepath.Join(temp, "model"))
+	large := filepath.Join(t.TempDir(), "large")
+	call(t, 0, "", "init", "-preset", "flat-134m", large)
+	type signals []syscall.Signal
+	for _, test := range []struct {
+		signals
+		code int
+		args []string
+	}{
+		{signals{syscall.SIGINT}, exitInterrupted, []string{"init", "-preset", "photon-600m", "OUT"}},
+		{signals{syscall.SIGINT}, exitInterrupted, []string{"bench", "-preset", "photon-600m"}},
+		{signals{syscall.SIGTERM}, 143, []string{"init", "-preset", "photon-600m", "OUT"}},
+		{signals{syscall.SIGTERM}, 143, []string{"bench", "-preset", "photon-600m"}},
+		{signals{syscall.SIGTERM, syscall.SIGTERM}, 143, []string{"quantize", large, "OUT"}}, // as timeout(1) does
+		{signals{syscall.SIGHUP}, 129, []string{"quantize", large, "OUT"}},
+	} {
+		temp, args := t.TempDir(), test.args
+		if last := len(args) - 1; args[last] == "OUT" {
+			args[last] = filepath.Join(temp, "above", "model")
 		}
 		cmd := program(t, "", args...)
 		cmd.Env = append(cmd.Env, "TMPDIR="+temp)
@@ -206,14 +232,103 @@ func TestInterruptedFiles(t *testing.T) {
 				break
 			}
 		}
-		cmd.Process.Signal(os.Interrupt)
+		for _, s := range test.signals {
+			cmd.Process.Signal(s)
+		}
 		cmd.Wait()
-		if code := cmd.ProcessState.ExitCode(); code != exitInterrupted {
+		if code := cmd.ProcessState.ExitCode(); code != test.code {
 			t.Errorf("%v: exit code %d", args, code)
 		}
-		if names, _ := filepath.Glob(filepath.Join(temp, "*", "*")); len(names) > 0 {
+		if names, _ := filepath.Glob(filepath.Join(temp, "*")); len(names) > 0 {
 			t.Errorf("%v left %v", args, names)
 		}
+	}
+}
+
+// A program that nohup started stays when the terminal goes.
+func TestNoHangup(t *testing.T) {
+	cmd := program(t, "", "-c", `trap "" HUP; exec "$0" "$@"`, os.Args[0], "bench", "-model", makeModel(t, hierarchical),
+		"-n", "2147483647", "-p", "1", "-json")
+	cmd.Path = "/bin/sh"
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	watchdog := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	defer watchdog.Stop()
+	if _, err := out.Read(make([]byte, 1)); err != nil { // the first row: it goes on to the next
+		t.Fatal(err)
+	}
+	cmd.Process.Signal(syscall.SIGHUP)
+	cmd.Process.Signal(syscall.SIGTERM)
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 143 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// A pipe into which nobody writes holds up neither Ctrl-C nor a conversation.
+func TestPipes(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Skip(err)
+	}
+	dir := chatModel(t, hierarchical)
+	for _, test := range []struct {
+		code int
+		line string
+		args []string
+	}{
+		{exitFailed, "/load " + pipe, []string{"chat", "-model", dir}},
+		{exitFailed, "", []string{"quantize", dir, pipe + ".out", pipe}},
+		{exitFailed, "", []string{"batch", "-model", dir, pipe, pipe + ".out"}},
+	} {
+		_, errs := call(t, test.code, test.line, test.args...)
+		want(t, errs, "pipe is no regular file")
+	}
+	writer, err := os.OpenFile(pipe, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	fmt.Fprintln(writer, "a text")
+	keys, tty := terminal(t) // which shows that the text is being read
+	cmd := program(t, "", "score", "-model", dir, pipe)
+	cmd.Stderr = tty
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var shown sharedBuffer
+	go io.Copy(&shown, keys)
+	watchdog := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	defer watchdog.Stop()
+	for end := time.Now().Add(time.Minute); !strings.Contains(shown.String(), "scoring") && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	cmd.Process.Signal(os.Interrupt)
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted {
+		t.Errorf("exit code %d: %s", code, shown.String())
+	}
+}
+
+// The null device is no terminal: nobody types there.
+func TestChatWithNobody(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	cmd := program(t, "", "chat", "-model", chatModel(t, hierarchical))
+	cmd.Stdin = null
+	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("%q, %v", out, err)
+	}
+	if _, tty := terminal(t); isTerminal(null) || !isTerminal(tty) {
+		t.Errorf("the null device is a terminal: %v, a terminal: %v", isTerminal(null), isTerminal(tty))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -52,6 +53,14 @@ func TestChat(t *testing.T) {
 		_, errs := call(t, code, line, "chat", "-model", dir)
 		want(t, errs, "photon: chat: ")
 	}
+	for line, part := range map[string]string{"/load " + t.TempDir(): "no regular file",
+		"/save " + filepath.Join(file, "x"): filepath.Join(file, "x: "), "/save " + filepath.Join(dir, "none", "x"): "x: no such"} {
+		if _, errs = call(t, exitFailed, line, "chat", "-model", dir); !strings.Contains(errs, part) &&
+			runtime.GOOS != "windows" || strings.Contains(errs, ".tmp") {
+			t.Errorf("%s: %s, want %q", line, errs, part)
+		}
+	}
+	call(t, 0, "/save\t"+file+"\n/load \t "+file, "chat", "-model", dir)
 	// The first line that cannot be done ends a program that reads from a pipe, as its help says.
 	out, _ := call(t, exitUsage, "/dance\none\n", "chat", "-model", dir)
 	if help, _ := call(t, 0, "", "help", "chat"); out != "" || !strings.Contains(help, "From a pipe or a file, the first") {

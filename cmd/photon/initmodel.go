@@ -12,18 +12,19 @@ import (
 )
 
 func setupInit(f *flag.FlagSet) func(c *console, args []string) error {
-	preset := f.String("preset", "", "architecture, by `name`: "+strings.Join(photon.PresetNames(), ", "))
-	config := f.String("config", "", "architecture, by a config.json `file`, instead of a preset")
+	var preset, config string
+	f.Func("preset", "architecture, by `name`: "+strings.Join(photon.PresetNames(), ", "), filled(&preset))
+	f.Func("config", "architecture, by a config.json `file`, instead of a preset", filled(&config))
 	seed := f.Uint64("seed", 0, "seed of the weights")
 	dtype := f.String("dtype", "BF16", "number `format` of the weights: BF16 or F32")
 	return func(c *console, args []string) error {
-		if len(args) != 1 || (*preset == "") == (*config == "") {
+		if len(args) != 1 || args[0] == "" || (preset == "") == (config == "") {
 			return usageError{fmt.Errorf("wants a preset or a config.json, and one directory, " +
 				"as in photon init -preset flat-20m DIR")}
 		}
-		cfg, err := photon.Preset(*preset)
-		if *config != "" {
-			cfg, err = readConfig(*config)
+		cfg, err := photon.Preset(preset)
+		if config != "" {
+			cfg, err = readConfig(config)
 		}
 		if err != nil {
 			return usageError{err}
@@ -36,6 +37,9 @@ func readConfig(name string) (cfg photon.Config, err error) {
 	data, err := os.ReadFile(name)
 	if err != nil {
 		return cfg, err
+	}
+	if !json.Valid(data) {
+		return cfg, fmt.Errorf("%s is not JSON: give a model's config.json", name)
 	}
 	if err = json.Unmarshal(data, &cfg); err != nil {
 		err = fmt.Errorf("%s: %w", name, err)

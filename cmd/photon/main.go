@@ -3,21 +3,28 @@
 //	photon run "Once upon a time"
 //	photon help
 //
-// Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 model not found, 4 model invalid, 130 interrupted.
+// Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 model not found, 4 model invalid, 130 interrupted, 143 or
+// 129 ended by SIGTERM or SIGHUP.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
 
 	"github.com/photon-lm/photon"
 )
@@ -29,6 +36,9 @@ const (
 	exitInvalidModel = 4
 	exitInterrupted  = 130
 )
+
+// endings are the signals that end what a verb does, and the exit codes of that.
+var endings = map[os.Signal]int{os.Interrupt: exitInterrupted, syscall.SIGTERM: 143}
 
 // A verb is what photon can be told to do.
 type verb struct {
@@ -42,7 +52,7 @@ var verbs = []verb{
 	{"chat", "[flags]", "talk with a model on the terminal", setupChat},
 	{"show", "[flags]", "describe a model: architecture, parameters, bytes", setupShow},
 	{"score", "[flags] FILE | -", "measure how well a model predicts a text", setupScore},
-	{"verify", "[flags] DIR", "check a model's files, weights and arithmetic", setupVerify},
+	{"verify", "[flags] DIR | FILE.gguf", "check a model's files, weights and arithmetic", setupVerify},
 	{"batch", "[flags] IN.jsonl OUT.jsonl", "continue or score the lines of a file", setupBatch},
 	{"serve", "[flags]", "answer HTTP requests, as OpenAI's API does", setupServe},
 	{"bench", "[flags]", "measure how fast a model reads and writes", setupBench},
@@ -69,9 +79,9 @@ func main() {
 	os.Exit(exitCode(err))
 }
 
-// message is an error's text with the program's name, which is the library's too, in front of it alone.
+// message is an error's text without the names of the library's packages: the program's and the verb's are the same.
 func message(err error) string {
-	return strings.ReplaceAll(strings.TrimPrefix(err.Error(), "photon: "), ": photon: ", ": ")
+	return strings.NewReplacer(": photon: ", ": ", ": serve: ", ": ").Replace(strings.TrimPrefix(err.Error(), "photon: "))
 }
 
 func (c *console) dispatch(args []string) error {
@@ -164,7 +174,8 @@ func (c *console) help(w io.Writer) {
 	fmt.Fprintf(w, "  photon %-34s %s\n", "help [verb]", "print this, or a verb's flags")
 	fmt.Fprint(w, "\nWithout -model, run, chat, show, score, batch, serve and bench use the model that is part of this "+
 		"program.\n",
-		"Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 model not found, 4 model invalid, 130 interrupted.\n")
+		"Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 model not found, 4 model invalid, 130 interrupted,\n"+
+			"143 or 129 ended by SIGTERM or SIGHUP.\n")
 }
 
 func version() string {
@@ -199,7 +210,7 @@ func exitCode(err error) int {
 	case err == nil:
 		return 0
 	case errors.Is(err, context.Canceled):
-		return exitInterrupted
+		return cmp.Or(int(endedWith.Load()), exitInterrupted)
 	case errors.As(err, &usage), errors.Is(err, photon.ErrInvalid):
 		return exitUsage
 	case errors.As(err, &model) && errors.Is(err, fs.ErrNotExist):
@@ -210,9 +221,22 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// interruptible returns a context that the first Ctrl-C cancels; the second one ends the program at once.
-func interruptible() context.Context {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	context.AfterFunc(ctx, stop)
+// endedWith is the exit code of the signal that came.
+var endedWith atomic.Int32
+
+// interruptible returns a context that the first Ctrl-C, SIGTERM or SIGHUP cancels; one that comes later ends the program
+// at once.
+func interruptible() context.Context { return until(endings) }
+
+func until(endings map[os.Signal]int) context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, slices.Collect(maps.Keys(endings))...)
+	go func() {
+		endedWith.Store(int32(endings[<-signals]))
+		cancel()
+		time.Sleep(time.Second / 4) // timeout(1) sends its signal twice
+		signal.Stop(signals)
+	}()
 	return ctx
 }

@@ -139,6 +139,8 @@ func TestUsageErrors(t *testing.T) {
 		{"run", "-mode", "fast"}, {"run", "-model", dir, "-threads", "-1"}, {"run", "-model", dir, "-temp", "-1", "x"}, {"run", "-model", dir, "-top-p", "NaN", "x"},
 		{"run", "-model", dir, "a\xff"}, {"show", "x"}, {"show", "-preset", "no-such"}, {"show", "-preset", "flat-20m", "-model", dir},
 		{"score"}, {"score", "a", "b"}, {"verify"}, {"verify", "a", "b"}, {"init", "x"}, {"init", "-preset", "flat-20m"}, {"init", "-preset", "no-such", "x"},
+		{"run", "-model", "", "x"}, {"show", "-preset", ""}, {"bench", "-preset", ""}, {"bench", "-paper", "-to", ""}, {"init", "-preset", "", "x"},
+		{"init", "-preset", "flat-20m", ""}, {"init", "-config", "main.go", "x"},
 		{"init", "-config", "no-such.json", "x"}, {"init", "-preset", "flat-20m", "-config", "../../testdata/golden/block-f32/config.json", "x"},
 	} {
 		out, errs := call(t, exitUsage, "", args...)
@@ -188,6 +190,8 @@ func TestModelErrors(t *testing.T) {
 	} {
 		call(t, exitInvalidModel, "", args...)
 	}
+	_, errs := call(t, exitInvalidModel, "", "run", "-model", text, "x")
+	want(t, errs, text+" is a file: give the directory", "not supported")
 }
 
 func TestShow(t *testing.T) {

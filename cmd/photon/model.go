@@ -30,8 +30,7 @@ var (
 )
 
 func (m *modelFlags) declare(f *flag.FlagSet) {
-	f.StringVar(&m.dir, "model", "", "model `directory`, or .gguf file; "+
-		"without it, the model that is part of this program")
+	m.declareDir(f)
 	f.IntVar(&m.threads, "threads", 0, "worker threads; 0: one a processor")
 	f.Func("weights", "`form` to hold weights in: stored, f32, bf16, int8, int4 (default stored; where text\n"+
 		"is written, what photon_weights in generation_config.json says: int8 for the embedded\n"+
@@ -40,6 +39,21 @@ func (m *modelFlags) declare(f *flag.FlagSet) {
 		return choice(&m.weights, weightTypes)(name)
 	})
 	f.Func("cache", "`form` to hold keys and values in: f32, f16, int8 (default f32)", choice(&m.cache, cacheTypes))
+}
+
+func (m *modelFlags) declareDir(f *flag.FlagSet) {
+	f.Func("model", "model `directory`, or .gguf file; without it, the model that is part of this program", filled(&m.dir))
+}
+
+// filled parses a flag that wants a value: an empty one is that of a variable which somebody forgot to set.
+func filled(dst *string) func(value string) error {
+	return func(value string) error {
+		if value == "" {
+			return errors.New("it is empty: give a name, or leave the flag out")
+		}
+		*dst = value
+		return nil
+	}
 }
 
 // choice parses a flag that is one of a few names.
@@ -72,7 +86,7 @@ func (m *modelFlags) files() (fs.FS, error) {
 		err = fmt.Errorf("%w: give the directory that holds config.json, or a .gguf file", err)
 	}
 	if errors.Is(err, photon.ErrInvalid) { // a file of another kind: the command's arguments are well, the model is not
-		err = fmt.Errorf("%s: %w", strings.TrimSuffix(err.Error(), ": "+photon.ErrInvalid.Error()), photon.ErrMismatch)
+		err = fmt.Errorf("%s: %w", strings.TrimSuffix(err.Error(), ": "+photon.ErrInvalid.Error()), photon.ErrUnsupported)
 	}
 	if err != nil {
 		return nil, modelError{err}
@@ -172,6 +186,27 @@ func readSmall(files fs.FS, name string) ([]byte, error) {
 		return nil, fmt.Errorf("want a file of at most a megabyte: %w", photon.ErrCorrupt)
 	}
 	return fs.ReadFile(files, name)
+}
+
+// openRegular opens a file that can be read more than once. Another kind is refused before it is opened: a pipe would
+// wait until somebody writes.
+func openRegular(name string) (*os.File, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file", name)
+	}
+	return os.Open(name)
+}
+
+// ofFile is an error of a temporary file as one of the file that somebody named.
+func ofFile(name string, err error) error {
+	if wrong := new(fs.PathError); errors.As(err, &wrong) {
+		err = wrong.Err
+	}
+	return fmt.Errorf("%s: %w", name, err)
 }
 
 // replaceable is the file that a name stands for, links followed, where it may be replaced by a rename: it is a

@@ -59,7 +59,7 @@ func (p *paper) declare(f *flag.FlagSet) {
 	f.BoolVar(&p.on, "paper", false, "measure the loads of the PHOTON paper, long texts and many, of its presets or of\n"+
 		"-model: a row of comma-separated values a measurement, with int8 weights and an f16\n"+
 		"cache unless -weights and -cache are given")
-	f.StringVar(&p.file, "to", "", "with -paper: keep the rows in this `file`; those that it has are not measured again")
+	f.Func("to", "with -paper: keep the rows in this `file`; those that it has are not measured again", filled(&p.file))
 	f.Func("presets", "with -paper: measure these `names` (default "+strings.Join(paperPresets, ",")+")",
 		names(&p.presets, photon.PresetNames()))
 	f.Func("only", "with -paper: measure only these `tests` (default "+strings.Join(paperTests, ",")+")",

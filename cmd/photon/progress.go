@@ -66,14 +66,10 @@ func (p *progress) done() {
 	}
 }
 
-// isTerminal says whether f is one; the null device passes too, which shows and gives nothing.
+// isTerminal says whether f is one.
 func isTerminal(f any) bool {
 	file, ok := f.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	return ok && isTerminalFile(file)
 }
 
 // An outputError ends every verb: nobody can read what it says.

@@ -2,18 +2,20 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/photon-lm/photon"
 )
 
 const quantizeNotes = `
-Writes the model in DIR to OUT, with int8 or int4 weights in the forms of docs/formats.md. With a FILE of text, prints
-how well both predict it, as photon score does.
+Writes the model in DIR to OUT, with int8 or int4 weights in the forms of docs/formats.md. OUT is a directory that is
+empty or not there yet. With a FILE of text, prints how well both predict it, as photon score does.
 `
 
 func setupQuantize(f *flag.FlagSet) func(c *console, args []string) error {
@@ -22,7 +24,7 @@ func setupQuantize(f *flag.FlagSet) func(c *console, args []string) error {
 		choice(&form, map[string]photon.WeightType{"int8": photon.Int8, "int4": photon.Int4}))
 	f.Usage = func() { fmt.Fprint(f.Output(), quantizeNotes) }
 	return func(c *console, args []string) error {
-		if len(args) != 2 && len(args) != 3 {
+		if len(args) != 2 && len(args) != 3 || slices.Contains(args, "") {
 			return usageError{fmt.Errorf("wants a model's directory and the one to write, and may have a file of " +
 				"text, as in photon quantize DIR OUT FILE")}
 		}
@@ -36,36 +38,66 @@ func setupQuantize(f *flag.FlagSet) func(c *console, args []string) error {
 				return usageError{fmt.Errorf("%s and %s are one directory: give another to write to", args[0], args[1])}
 			}
 		}
+		if len(args) == 3 { // what can be wrong with it, before all the work
+			text, err := openRegular(args[2])
+			if err != nil {
+				return fmt.Errorf("%w: give a file of text", err)
+			}
+			text.Close()
+			if _, err := fs.Stat(files, "tokenizer.json"); err != nil {
+				return modelError{fmt.Errorf("%s has no tokenizer.json to read %s with: leave that out: %w", args[0], args[2],
+					photon.ErrMismatch)}
+			}
+		}
+		before, err := from.inspect(files)
+		if err != nil {
+			return err
+		}
 		ctx := interruptible()
 		if err := quantize(ctx, c, args[1], files, form); err != nil {
-			return modelError{fmt.Errorf("%s: %w", args[0], err)}
-		}
-		for _, m := range []*modelFlags{&from, &to} {
-			files, err := m.files()
-			if err != nil {
+			err = fmt.Errorf("%s to %s: %w", args[0], args[1], err)
+			if errors.Is(err, fs.ErrNotExist) { // of OUT: the model has been looked at
 				return err
 			}
-			info, err := photon.Inspect(files)
-			if err != nil {
-				return modelError{fmt.Errorf("%s: %w", m.dir, err)}
-			}
-			fmt.Fprintf(c.stdout, "%-12s %s of weights\n", m.dir, size(info.WeightBytes))
+			return modelError{err}
 		}
-		if len(args) < 3 {
-			return nil
+		if files, err = to.files(); err != nil {
+			return err
 		}
-		before, err := scoreFile(ctx, c, &from, args[2])
+		after, err := to.inspect(files)
 		if err != nil {
 			return err
 		}
-		after, err := scoreFile(ctx, c, &to, args[2])
-		if err != nil {
-			return err
+		fmt.Fprintf(c.stdout, "%-12s %s of weights\n", args[0], size(before.WeightBytes))
+		fmt.Fprintf(c.stdout, "%-12s %s of weights\n", args[1], size(after.WeightBytes))
+		if len(args) == 3 {
+			return compareScores(ctx, c, &from, &to, args[2])
 		}
-		fmt.Fprintf(c.stdout, "bits per byte of %s: %.4f as stored, %.4f held %v (%+.2f %%)\n", args[2], before.BitsPerByte,
-			after.BitsPerByte, form, 100*(after.BitsPerByte/before.BitsPerByte-1))
 		return nil
 	}
+}
+
+// compareScores says how well a model and what was made of it predict a text.
+func compareScores(ctx context.Context, c *console, from, to *modelFlags, name string) error {
+	before, err := scoreFile(ctx, c, from, name)
+	if err != nil {
+		return err
+	}
+	after, err := scoreFile(ctx, c, to, name)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.stdout, "bits per byte of %s: %.4f as stored, %.4f held %v (%+.2f %%)\n", name, before.BitsPerByte,
+		after.BitsPerByte, to.weights, 100*(after.BitsPerByte/before.BitsPerByte-1))
+	return nil
+}
+
+func (m *modelFlags) inspect(files fs.FS) (photon.Info, error) {
+	info, err := photon.Inspect(files)
+	if err != nil {
+		err = modelError{fmt.Errorf("%s: %w", m.name(), err)}
+	}
+	return info, err
 }
 
 func quantize(ctx context.Context, c *console, dir string, files fs.FS, form photon.WeightType) error {

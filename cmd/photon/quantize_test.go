@@ -34,6 +34,44 @@ func TestQuantize(t *testing.T) {
 	call(t, exitInvalidModel, "", "quantize", "../../testdata/gguf/qwen3-bf16.gguf", filepath.Join(out, "more"))
 }
 
+// What is wrong with the arguments is told before anything is written, under the name that was given.
+func TestQuantizeRefuses(t *testing.T) {
+	dir, temp := makeModel(t, hierarchical), t.TempDir()
+	silent := copyModel(t, dir)
+	os.Remove(filepath.Join(silent, "tokenizer.json"))
+	full, text := filepath.Join(temp, "full"), filepath.Join(temp, "text")
+	os.Mkdir(full, 0o777)
+	for _, name := range []string{text, filepath.Join(full, "tokenizer.json")} {
+		if err := os.WriteFile(name, []byte("a text"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := filepath.Join(temp, "above", "out")
+	for _, test := range []struct {
+		code int
+		part string
+		args []string
+	}{
+		{exitUsage, "directory", []string{"", out}},
+		{exitUsage, "directory", []string{dir, ""}},
+		{exitFailed, "full is not empty, it holds tokenizer.json", []string{dir, full}},
+		{exitFailed, filepath.Join(text, "out"), []string{dir, filepath.Join(text, "out")}},
+		{exitFailed, "none", []string{dir, out, filepath.Join(temp, "none")}},
+		{exitFailed, "no regular file", []string{dir, out, temp}},
+		{exitInvalidModel, "tokenizer.json", []string{silent, out, text}},
+	} {
+		printed, errs := call(t, test.code, "", append([]string{"quantize"}, test.args...)...)
+		if want(t, errs, test.part); printed != "" {
+			t.Errorf("%v: %q", test.args, printed)
+		}
+	}
+	if left, _ := os.ReadDir(temp); len(left) != 2 {
+		t.Errorf("%v are left", left)
+	}
+	call(t, 0, "", "quantize", dir, out, text)
+	call(t, exitFailed, "", "quantize", dir, out)
+}
+
 func TestGGUF(t *testing.T) {
 	const file = "../../testdata/gguf/qwen3-bf16.gguf"
 	printed, _ := call(t, 0, "", "show", "-model", file)

@@ -53,6 +53,18 @@ func (s *samplingFlags) options() []photon.Option {
 	return options
 }
 
+// given are the flags of generation that were given.
+func (s *samplingFlags) given() (names []string) {
+	own := flag.NewFlagSet("", flag.ContinueOnError)
+	new(samplingFlags).declare(own)
+	s.flags.Visit(func(f *flag.Flag) {
+		if own.Lookup(f.Name) != nil {
+			names = append(names, f.Name)
+		}
+	})
+	return names
+}
+
 // drawn is what was given of how to draw.
 func (s *samplingFlags) drawn() string {
 	text := ""

@@ -105,6 +105,7 @@ func setupScore(f *flag.FlagSet) func(c *console, args []string) error {
 			text, name = file, args[0]
 		}
 		ctx := interruptible()
+		text = promptly(ctx, text)
 		m, err := model.loadForText(ctx, c)
 		if err != nil {
 			return err
@@ -134,6 +135,17 @@ func setupScore(f *flag.FlagSet) func(c *console, args []string) error {
 		report.print(c.stdout)
 		return nil
 	}
+}
+
+// promptly reads r, and no longer than ctx: also while r, which may be a pipe, has nothing to give.
+func promptly(ctx context.Context, r io.Reader) io.Reader {
+	out, in := io.Pipe()
+	context.AfterFunc(ctx, func() { in.CloseWithError(ctx.Err()) })
+	go func() {
+		_, err := io.Copy(in, r)
+		in.CloseWithError(err)
+	}()
+	return out
 }
 
 func (s *score) print(w io.Writer) {

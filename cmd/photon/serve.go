@@ -10,11 +10,10 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/photon-lm/photon"
 	"github.com/photon-lm/photon/serve"
@@ -24,7 +23,7 @@ const serveNotes = `
 Speaks OpenAI's API: /v1/completions, /v1/chat/completions, /v1/models; also /tokenize, /detokenize, /health, /metrics
 (Prometheus) and, at /, a page to try it. Other machines are answered with an -addr like :8080 only.
 If the environment has PHOTON_TOKEN, requests must bring it: Authorization: Bearer TOKEN.
-Ctrl-C or SIGTERM lets texts end for the time of -grace; the second one ends the program at once.
+Ctrl-C, SIGTERM or SIGHUP lets texts end for the time of -grace; the second one ends the program at once.
 `
 
 func setupServe(f *flag.FlagSet) func(c *console, args []string) error {
@@ -46,13 +45,29 @@ func setupServe(f *flag.FlagSet) func(c *console, args []string) error {
 	grace := f.Duration("grace", 10*time.Second, "how long texts may go on when the server is told to end")
 	f.Usage = func() { fmt.Fprint(f.Output(), serveNotes) }
 	return func(c *console, args []string) error {
+		token := os.Getenv("PHOTON_TOKEN")
 		switch {
 		case len(args) > 0:
 			return usageError{fmt.Errorf("wants flags only, not %q", args[0])}
-		case *texts < 1 || *waiting < 0 || *tokens < 1 || *limit <= 0 || *body < 1 || *state < 0 || *prefixes < 0 ||
-			*grace < 0:
-			return usageError{errors.New("-texts, -max-tokens, -max-time and -max-body want more than 0, " +
-				"-waiting, -max-state, -prefixes and -grace 0 or more")}
+		case token != strings.TrimSpace(token) || strings.ContainsFunc(token, unicode.IsControl):
+			return usageError{errors.New("PHOTON_TOKEN begins or ends with white space, or has a control character, which no " +
+				"request can bring: give another, or unset it")}
+		}
+		for _, bound := range []struct {
+			name         string
+			value, least int64
+		}{
+			{"texts", int64(*texts), 1}, {"waiting", int64(*waiting), 0}, {"max-tokens", int64(*tokens), 1},
+			{"max-time", int64(*limit), 1}, {"max-body", *body, 1}, {"max-state", *state, 0}, {"prefixes", *prefixes, 0},
+			{"grace", int64(*grace), 0},
+		} {
+			if bound.value < bound.least {
+				return usageError{fmt.Errorf("-%s %v: want %s", bound.name, f.Lookup(bound.name).Value,
+					[]string{"0 or more", "more than 0"}[bound.least])}
+			}
+		}
+		if err := checkAddress(*addr); err != nil {
+			return usageError{fmt.Errorf("-addr %s: %w: want host:port, as in 127.0.0.1:8080", *addr, err)}
 		}
 		form, err := chatForm(*chat, &model)
 		if err != nil {
@@ -61,9 +76,7 @@ func setupServe(f *flag.FlagSet) func(c *console, args []string) error {
 		if err := model.recommend(); err != nil {
 			return err
 		}
-		told, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		context.AfterFunc(told, stop) // the second signal ends the program
+		told := interruptible()
 		m, err := model.load(told, c)
 		if err != nil {
 			return err
@@ -79,9 +92,11 @@ func setupServe(f *flag.FlagSet) func(c *console, args []string) error {
 				*name = filepath.Base(path)
 			}
 		}
-		token := os.Getenv("PHOTON_TOKEN")
 		if err := form.Check(m.Tokenizer()); err != nil {
 			return err
+		}
+		if least := m.Config().StateBytes(1, model.cache); *state > 0 && *state < least {
+			return usageError{fmt.Errorf("-max-state %d: a text of one token takes %d bytes: raise it", *state, least)}
 		}
 		handler := serve.Handler(m, serve.Name(*name), serve.BearerToken(token), serve.Chat(form), serve.MaxTexts(*texts,
 			*waiting),
@@ -121,6 +136,16 @@ func chatForm(name string, model *modelFlags) (serve.ChatForm, error) {
 		return form, err
 	}
 	return serve.NamedChatForm(name)
+}
+
+// checkAddress refuses what has not the form of an address, before a model is loaded for it.
+func checkAddress(addr string) error {
+	_, port, err := net.SplitHostPort(addr)
+	if wrong := new(net.AddrError); errors.As(err, &wrong) {
+		return errors.New(wrong.Err)
+	}
+	_, err = net.LookupPort("tcp", port)
+	return err
 }
 
 // listen serves until told ends, and then as long as texts go on, but no longer than grace.

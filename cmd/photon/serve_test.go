@@ -129,6 +129,23 @@ func TestServeRefuses(t *testing.T) {
 	}
 	_, errs := call(t, exitFailed, "", "serve", "-model", dir, "-chat", "chatml")
 	want(t, errs, "<|im_start|>")
+	if strings.Contains(errs, "serve: serve:") {
+		t.Error(errs)
+	}
+	for part, args := range map[string][]string{
+		"-texts 0: want more than 0": {"-texts", "0"}, "-grace -1s: want 0 or more": {"-grace", "-1s"},
+		"-max-time 0s": {"-max-time", "0"}, "-waiting -1": {"-waiting", "-1"},
+		"-max-state 1": {"-addr", "127.0.0.1:0", "-max-state", "1"}, "-addr here": {"-addr", "here"}, "-addr : ": {"-addr", ""},
+		"invalid port": {"-addr", ":99999"}, `photon: serve: no chat form "foo"`: {"-chat", "foo"},
+	} {
+		_, errs := call(t, exitUsage, "", append([]string{"serve", "-model", dir}, args...)...)
+		want(t, errs, part)
+	}
 	call(t, exitFailed, "", "serve", "-model", dir, "-addr", "no.such.host.invalid:1")
 	call(t, exitNotFound, "", "serve", "-model", dir+"-none")
+	for _, token := range []string{" ", "a ", "a\t", "a\n", "a\x7fb"} {
+		t.Setenv("PHOTON_TOKEN", token)
+		_, errs := call(t, exitUsage, "", "serve", "-model", dir, "-addr", "127.0.0.1:0")
+		want(t, errs, "PHOTON_TOKEN")
+	}
 }

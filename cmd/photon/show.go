@@ -37,17 +37,18 @@ type stateSize struct {
 
 func setupShow(f *flag.FlagSet) func(c *console, args []string) error {
 	model := modelFlags{}
-	f.StringVar(&model.dir, "model", "", "model `directory`; without it, the model that is part of this program")
-	preset := f.String("preset", "", "show a model that init can make, by `name`")
+	var preset string
+	model.declareDir(f)
+	f.Func("preset", "show a model that init can make, by `name`", filled(&preset))
 	asJSON := f.Bool("json", false, "print one JSON object")
 	return func(c *console, args []string) error {
 		if len(args) > 0 {
 			return usageError{fmt.Errorf("does not know what to do with %q: give a model with -model", args[0])}
 		}
-		if *preset != "" && model.dir != "" {
+		if preset != "" && model.dir != "" {
 			return usageError{fmt.Errorf("-model and -preset exclude each other")}
 		}
-		d, err := describe(model, *preset)
+		d, err := describe(model, preset)
 		if err != nil {
 			return err
 		}
@@ -73,9 +74,9 @@ func describe(model modelFlags, preset string) (*description, error) {
 		if err != nil {
 			return nil, err
 		}
-		info, err := photon.Inspect(files)
+		info, err := model.inspect(files)
 		if err != nil {
-			return nil, modelError{fmt.Errorf("%s: %w", model.name(), err)}
+			return nil, err
 		}
 		d = &description{Name: model.name(), Config: info.Config, Tensors: info.Tensors, WeightBytes: info.DTypes}
 	}

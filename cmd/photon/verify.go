@@ -31,7 +31,7 @@ func setupVerify(f *flag.FlagSet) func(c *console, args []string) error {
 	threads := f.Int("threads", 0, "worker threads; 0: one a processor")
 	return func(c *console, args []string) error {
 		if len(args) != 1 || args[0] == "" {
-			return usageError{fmt.Errorf("wants one model directory")}
+			return usageError{fmt.Errorf("wants one model directory, or .gguf file")}
 		}
 		return verify(interruptible(), c, modelFlags{dir: args[0], threads: *threads})
 	}
@@ -135,7 +135,7 @@ func readGolden(files fs.FS, cfg photon.Config) (*golden, error) {
 
 // readRegular reads no more than golden.json or SHA256SUMS can have, from nothing but a file.
 func readRegular(files fs.FS, name string) ([]byte, error) {
-	f, err := openRegular(files, name)
+	f, err := openRegularFS(files, name)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +147,7 @@ func readRegular(files fs.FS, name string) ([]byte, error) {
 	return data, err
 }
 
-func openRegular(files fs.FS, name string) (fs.File, error) {
+func openRegularFS(files fs.FS, name string) (fs.File, error) {
 	info, err := fs.Stat(files, name)
 	if err != nil {
 		return nil, err
@@ -179,7 +179,7 @@ func checkSums(ctx context.Context, files fs.FS) (n int, err error) {
 		if name = strings.TrimLeft(name, " *"); !ok || len(sum) != 2*sha256.Size || !fs.ValidPath(name) {
 			return 0, fmt.Errorf("line %d is not a SHA-256 and a name: write it with sha256sum: %w", n, photon.ErrCorrupt)
 		}
-		f, err := openRegular(files, name)
+		f, err := openRegularFS(files, name)
 		if err != nil {
 			return 0, fmt.Errorf("line %d: %s: %w", n, name, err)
 		}
