@@ -78,7 +78,7 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request, q *query) {
 	gone, leave := context.WithCancel(r.Context())
 	work, stop := context.WithTimeout(gone, s.o.time)
 	defer stop()
-	pieces := make(chan piece)
+	pieces := make(chan piece, aheadPieces)
 	go func() {
 		defer close(pieces)
 		s.write(work, q, rooms, func(p piece) bool {
@@ -176,7 +176,11 @@ func (s *server) stream(w http.ResponseWriter, q *query, out envelope, pieces <-
 			continue // the token has no text yet
 		}
 		out.Choices = []any{q.shape.choice(&p, true)}
-		if events.send(out) != nil {
+		events.add(out)
+		if len(pieces) > 0 && events.lines.Len() < mostLines {
+			continue // one write for all that there is
+		}
+		if events.flush() != nil {
 			return nil // the client has gone
 		}
 	}
@@ -202,26 +206,33 @@ type events struct {
 	c     *http.ResponseController
 	stall time.Duration
 	begun bool
-	line  bytes.Buffer
+	lines bytes.Buffer // not yet written
 }
 
-// send writes an event; an error means that the client has gone, or has read nothing for too long.
-func (e *events) send(v any) error {
-	e.line.Reset()
-	e.line.WriteString("data: ")
-	if err := json.NewEncoder(&e.line).Encode(v); err != nil {
+const (
+	aheadPieces = 16      // that a text may be ahead of what is written
+	mostLines   = 4 << 10 // bytes of events that wait for one another
+)
+
+func (e *events) add(v any) {
+	e.lines.WriteString("data: ")
+	if err := json.NewEncoder(&e.lines).Encode(v); err != nil {
 		panic(err) // every value here has JSON
 	}
-	e.line.WriteByte('\n')
+	e.lines.WriteByte('\n')
+}
+
+func (e *events) send(v any) error {
+	e.add(v)
 	return e.flush()
 }
 
 func (e *events) end() {
-	e.line.Reset()
-	e.line.WriteString("data: [DONE]\n\n")
+	e.lines.WriteString("data: [DONE]\n\n")
 	e.flush()
 }
 
+// flush writes the events; an error means that the client has gone, or has read nothing for too long.
 func (e *events) flush() error {
 	if !e.begun {
 		e.begun = true
@@ -230,7 +241,9 @@ func (e *events) flush() error {
 		e.w.Header().Set("X-Accel-Buffering", "no")
 	}
 	e.c.SetWriteDeadline(time.Now().Add(e.stall))
-	if _, err := e.w.Write(e.line.Bytes()); err != nil {
+	_, err := e.w.Write(e.lines.Bytes())
+	e.lines.Reset()
+	if err != nil {
 		return err
 	}
 	if err := e.c.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
