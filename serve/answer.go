@@ -172,11 +172,10 @@ func (s *server) stream(w http.ResponseWriter, q *query, out envelope, pieces <-
 		if p.finish != "" {
 			delete(open, p.text)
 		}
-		if p.s == "" && len(p.tokens) == 0 && p.finish == "" && !p.begins {
-			continue // the token has no text yet
+		if p.s != "" || len(p.tokens) > 0 || p.finish != "" || p.begins { // else the token has no text yet
+			out.Choices = []any{q.shape.choice(&p, true)}
+			events.add(out)
 		}
-		out.Choices = []any{q.shape.choice(&p, true)}
-		events.add(out)
 		if len(pieces) > 0 && events.lines.Len() < mostLines {
 			continue // one write for all that there is
 		}
@@ -215,6 +214,12 @@ const (
 )
 
 func (e *events) add(v any) {
+	if !e.begun {
+		e.begun = true
+		e.w.Header().Set("Content-Type", "text/event-stream")
+		e.w.Header().Set("Cache-Control", "no-cache")
+		e.w.Header().Set("X-Accel-Buffering", "no")
+	}
 	e.lines.WriteString("data: ")
 	if err := json.NewEncoder(&e.lines).Encode(v); err != nil {
 		panic(err) // every value here has JSON
@@ -234,11 +239,8 @@ func (e *events) end() {
 
 // flush writes the events; an error means that the client has gone, or has read nothing for too long.
 func (e *events) flush() error {
-	if !e.begun {
-		e.begun = true
-		e.w.Header().Set("Content-Type", "text/event-stream")
-		e.w.Header().Set("Cache-Control", "no-cache")
-		e.w.Header().Set("X-Accel-Buffering", "no")
+	if e.lines.Len() == 0 {
+		return nil
 	}
 	e.c.SetWriteDeadline(time.Now().Add(e.stall))
 	_, err := e.w.Write(e.lines.Bytes())
