@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"runtime"
 	"slices"
 	"sort"
 	"sync"
@@ -388,6 +389,7 @@ func (b *Batcher) work() {
 			poke(l.told)
 		}
 		b.mu.Unlock()
+		runtime.Gosched() // readers first: else the next pass's helpers would wait behind them for a core
 		b.waitFor(lanes, min(mostGrace, time.Since(begin)/4))
 	}
 }

@@ -78,7 +78,7 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request, q *query) {
 	gone, leave := context.WithCancel(r.Context())
 	work, stop := context.WithTimeout(gone, s.o.time)
 	defer stop()
-	pieces := make(chan piece)
+	pieces := make(chan piece, aheadPieces)
 	go func() {
 		defer close(pieces)
 		s.write(work, q, rooms, func(p piece) bool {
@@ -172,11 +172,14 @@ func (s *server) stream(w http.ResponseWriter, q *query, out envelope, pieces <-
 		if p.finish != "" {
 			delete(open, p.text)
 		}
-		if p.s == "" && len(p.tokens) == 0 && p.finish == "" && !p.begins {
-			continue // the token has no text yet
+		if p.s != "" || len(p.tokens) > 0 || p.finish != "" || p.begins { // else the token has no text yet
+			out.Choices = []any{q.shape.choice(&p, true)}
+			events.add(out)
 		}
-		out.Choices = []any{q.shape.choice(&p, true)}
-		if events.send(out) != nil {
+		if len(pieces) > 0 && events.lines.Len() < mostLines {
+			continue // one write for all that there is
+		}
+		if events.flush() != nil {
 			return nil // the client has gone
 		}
 	}
@@ -202,35 +205,47 @@ type events struct {
 	c     *http.ResponseController
 	stall time.Duration
 	begun bool
-	line  bytes.Buffer
+	lines bytes.Buffer // not yet written
 }
 
-// send writes an event; an error means that the client has gone, or has read nothing for too long.
-func (e *events) send(v any) error {
-	e.line.Reset()
-	e.line.WriteString("data: ")
-	if err := json.NewEncoder(&e.line).Encode(v); err != nil {
-		panic(err) // every value here has JSON
-	}
-	e.line.WriteByte('\n')
-	return e.flush()
-}
+const (
+	aheadPieces = 16      // that a text may be ahead of what is written
+	mostLines   = 4 << 10 // bytes of events that wait for one another
+)
 
-func (e *events) end() {
-	e.line.Reset()
-	e.line.WriteString("data: [DONE]\n\n")
-	e.flush()
-}
-
-func (e *events) flush() error {
+func (e *events) add(v any) {
 	if !e.begun {
 		e.begun = true
 		e.w.Header().Set("Content-Type", "text/event-stream")
 		e.w.Header().Set("Cache-Control", "no-cache")
 		e.w.Header().Set("X-Accel-Buffering", "no")
 	}
+	e.lines.WriteString("data: ")
+	if err := json.NewEncoder(&e.lines).Encode(v); err != nil {
+		panic(err) // every value here has JSON
+	}
+	e.lines.WriteByte('\n')
+}
+
+func (e *events) send(v any) error {
+	e.add(v)
+	return e.flush()
+}
+
+func (e *events) end() {
+	e.lines.WriteString("data: [DONE]\n\n")
+	e.flush()
+}
+
+// flush writes the events; an error means that the client has gone, or has read nothing for too long.
+func (e *events) flush() error {
+	if e.lines.Len() == 0 {
+		return nil
+	}
 	e.c.SetWriteDeadline(time.Now().Add(e.stall))
-	if _, err := e.w.Write(e.line.Bytes()); err != nil {
+	_, err := e.w.Write(e.lines.Bytes())
+	e.lines.Reset()
+	if err != nil {
 		return err
 	}
 	if err := e.c.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
