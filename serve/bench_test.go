@@ -4,9 +4,13 @@ package serve
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -17,79 +21,151 @@ import (
 	"github.com/photon-lm/photon/models"
 )
 
-// BenchmarkStreams writes texts of 64 tokens with the embedded model: by the library, and through a server and its
-// clients, which share the processors. wait-p99 is how long a client waits for a token at most, but for 1 % of them.
+const streamTokens = 64
+
+// waits are the times between tokens, in milliseconds, of all streams.
+type waits struct {
+	sync.Mutex
+	of []float64
+}
+
+// stream returns a function to call at each token of one stream.
+func (w *waits) stream() func() {
+	var last time.Time
+	return func() {
+		now := time.Now()
+		if !last.IsZero() {
+			w.Lock()
+			w.of = append(w.of, float64(now.Sub(last).Microseconds())/1000)
+			w.Unlock()
+		}
+		last = now
+	}
+}
+
+// BenchmarkStreams writes texts of 64 tokens with the embedded model: by the library, for one reader and for many, and
+// through a server, whose clients are a process of their own on the same processors. wait-p99 is how long a reader waits
+// for a token at most, but for 1 % of them.
 func BenchmarkStreams(b *testing.B) {
-	const tokens = 64
 	m, err := photon.LoadFS(models.Stories())
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer m.Close()
+	request := func(i int) photon.Request {
+		return photon.Request{Prompt: "Once upon a time", Options: []photon.Option{photon.MaxTokens(streamTokens),
+			photon.Seed(uint64(i)), photon.LogitBias(map[int]float32{4095: -100})}}
+	}
 	for _, streams := range []int{1, 16, 32} {
-		var mu sync.Mutex
-		var waits []float64
-		report := func(b *testing.B) {
-			slices.Sort(waits)
-			b.ReportMetric(waits[len(waits)*99/100], "wait-p99-ms")
-			b.ReportMetric(waits[len(waits)/2], "wait-p50-ms")
-			b.ReportMetric(float64(b.N*streams*tokens)/b.Elapsed().Seconds(), "tokens/s")
-			waits = waits[:0]
-		}
-		wait := func(last *time.Time, first bool) {
-			if now := time.Now(); first {
-				*last = now
-			} else {
-				mu.Lock()
-				waits = append(waits, float64(now.Sub(*last).Microseconds())/1000)
-				mu.Unlock()
-				*last = now
-			}
-		}
-		b.Run(fmt.Sprintf("library/%d", streams), func(b *testing.B) {
-			for b.Loop() {
-				reqs, lasts := make([]photon.Request, streams), make([]time.Time, streams)
-				for i := range reqs {
-					reqs[i] = photon.Request{Prompt: "Once upon a time", Options: []photon.Option{photon.MaxTokens(tokens),
-						photon.Seed(uint64(i)),
-						photon.LogitBias(map[int]float32{4095: -100})}}
+		measure := func(name string, round func(b *testing.B, w *waits)) {
+			b.Run(fmt.Sprintf("%s/%d", name, streams), func(b *testing.B) {
+				var w waits
+				for b.Loop() {
+					round(b, &w)
 				}
-				for t, err := range m.GenerateBatch(background, reqs) {
+				slices.Sort(w.of)
+				b.ReportMetric(w.of[len(w.of)*99/100], "wait-p99-ms")
+				b.ReportMetric(w.of[len(w.of)/2], "wait-p50-ms")
+				b.ReportMetric(float64(b.N*streams*streamTokens)/b.Elapsed().Seconds(), "tokens/s")
+			})
+		}
+		measure("library", func(b *testing.B, w *waits) {
+			reqs, told := make([]photon.Request, streams), make([]func(), streams)
+			for i := range reqs {
+				reqs[i], told[i] = request(i), w.stream()
+			}
+			for t, err := range m.GenerateBatch(background, reqs) {
+				if err != nil {
+					b.Fatal(err)
+				}
+				told[t.Request]()
+			}
+		})
+		texts := m.NewBatcher()
+		measure("batcher", func(b *testing.B, w *waits) {
+			each(streams, func(i int) {
+				told := w.stream()
+				for _, err := range texts.Generate(background, request(i)) {
 					if err != nil {
-						b.Fatal(err)
+						b.Error(err)
 					}
-					wait(&lasts[t.Request], lasts[t.Request].IsZero())
+					told()
+				}
+			})
+		})
+		texts.Close()
+		server := httptest.NewServer(Handler(m, Defaults()))
+		clients, round := startClients(b, server.URL, streams)
+		measure("server", func(b *testing.B, w *waits) {
+			of, err := round()
+			if err != nil {
+				b.Fatal(err)
+			}
+			w.of = append(w.of, of...)
+		})
+		clients()
+		server.Close()
+	}
+}
+
+// each runs f(0) … f(n-1) at once.
+func each(n int, f func(i int)) {
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() { f(i) })
+	}
+	all.Wait()
+}
+
+// startClients starts a process with a client for each stream; round has each read one text, and returns how long they
+// waited.
+func startClients(b *testing.B, url string, streams int) (stop func(), round func() ([]float64, error)) {
+	c := exec.Command(os.Args[0], "-test.run=^TestStreamClients$")
+	c.Env = append(os.Environ(), "PHOTON_STREAM_URL="+url, fmt.Sprintf("PHOTON_STREAMS=%d", streams))
+	c.Stderr = os.Stderr
+	in, err1 := c.StdinPipe()
+	out, err2 := c.StdoutPipe()
+	if err := c.Start(); err1 != nil || err2 != nil || err != nil {
+		b.Fatal(err1, err2, err)
+	}
+	answers := json.NewDecoder(out)
+	round = func() (of []float64, err error) {
+		if _, err := io.WriteString(in, "\n"); err != nil {
+			return nil, err
+		}
+		return of, answers.Decode(&of)
+	}
+	return func() { in.Close(); c.Process.Kill(); c.Wait() }, round
+}
+
+// TestStreamClients is the clients' process of BenchmarkStreams: for each line that it reads, each client reads a text.
+func TestStreamClients(t *testing.T) {
+	url, streams := os.Getenv("PHOTON_STREAM_URL"), 0
+	if url == "" {
+		t.Skip("a part of BenchmarkStreams")
+	}
+	fmt.Sscan(os.Getenv("PHOTON_STREAMS"), &streams)
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: streams}}
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		var w waits
+		each(streams, func(i int) {
+			body := fmt.Sprintf(`{"prompt":"Once upon a time","seed":%d,"max_tokens":%d,"stream":true,"temperature":0.8,`+
+				`"top_k":40,"top_p":0.95,"min_p":0.05,"logit_bias":{"4095":-100}}`, i, streamTokens)
+			answer, err := client.Post(url+"/v1/completions", "application/json", strings.NewReader(body))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer answer.Body.Close()
+			told := w.stream()
+			for lines := bufio.NewScanner(answer.Body); lines.Scan(); {
+				if strings.HasPrefix(lines.Text(), "data: {") {
+					told()
 				}
 			}
-			report(b)
 		})
-		b.Run(fmt.Sprintf("server/%d", streams), func(b *testing.B) {
-			server := httptest.NewServer(Handler(m, Defaults()))
-			defer server.Close()
-			server.Client().Transport.(*http.Transport).MaxIdleConnsPerHost = streams
-			for b.Loop() {
-				var all sync.WaitGroup
-				for i := range streams {
-					all.Go(func() {
-						body := fmt.Sprintf(`{"prompt":"Once upon a time","seed":%d,"max_tokens":%d,"stream":true,"temperature":0.8,`+
-							`"top_k":40,"top_p":0.95,"min_p":0.05,"logit_bias":{"4095":-100}}`, i, tokens)
-						answer, err := server.Client().Post(server.URL+"/v1/completions", "application/json", strings.NewReader(body))
-						if err != nil {
-							b.Error(err)
-							return
-						}
-						defer answer.Body.Close()
-						var last time.Time
-						for lines := bufio.NewScanner(answer.Body); lines.Scan(); {
-							if strings.HasPrefix(lines.Text(), "data: {") {
-								wait(&last, last.IsZero())
-							}
-						}
-					})
-				}
-				all.Wait()
-			}
-			report(b)
-		})
+		if err := json.NewEncoder(os.Stdout).Encode(w.of); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
