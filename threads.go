@@ -33,6 +33,7 @@ type crew struct {
 	last    chan struct{} // and is told here
 	alone   time.Time     // until then the caller does without helpers
 	penalty time.Duration // for how long it did the last time
+	back    time.Time     // since when it has helpers that were not slow
 	missed  time.Duration // for how long the caller has worked without a helper claiming a part
 
 	until   context.Context // when it ends, what is left of the work is left out; nil: never
@@ -50,7 +51,8 @@ const (
 	maxParts = 1<<16 - 1
 	spinTime = 100 * time.Microsecond // how long a helper looks for work before it sleeps
 
-	aloneTimes = 4                      // how many times what was lost to a slow helper the caller works without at first
+	gainTimes  = 4                      // how many times what is lost to slow helpers they must have helped before
+	aloneTimes = 4                      // else, how many times that the caller works without at first
 	mostAlone  = 200 * time.Millisecond // and for how long at most
 	mostMissed = time.Millisecond       // for which the caller lets helpers that do not come be woken
 	waitSpins  = 100000                 // looks at the parts that others have, some 50 µs, before the caller sleeps: longer than a part should take
@@ -176,16 +178,21 @@ func (c *crew) wait(start time.Time) {
 	}
 }
 
-// goAlone lets the caller do without helpers for some time, after so much was lost to them: longer when that happens again soon. On a
-// machine that has other things to do a helper that is awake only takes turns with the caller, who would lose more than the helper's share.
+// goAlone lets the caller do without helpers for some time, after so much was lost to them, unless they have helped for
+// long enough before: longer when that happens again. On a machine that has other things to do all the time a helper that
+// is awake only takes turns with the caller, who would lose more than the helper's share; where it has now and then, as a
+// server's clients do, the helper is worth more than what is lost.
 func (c *crew) goAlone(lost time.Duration) {
 	now := time.Now()
-	if now.Sub(c.alone) < c.penalty {
-		c.penalty = min(2*c.penalty, mostAlone)
-	} else {
-		c.penalty = aloneTimes * lost
+	helped := now.Sub(c.back) - lost
+	c.missed = 0
+	if c.back = now; helped >= gainTimes*lost {
+		c.penalty = 0
+		return
 	}
-	c.alone, c.missed = now.Add(c.penalty), 0
+	c.penalty = min(max(2*c.penalty, aloneTimes*lost), mostAlone)
+	c.alone = now.Add(c.penalty)
+	c.back = c.alone
 }
 
 // work claims and does one part, for the caller or for a helper; false when none is left to claim.

@@ -21,7 +21,7 @@ import (
 	"github.com/photon-lm/photon/models"
 )
 
-const streamTokens = 64
+const streamTokens = 128
 
 // waits are the times between tokens, in milliseconds, of all streams.
 type waits struct {
@@ -43,7 +43,7 @@ func (w *waits) stream() func() {
 	}
 }
 
-// BenchmarkStreams writes texts of 64 tokens with the embedded model: by the library, for one reader and for many, and
+// BenchmarkStreams writes texts of 128 tokens with the embedded model: by the library, for one reader and for many, and
 // through a server, whose clients are a process of their own on the same processors. wait-p99 is how long a reader waits
 // for a token at most, but for 1 % of them.
 func BenchmarkStreams(b *testing.B) {
