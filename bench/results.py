@@ -198,8 +198,8 @@ def read_table(rows, size="600m"):
 def samples_table(rows, size="600m"):
     counts = sorted({int(r["wanted"]) for r in rows.rows if r["test"] == "samples"})
     lines = []
-    for preset, _, name in forms(rows, size):
-        found = [rows.find(preset, "samples", wanted=n) for n in counts]
+    for preset, mode, name in forms(rows, size):
+        found = [rows.find(preset, "samples", wanted=n, mode=mode) for n in counts]
         if not any(found):
             continue
         last = next(r for r in reversed(found) if r)
@@ -211,8 +211,8 @@ def samples_table(rows, size="600m"):
 
 def arrivals_table(rows, size="600m"):
     lines = []
-    for preset, _, name in forms(rows, size):
-        r = rows.find(preset, "arrivals")
+    for preset, mode, name in forms(rows, size):
+        r = rows.find(preset, "arrivals", mode=mode)
         if r:
             lines.append([name] + [cell(r, c) for c in ("seconds", "tokens_per_second", "first_token_ms_p50", "first_token_ms_p99", "token_ms_p50", "token_ms_p99",
                                                          "text_per_second_p50", "text_per_second_p1")] + [cell(r, "fairness", mark=False), r["note"]])

@@ -192,7 +192,7 @@ func (s *server) chat(w http.ResponseWriter, r *http.Request) {
 			top = *body.TopLogProbs
 		}
 		err = q.askLogProbs("top_logprobs", top)
-	case body.TopLogProbs != nil:
+	case body.TopLogProbs != nil && *body.TopLogProbs != 0:
 		err = badRequest("top_logprobs", "top_logprobs without logprobs: ask for logprobs too")
 	}
 	if err != nil {
@@ -233,7 +233,7 @@ func (s *server) conversation(list []json.RawMessage) ([][]int, error) {
 }
 
 // idleMessage are fields of messages that ask for nothing as these values: histories repeat them from answers.
-var idleMessage = map[string][]string{"annotations": {"[]"}, "tool_calls": {"[]"}}
+var idleMessage = map[string][]string{"annotations": {"[]"}, "tool_calls": {"[]"}, "reasoning_content": {`""`}, "type": {`"text"`}}
 
 // readMessage reads the message that stands at a path of the body.
 func readMessage(path string, data []byte) (message, error) {
@@ -242,6 +242,10 @@ func readMessage(path string, data []byte) (message, error) {
 		Content json.RawMessage `json:"content"`
 		Name    string          `json:"name"` // of a participant: not told to the model
 	}
+	json.Unmarshal(data, &m)
+	if m.Role == "tool" || m.Role == "function" { // which has fields of its own
+		return message{}, unknownRole(path, m.Role)
+	}
 	if err := decodeFields(path, data, &m, idleMessage); err != nil {
 		return message{}, err
 	}
@@ -249,10 +253,14 @@ func readMessage(path string, data []byte) (message, error) {
 		m.Role = "system"
 	}
 	if m.Role != "system" && m.Role != "user" && m.Role != "assistant" {
-		return message{}, badRequest(path+".role", "%s.role is %q: give system, user or assistant", path, m.Role)
+		return message{}, unknownRole(path, m.Role)
 	}
 	text, err := readContent(path+".content", m.Content)
 	return message{m.Role, text}, err
+}
+
+func unknownRole(path, role string) error {
+	return badRequest(path+".role", "%s.role is %.40q: give system, user or assistant", path, role)
 }
 
 // readContent reads a message's text, a string or parts.

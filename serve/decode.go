@@ -17,12 +17,17 @@ import (
 
 // idleFields are fields of a body of which one value asks for nothing: that is taken, any other refused.
 var idleFields = map[string][]string{
-	"functions":       {"[]"},
-	"modalities":      {`["text"]`},
-	"response_format": {`{"type":"text"}`},
-	"suffix":          {`""`},
-	"tool_choice":     {`"none"`, `"auto"`},
-	"tools":           {"[]"},
+	"function_call":       {`"none"`, `"auto"`},
+	"functions":           {"[]"},
+	"ignore_eos":          {"false"},
+	"min_tokens":          {"0"},
+	"modalities":          {`["text"]`},
+	"repetition_penalty":  {"1", "1.0"},
+	"response_format":     {`{"type":"text"}`},
+	"skip_special_tokens": {"true"},
+	"suffix":              {`""`},
+	"tool_choice":         {`"none"`, `"auto"`},
+	"tools":               {"[]"},
 }
 
 // instead says what to do with fields that belong elsewhere.
@@ -88,9 +93,9 @@ func wanted(t reflect.Type, name string) string {
 	case reflect.Bool:
 		return "true or false"
 	case reflect.Int, reflect.Int64:
-		return "a whole number in digits, " + ranges[name]
+		return strings.TrimSuffix("a whole number in digits, "+ranges[name], ", ")
 	case reflect.Float32, reflect.Float64:
-		return "a number, " + ranges[name]
+		return strings.TrimSuffix("a number, "+ranges[name], ", ")
 	case reflect.String:
 		return "a string"
 	case reflect.Slice:
@@ -108,6 +113,9 @@ func strict(data []byte) error {
 			return badRequest("", `the body is not UTF-8: its byte %d is \x%02x: encode it as UTF-8`, at, data[at])
 		}
 		at += n
+	}
+	if bytes.HasPrefix(data, []byte("\ufeff")) {
+		return badRequest("", "the body begins with a byte order mark: leave that out")
 	}
 	var whole json.RawMessage
 	if err := json.Unmarshal(data, &whole); err != nil {

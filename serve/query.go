@@ -59,13 +59,13 @@ var ranges = map[string]string{
 	"n":                     "1 to 128",
 	"best_of":               "the same as n",
 	"seed":                  fmt.Sprint(int64(math.MinInt64), " to ", int64(math.MaxInt64)),
-	"max_tokens":            fmt.Sprint("0 to ", math.MaxInt),
-	"max_completion_tokens": fmt.Sprint("0 to ", math.MaxInt),
+	"max_tokens":            fmt.Sprint("0 to ", math.MaxInt, ", or -1 for as many as there is room for"),
+	"max_completion_tokens": fmt.Sprint("0 to ", math.MaxInt, ", or -1 for as many as there is room for"),
 	"logprobs":              "0 to 20",
 	"top_logprobs":          "0 to 20",
 	"temperature":           "0 to 3.4e38",
 	"top_p":                 "0 to 1",
-	"top_k":                 fmt.Sprint("0 (off) to ", math.MaxInt),
+	"top_k":                 fmt.Sprint("0 (off, as -1 is) to ", math.MaxInt),
 	"min_p":                 "0 to 1",
 	"repeat_penalty":        "1e-6 to 1e6: 1 (off) or a little more",
 	"frequency_penalty":     "-1000 to 1000: as a rule -2 to 2",
@@ -114,7 +114,7 @@ func (s *server) query(f *sampling, most int) (*query, error) {
 		return nil, badRequest("best_of", "best_of is %d, n is %d: give the same, or leave it out", *f.BestOf, q.n)
 	}
 	if f.MaxTokens != nil {
-		if q.most = *f.MaxTokens; q.most < 0 {
+		if q.most = *f.MaxTokens; q.most < -1 {
 			return nil, outOf("max_tokens", q.most, ranges["max_tokens"])
 		}
 	}
@@ -143,10 +143,10 @@ func (s *server) query(f *sampling, most int) (*query, error) {
 		q.options = append(q.options, number.option(*number.value))
 	}
 	if f.TopK != nil {
-		if *f.TopK < 0 {
+		if *f.TopK < -1 {
 			return nil, outOf("top_k", *f.TopK, ranges["top_k"])
 		}
-		q.options = append(q.options, photon.TopK(*f.TopK))
+		q.options = append(q.options, photon.TopK(max(0, *f.TopK)))
 	}
 	for id := range f.LogitBias {
 		if id < 0 || id >= s.m.Config().VocabSize {

@@ -48,7 +48,7 @@ func TestRefusals(t *testing.T) {
 		{"chat", `{"messages":[{"role":"user","content":null}]}`, "messages[0].content", "missing"},
 		{"chat", `{"messages":[` + user + `],"max_tokens":3,"max_completion_tokens":4}`, "max_completion_tokens",
 			"give one of them"},
-		{"chat", `{"messages":[` + user + `],"max_completion_tokens":-1}`, "max_completion_tokens", "0 to "},
+		{"chat", `{"messages":[` + user + `],"max_completion_tokens":-2}`, "max_completion_tokens", "0 to "},
 		{"", `{"prompt":"x","user":5}`, "user", "give a string"},
 		{"", `{"prompt":"x","metadata":"a"}`, "metadata", "give an object"},
 		{"", `{"prompt":"x","store":"a"}`, "store", "true or false"},
@@ -71,8 +71,12 @@ func TestRefusals(t *testing.T) {
 		// Values out of their ranges.
 		{"", `{"prompt":"x","seed":18446744073709551616}`, "seed", "to 9223372036854775807"},
 		{"", `{"prompt":"x","seed":"1"}`, "seed", "to 9223372036854775807"},
+		{"chat", `{"messages":[` + user + `,{"role":"tool","content":"x","tool_call_id":"1"}]}`, "messages[1].role", "give system, user or assistant"},
+		{"", "\ufeff{}", "", "byte order mark"},
+		{"", `{"prompt":"x","max_tokens":-2}`, "max_tokens", "or -1"},
+		{"", `{"prompt":"x","top_k":-2}`, "top_k", "-1"},
 		{"", `{"prompt":"x","max_tokens":1e30}`, "max_tokens", "max_tokens is 1e30: give a whole number in digits, 0 to "},
-		{"", `{"prompt":"x","top_k":1e20}`, "top_k", "0 (off) to "},
+		{"", `{"prompt":"x","top_k":1e20}`, "top_k", "0 (off, as -1 is) to "},
 		{"", `{"prompt":"x","n":1e20}`, "n", "1 to 128"},
 		{"", `{"prompt":"x","temperature":1e300}`, "temperature", "0 to 3.4e38"},
 		{"", `{"prompt":"x","temperature":1e400}`, "temperature", "0 to 3.4e38"},
@@ -121,10 +125,12 @@ func TestIdleFields(t *testing.T) {
 		`"max_completion_tokens":3,"n":2,"best_of":2,"user":"me","metadata":{"a":"b"},"store":true`,
 		`"max_completion_tokens":3,"tools":[],"tool_choice":"auto","response_format":{"type": "text"},"service_tier":"auto"`,
 		`"max_completion_tokens":3,"stream_options":null,"logit_bias":{"97":-100},"stop":"\ud83d\ude00\\ud800"`,
+		`"max_tokens":3,"logprobs":false,"top_logprobs":0,"top_k":-1,"repetition_penalty":1.0,"ignore_eos":false,"min_tokens":0`,
+		`"max_tokens":3,"skip_special_tokens":true,"functions":[],"function_call":"none"`,
 	} {
-		c.get(200, nil, "/v1/chat/completions", `{"messages":[{"role":"user","content":"a","name":"Ann"},`+
+		c.get(200, nil, "/v1/chat/completions", `{"messages":[{"role":"user","content":"a","name":"Ann","type":"text"},`+
 			`{"role":"assistant","content":"\u00e9","refusal":null,"tool_calls":null,"function_call":null,"audio":null,`+
-			`"annotations":[]},{"role":"user","content":[{"type":"text","text":"b"}],"tool_calls":[]}],`+body+`}`)
+			`"annotations":[],"reasoning_content":""},{"role":"user","content":[{"type":"text","text":"b"}],"tool_calls":[]}],`+body+`}`)
 	}
 }
 

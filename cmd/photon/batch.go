@@ -20,7 +20,7 @@ import (
 
 const batchNotes = `
 IN has a JSON object a line: {"prompt": "..."}, and where wanted "id", "n" and "seed"; with -score {"text": "..."}.
-Other keys, and a key that stands twice, are errors. OUT gets one a line, in the order of IN: "index" (the line of IN,
+"meta" is passed over; other keys, and a key that stands twice, are errors. -score takes no flags of drawing. OUT gets one a line, in the order of IN: "index" (the line of IN,
 from 0), "id", and "text", "stop" and "tokens", or with -score "nats", "tokens", "bytes" and "bits_per_byte"; or
 "error". A text is that of a run of its own: it depends neither on its company nor on the shard. Where a line has no
 "seed", it is -seed plus its index; an "n" below 0 is no bound, so that the job waits until the model ends the text.
@@ -110,8 +110,8 @@ func (j *batchJob) describe(ctx context.Context, in *os.File, model *modelFlags)
 		return "", err
 	}
 	draws := &j.sampling
-	return fmt.Sprintf("photon batch of %s (SHA-256 %x): %s, weights %v, cache %v, shard %d/%d, score %t, "+
-		"n %d, seed %d, stop %q, %v%s\n", in.Name(), hash.Sum(nil), model.name(), model.weights, model.cache,
+	return fmt.Sprintf("photon batch of lines with the SHA-256 %x: %s, weights %v, cache %v, shard %d/%d, score %t, "+
+		"n %d, seed %d, stop %q, %v%s\n", hash.Sum(nil), model.name(), model.weights, model.cache,
 		j.shard, j.shards, j.score, draws.tokens, draws.seed, draws.stop, draws.mode, draws.drawn()), nil
 }
 

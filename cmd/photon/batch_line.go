@@ -46,11 +46,14 @@ func parseLine(data []byte) (line batchLine, err error) {
 		delete(values, key)
 		to, want := line.field(key)
 		if to == nil {
-			return line, fmt.Errorf("key %.40q is not known: want id, prompt, text, n or seed", key)
+			return line, fmt.Errorf("key %.40q is not known: want id, prompt, text, n or seed; what is to come back goes into id, any JSON", key)
 		}
 		if json.Unmarshal(value, to) != nil {
 			return line, fmt.Errorf("%q is %.40s: want %s", key, value, want)
 		}
+	}
+	if line.Prompt != nil && line.Text != nil {
+		return line, errors.New("a prompt and a text: give one, a text with -score")
 	}
 	return line, nil
 }
@@ -68,6 +71,8 @@ func (l *batchLine) field(key string) (to any, want string) {
 		return &l.N, "a whole number"
 	case "seed":
 		return &l.Seed, "a whole number of 0 or more"
+	case "meta": // what corpora say of their texts
+		return new(json.RawMessage), ""
 	}
 	return nil, ""
 }

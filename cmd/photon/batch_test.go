@@ -154,6 +154,8 @@ func TestBatchLines(t *testing.T) {
 		`null`:                             "not a JSON object",
 		`{"prompt":"a"} x`:                 "invalid character",
 		`nonsense`:                         "invalid character",
+		`{"prompt":"a","text":"b"}`:        "a prompt and a text",
+		`{"prompt":"a","custom_id":"b"}`:   "goes into id",
 	} {
 		if _, err := parseLine([]byte(line)); err == nil || !strings.Contains(err.Error(), part) ||
 			strings.Contains(err.Error(), "json:") || strings.Contains(err.Error(), "batchLine") {
@@ -167,6 +169,9 @@ func TestBatchLines(t *testing.T) {
 			line.Text != nil {
 			t.Errorf("%s: %+v, %v", text, line, err)
 		}
+	}
+	if line, err := parseLine([]byte(`{"text":"a","meta":{"pile_set_name":"b"}}`)); err != nil || *line.Text != "a" {
+		t.Errorf("what a corpus says of a text: %+v, %v", line, err)
 	}
 	if line, err := parseLine([]byte(`{"prompt":"a","n":"x","id":5}`)); err == nil || string(line.ID) != "5" {
 		t.Errorf("a bad line has the ID %s, %v", line.ID, err)

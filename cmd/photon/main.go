@@ -4,7 +4,7 @@
 //	photon help
 //
 // Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 model not found, 4 model invalid, 130 interrupted, 143 or
-// 129 ended by SIGTERM or SIGHUP.
+// 129 ended by SIGTERM or SIGHUP; serve ends with 0 by any of them.
 package main
 
 import (
@@ -175,7 +175,7 @@ func (c *console) help(w io.Writer) {
 	fmt.Fprint(w, "\nWithout -model, run, chat, show, score, batch, serve and bench use the model that is part of this "+
 		"program.\n",
 		"Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 model not found, 4 model invalid, 130 interrupted,\n"+
-			"143 or 129 ended by SIGTERM or SIGHUP.\n")
+			"143 or 129 ended by SIGTERM or SIGHUP; serve ends with 0 by any of them.\n")
 }
 
 func version() string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -191,7 +192,10 @@ func localHosts(next http.Handler) http.Handler {
 		}
 		ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
 		if host != "localhost" && (err != nil || !ip.IsLoopback()) {
-			http.Error(w, "this server is for programs of its own machine: ask it as localhost", http.StatusMisdirectedRequest)
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusMisdirectedRequest)
+			io.WriteString(w, `{"error":{"message":"this server is for programs of its own machine: ask it as localhost, or start `+
+				`it with an -addr that others reach, such as :8080","type":"invalid_request_error","param":null,"code":null}}`+"\n")
 			return
 		}
 		next.ServeHTTP(w, r)
