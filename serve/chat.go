@@ -233,7 +233,12 @@ func (s *server) conversation(list []json.RawMessage) ([][]int, error) {
 }
 
 // idleMessage are fields of messages that ask for nothing as these values: histories repeat them from answers.
-var idleMessage = map[string][]string{"annotations": {"[]"}, "tool_calls": {"[]"}, "reasoning_content": {`""`}, "type": {`"text"`}}
+var idleMessage = map[string][]string{
+	"annotations":       {"[]"},
+	"reasoning_content": {`""`},
+	"tool_calls":        {"[]"},
+	"type":              {`"text"`}, // lm-evaluation-harness
+}
 
 // readMessage reads the message that stands at a path of the body.
 func readMessage(path string, data []byte) (message, error) {

@@ -46,7 +46,8 @@ func parseLine(data []byte) (line batchLine, err error) {
 		delete(values, key)
 		to, want := line.field(key)
 		if to == nil {
-			return line, fmt.Errorf("key %.40q is not known: want id, prompt, text, n or seed; what is to come back goes into id, any JSON", key)
+			return line, fmt.Errorf("key %.40q is not known: want id, prompt, text, n or seed; "+
+				"what is to come back goes into id, any JSON", key)
 		}
 		if json.Unmarshal(value, to) != nil {
 			return line, fmt.Errorf("%q is %.40s: want %s", key, value, want)
