@@ -27,8 +27,8 @@ def decoder(width, layers, window=0, memories=(), **more):
     return stack(width, layers, window, kind=DecoderConfig, memories=list(memories), **more)
 
 
-def memory(level, layers, heads=6, kv=1, window=0, theta=1e4, unpack=False):
-    return MemoryConfig(level=level, layers=layers, num_attention_heads=heads, num_key_value_heads=kv, head_dim=64, sliding_window=window,
+def memory(level, layers, heads=6, kv=1, window=0, theta=1e4, unpack=False, head=64):
+    return MemoryConfig(level=level, layers=layers, num_attention_heads=heads, num_key_value_heads=kv, head_dim=head, sliding_window=window,
                         rope_theta=theta, unpack=unpack)
 
 
@@ -109,6 +109,12 @@ SHAPES = {
     "thin2-window32": lambda: new(unpack=True, tokens=2, token_ffn=256, reads=[3], window=32, token_window=32),
     "thin2-chunk8": lambda: new(unpack=True, tokens=2, token_ffn=256, reads=[3], chunk=8, units=4),
     "thin2-window16": lambda: new(unpack=True, tokens=2, token_ffn=256, reads=[3], window=16, token_window=16),
+    # Memories of twice the elements: two key/value heads, two memories of one, or one of twice the width.
+    "thin2-kv2": lambda: new(unpack=True, tokens=2, token_ffn=256, reads=[3], kv=2, window=32, token_window=32),
+    "thin2-two": lambda: new(unpack=True, tokens=2, token_ffn=256, window=32, token_window=32,
+                             memories=[memory(1, [n], unpack=True) for n in (3, 4)]),
+    "thin2-wide": lambda: new(unpack=True, tokens=2, token_ffn=256, window=32, token_window=32,
+                              memories=[memory(1, [3], unpack=True, head=128)]),
     "slim2-window32": lambda: new(unpack=True, tokens=2, token_ffn=128, reads=[3], window=32, token_window=32),
     # As thin2-window32, with units of width 256: what 16 MiB of int8 weights hold.
     "thin2-small": lambda: new(unpack=True, tokens=2, token_ffn=384, reads=[3], window=32, token_window=32, unit=256),
