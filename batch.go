@@ -36,12 +36,12 @@ type BatchToken struct {
 // tokens that were yielded, at any time.
 func (m *Model) GenerateBatch(ctx context.Context, reqs []Request, opts ...Option) iter.Seq2[BatchToken, error] {
 	return func(yield func(BatchToken, error) bool) {
-		if err := m.check(); err != nil {
-			yield(BatchToken{-1, noToken("")}, err)
-			return
+		err := m.check()
+		if err == nil && ctx == nil {
+			err = ended(ctx)
 		}
-		if ctx == nil {
-			yield(BatchToken{-1, noToken("")}, ended(ctx))
+		if err != nil {
+			yield(BatchToken{-1, noToken("")}, err)
 			return
 		}
 		b := batch{m: m}

@@ -123,7 +123,7 @@ func TestLevelsHaveNoExtras(t *testing.T) {
 	} {
 		c := photonConfig()
 		change(&c.Levels[0].Encoder)
-		if _, err := json.Marshal(c); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "only flat models") {
+		if _, err := json.Marshal(c); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "only flat models") {
 			t.Errorf("%v", err)
 		}
 	}
@@ -147,7 +147,7 @@ func TestFlatShapes(t *testing.T) {
 		c := Config{ModelType: strings.TrimSpace(kind), VocabSize: 300, EmbeddingSize: 48, RMSNormEps: 1e-6, BOSTokenID: -1,
 			Transformer: testStack(48, 3, 6, 2, 8, 64, 0, 10000)}
 		change(&c.Transformer)
-		if _, err := json.Marshal(c); !errors.Is(err, ErrCorrupt) {
+		if _, err := json.Marshal(c); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v", kind, err)
 		}
 	}

@@ -199,10 +199,11 @@ func notRun(instead string) func() error {
 	return func() error { return fmt.Errorf("not run: %s: %w", instead, ErrUnsupported) }
 }
 
-// MarshalJSON writes the config.json that Load reads: the photon layout, or Hugging Face's for a flat model.
+// MarshalJSON writes the config.json that Load reads: the photon layout, or Hugging Face's for a flat model. An invalid
+// config is ErrInvalid.
 func (c Config) MarshalJSON() ([]byte, error) {
-	if err := c.validate(); err != nil {
-		return nil, fmt.Errorf("photon: config: %w", err)
+	if err := c.validateGiven(); err != nil {
+		return nil, err
 	}
 	var bos *int
 	if c.BOSTokenID >= 0 {

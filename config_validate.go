@@ -8,8 +8,17 @@ import (
 )
 
 // validate holds everything that the rest of the package relies on: no count below 1, no product that overflows.
-func (c Config) validate() error {
-	check := &checker{}
+func (c Config) validate() error { return c.check(&checker{}) }
+
+// validateGiven is validate of a config that a caller gives, not a file: whatever is wrong with it is ErrInvalid.
+func (c Config) validateGiven() error {
+	if err := c.check(&checker{kind: ErrInvalid}); err != nil {
+		return fmt.Errorf("photon: config: %w", err)
+	}
+	return nil
+}
+
+func (c Config) check(check *checker) error {
 	check.count("vocab_size", c.VocabSize, maxVocabulary)
 	check.count("embedding_size", c.EmbeddingSize, maxSize)
 	eps := float32(c.RMSNormEps) // as the stacks take it
@@ -244,9 +253,15 @@ func (s StackConfig) validate(check *checker, at string) {
 }
 
 // A checker keeps the first failure.
-type checker struct{ err error }
+type checker struct {
+	err  error
+	kind error // of every error, where it is not nil
+}
 
 func (k *checker) fail(kind error, format string, args ...any) {
+	if k.kind != nil {
+		kind = k.kind
+	}
 	if k.err == nil {
 		k.err = fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), kind)
 	}

@@ -40,8 +40,8 @@ func WriteRandomContext(ctx context.Context, dir string, cfg Config, seed uint64
 	default:
 		return fmt.Errorf("photon: dtype %.40q, want BF16 or F32: %w", dtype, ErrInvalid)
 	}
-	if err := cfg.validate(); err != nil {
-		return fmt.Errorf("photon: config: %s: %w", strings.TrimSuffix(err.Error(), ": "+ErrCorrupt.Error()), ErrInvalid)
+	if err := cfg.validateGiven(); err != nil {
+		return err
 	}
 	if err := ended(ctx); err != nil {
 		return err
