@@ -90,10 +90,10 @@ class Plot:
 
 
 def by_budget(rows):
-    """{millions of tokens: rows}, largest budget first."""
+    """{(millions of tokens, texts): rows}, largest budget first: only these are to be compared."""
     out = {}
     for row in rows:
-        out.setdefault(round(int(row["tokens"]) / 1e6), []).append(row)
+        out.setdefault((round(int(row["tokens"]) / 1e6), row.get("texts", "")), []).append(row)
     return dict(sorted(out.items(), reverse=True))
 
 
@@ -141,7 +141,7 @@ def positions(row):
 def plots(rows, speeds, out):
     os.makedirs(out, exist_ok=True)
     largest = next(iter(by_budget(rows).items()))
-    title = f"after {largest[0]}M tokens"
+    title = f"after {largest[0][0]}M tokens"
     points = [(cost.count(shapes.config(r["shape"]))["growth"] + 16, float(r["books bits/byte"]), r["shape"]) for r in largest[1]]
     plot = Plot(f"Bits per byte of books against state, {title}", "elements a token that the state grows by, plus 16", "bits per byte",
                 [p[0] for p in points], [p[1] for p in points], logarithmic=True)
@@ -190,8 +190,8 @@ def main():
     path = os.path.join(docs, "quality.md")
     with open(path, encoding="utf-8") as f:
         text = f.read()
-    for millions, some in by_budget(rows).items():
-        text = page.fill(text, f"table {millions}", table(some))
+    for (millions, texts), some in by_budget(rows).items():
+        text = page.fill(text, f"table {millions} {texts}".rstrip(), table(some))
     text = page.fill(text, "worth", worth(next(iter(by_budget(rows).values()))))
     if speeds:
         text = page.fill(text, "speed", speed_table(speeds))

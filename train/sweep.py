@@ -81,6 +81,12 @@ def settings(options):
     return (f"step={options.step_tokens} row={options.tokens} mix={options.mix} piece={options.piece} long-piece={options.long_piece}")
 
 
+def sizes(options):
+    """The bytes of each text that was there to train on: "books=158741678 modern=65783355"."""
+    manifests = {name: data.open_packed(packed(options, name)).manifest for name in shares(options.mix)}
+    return " ".join(f"{name}={manifest['bytes']}" for name, manifest in manifests.items())
+
+
 class Run:
     """A model to be trained and probed. Raises ValueError where the spec or the shape is wrong."""
 
@@ -144,7 +150,7 @@ class Run:
         work = 6 * self.tokens * cost.count(self.config, options.tokens // 2)["decode"]
         row = {"run": self.id, "shape": self.shape, "seed": self.seed, "tokens": self.tokens,
                "options": " ".join(f"{k}={v}" for k, v in sorted(self.options.items())), "train seconds": round(worked),
-               "training FLOPs": f"{work:.3g}", "settings": settings(options)}
+               "training FLOPs": f"{work:.3g}", "settings": settings(options), "texts": sizes(options)}
         with open(self.at("probe.json"), encoding="utf-8") as f:
             probed = json.loads(f.read().splitlines()[-1])
         for key, value in probed.items():

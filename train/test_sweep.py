@@ -72,6 +72,8 @@ class Whole(Case):
                 "settings": "step=256 row=128 mix=books=60,modern=40 piece=256 long-piece=512",
                 "parameters": str(photon.count_parameters(photon.build(TINY)))}
         self.assertEqual({key: row[key] for key in want}, want)
+        size = sum(len(text.encode()) for text in saw * 20)
+        self.assertEqual(row["texts"], f"books={size} modern={size}")
         self.assertEqual(float(row["training FLOPs"]), float(f"{6 * 10240 * sweep.cost.count(TINY, 64)['decode']:.3g}"))
         self.assertTrue({"books by position 64-256", "gain 64", "long by position 256-512", "long gain 64", "prefill", "growth"} <= set(row))
         self.assertTrue(0 < float(row["books bits/byte"]) < 7, row)  # 8 before the first step
