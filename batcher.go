@@ -12,7 +12,8 @@ import (
 )
 
 // Batcher serves many streams with shared passes over the weights: they join and leave at every step. It is made by
-// Model.NewBatcher and safe for concurrent use. Its work is done by one goroutine, which lives only while there are requests.
+// Model.NewBatcher and safe for concurrent use. Its work is done by one goroutine, which lives only while there are
+// requests.
 type Batcher struct {
 	m     *Model
 	o     batcherOptions
@@ -116,11 +117,13 @@ const (
 )
 
 // Generate yields the tokens, texts and probabilities that r would get alone, bit for bit. ctx ends this request only,
-// within a few milliseconds. A reader that is slow or gone holds up nobody: its text rests. Functions of r's options,
-// such as a LogitsFunc, are called from the Batcher's goroutine, where all texts wait for them, so that they cannot wait
-// for a text of this Batcher; what one of them throws comes out of the loop, and one that calls runtime.Goexit, as
-// testing's FailNow does, ends its request with ErrInvalid. Errors
-// are those of Model.Generate and Session.Append, and besides ErrMismatch for a session of another model,
+// within a few milliseconds. A reader that is slow or gone holds up nobody: its text rests.
+//
+// Functions of r's options, such as a LogitsFunc, are called from the Batcher's goroutine, where all texts wait for
+// them, so that they cannot wait for a text of this Batcher; what one of them throws comes out of the loop, and one
+// that calls runtime.Goexit, as testing's FailNow does, ends its request with ErrInvalid.
+//
+// Errors are those of Model.Generate and Session.Append, and besides ErrMismatch for a session of another model,
 // ErrMemoryLimit for a prompt beyond MaxStateBytes, ErrClosed after Close, and ErrInvalid for a bad BatcherOption.
 func (b *Batcher) Generate(ctx context.Context, r Request) iter.Seq2[Token, error] {
 	return func(yield func(Token, error) bool) {
@@ -503,8 +506,8 @@ func (b *Batcher) draw(l *lane, ws *workspace) {
 }
 
 func errFled() error {
-	return fmt.Errorf("photon: a function of the request's options has ended its goroutine, by runtime.Goexit or a test's FailNow: "+
-		"have it return, or panic: %w", ErrInvalid)
+	return fmt.Errorf("photon: a function of the request's options has ended its goroutine, by runtime.Goexit or a "+
+		"test's FailNow: have it return, or panic: %w", ErrInvalid)
 }
 
 // waitFor gives the readers of lanes whose sessions cannot be run ahead of some time to come back, unless they were

@@ -34,10 +34,12 @@ func TestBatcherSlowReaders(t *testing.T) {
 	b := m.NewBatcher(MaxTexts(2)) // the room of those who sleep
 	asleep, wake := make(chan bool), make(chan bool)
 	var all sync.WaitGroup
+	spelled := slices.Repeat(letters(t, m, "a"), 40)
 	for _, s := range []*Session{nil, m.NewSession()} {
 		all.Go(func() {
 			n := 0
-			for token, err := range b.Generate(background, Request{Session: s, Prompt: "A cat", Options: []Option{MaxTokens(40), spell(letters(t, m, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"))}}) {
+			r := Request{Session: s, Prompt: "A cat", Options: []Option{MaxTokens(40), spell(spelled)}}
+			for token, err := range b.Generate(background, r) {
 				if err != nil || token.Text != "a" {
 					t.Error(token, err)
 				}
@@ -55,7 +57,8 @@ func TestBatcherSlowReaders(t *testing.T) {
 	<-asleep
 	for range 3 {
 		n := 0
-		for _, err := range b.Generate(background, Request{Prompt: "The king", Options: []Option{MaxTokens(60), LogitBias(map[int]float32{m.cfg.EOSTokenIDs[0]: -1e9})}}) {
+		r := Request{Prompt: "The king", Options: []Option{MaxTokens(60), noEnd(m)}}
+		for _, err := range b.Generate(background, r) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -117,12 +120,14 @@ func TestBatcherAhead(t *testing.T) {
 	var drawn atomic.Int64
 	count := LogitsFunc(func([]int, []float32) { drawn.Add(1) })
 	read := 0
-	for _, err := range b.Generate(background, Request{Prompt: "A cat", Options: []Option{MaxTokens(-1), noEnd(m), count}}) {
+	r := Request{Prompt: "A cat", Options: []Option{MaxTokens(-1), noEnd(m), count}}
+	for _, err := range b.Generate(background, r) {
 		if err != nil {
 			t.Fatal(err)
 		}
 		if read++; read%5 == 1 { // sleeps while others write
-			if err := firstError(b.Generate(background, Request{Prompt: "The king", Options: []Option{MaxTokens(60), noEnd(m)}})); err != nil {
+			r := Request{Prompt: "The king", Options: []Option{MaxTokens(60), noEnd(m)}}
+			if err := firstError(b.Generate(background, r)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -145,7 +150,8 @@ func TestBatcherClose(t *testing.T) {
 	for range 5 {
 		all.Go(func() {
 			var last error
-			for _, err := range b.Generate(background, Request{Prompt: "Once", Options: []Option{MaxTokens(-1), LogitBias(map[int]float32{m.cfg.EOSTokenIDs[0]: -1e9})}}) {
+			r := Request{Prompt: "Once", Options: []Option{MaxTokens(-1), noEnd(m)}}
+			for _, err := range b.Generate(background, r) {
 				if last = err; err == nil {
 					select {
 					case started <- true:
@@ -175,11 +181,13 @@ func TestBatcherCloseWithin(t *testing.T) {
 		closing := LogitsFunc(func([]int, []float32) { b.Close() })
 		var other sync.WaitGroup
 		other.Go(func() {
-			if err := firstError(b.Generate(background, Request{IDs: []int{7}, Options: []Option{MaxTokens(-1), noEnd(m)}})); !errors.Is(err, ErrClosed) {
+			r := Request{IDs: []int{7}, Options: []Option{MaxTokens(-1), noEnd(m)}}
+			if err := firstError(b.Generate(background, r)); !errors.Is(err, ErrClosed) {
 				t.Errorf("another text: %v", err)
 			}
 		})
-		if err := firstError(b.Generate(background, Request{Session: s, IDs: []int{5}, Options: []Option{closing}})); err != nil && !errors.Is(err, ErrClosed) {
+		r := Request{Session: s, IDs: []int{5}, Options: []Option{closing}}
+		if err := firstError(b.Generate(background, r)); err != nil && !errors.Is(err, ErrClosed) {
 			t.Error(err)
 		}
 		other.Wait()
@@ -287,7 +295,8 @@ func TestPrefillSlice(t *testing.T) {
 		run := batch{m: m, ws: m.acquire(), slice: 16}
 		defer m.release(run.ws)
 		begin := func(n int) *lane {
-			l, err := m.lane(background, Request{IDs: longIDs(m, n), Options: []Option{MaxTokens(-1), LogitBias(endless(m))}}, nil)
+			r := Request{IDs: longIDs(m, n), Options: []Option{MaxTokens(-1), LogitBias(endless(m))}}
+			l, err := m.lane(background, r, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -411,7 +420,8 @@ func TestFairness(t *testing.T) {
 		all.Go(func() {
 			started := sync.OnceFunc(begun.Done)
 			defer started()
-			r := Request{Prompt: "Once", Options: []Option{MaxTokens(-1), Temperature(1), noEnd(m), Seed(uint64(i))}, Stats: &stats[i]}
+			opts := []Option{MaxTokens(-1), Temperature(1), noEnd(m), Seed(uint64(i))}
+			r := Request{Prompt: "Once", Options: opts, Stats: &stats[i]}
 			for _, err := range b.Generate(ctx, r) {
 				if err != nil && !errors.Is(err, context.Canceled) {
 					t.Error(err)

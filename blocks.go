@@ -48,7 +48,8 @@ func (b *blockReader) read(data []byte) error {
 	for n, empty := 0, 0; n < len(data); {
 		got, err := b.r.Read(data[n:])
 		if got < 0 || got > len(data)-n {
-			return fmt.Errorf("the reader says that it has read %d of %d bytes: mend its Read: %w", got, len(data)-n, ErrInvalid)
+			return fmt.Errorf("the reader says that it has read %d of %d bytes: mend its Read: %w",
+				got, len(data)-n, ErrInvalid)
 		}
 		n, empty, b.n = n+got, empty+1, b.n+int64(got)
 		switch {

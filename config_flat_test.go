@@ -123,7 +123,8 @@ func TestLevelsHaveNoExtras(t *testing.T) {
 	} {
 		c := photonConfig()
 		change(&c.Levels[0].Encoder)
-		if _, err := json.Marshal(c); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "only flat models") {
+		_, err := json.Marshal(c)
+		if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "only flat models") {
 			t.Errorf("%v", err)
 		}
 	}

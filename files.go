@@ -269,8 +269,8 @@ func Files(path string) (fs.FS, error) {
 	info, err := os.Stat(path)
 	switch {
 	case path == "" || strings.ContainsRune(path, 0):
-		return nil, fmt.Errorf("photon: model: no file can have the name %.80q: give a model's directory or %s file: %w",
-			path, ggufExtension, ErrInvalid)
+		return nil, fmt.Errorf("photon: model: no file can have the name %.80q: give a model's directory or "+
+			"%s file: %w", path, ggufExtension, ErrInvalid)
 	case err != nil:
 		return nil, fmt.Errorf("photon: model: %w", err)
 	case info.IsDir():

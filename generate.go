@@ -145,8 +145,8 @@ func (m *Model) checkText(text string) error {
 			"with ids: %w", ErrUnsupported)
 	}
 	if !utf8.ValidString(text) {
-		return fmt.Errorf("photon: the text is not UTF-8 from byte %d on: convert it, or give the ids of Tokenizer.EncodeText, "+
-			"which takes any bytes: %w", validPrefix(text), ErrInvalid)
+		return fmt.Errorf("photon: the text is not UTF-8 from byte %d on: convert it, or give the ids of "+
+			"Tokenizer.EncodeText, which takes any bytes: %w", validPrefix(text), ErrInvalid)
 	}
 	return nil
 }
@@ -347,8 +347,8 @@ func (s *Session) checkNumbers(scores, logits []float32) error {
 	}
 	for id, v := range scores {
 		if v != v && logits[id] == logits[id] {
-			return fmt.Errorf("photon: at position %d of the text: a LogitsFunc has made the logit of token id %d a NaN: give a number, "+
-				"or -Inf to forbid the token: %w", len(s.ids), id, ErrInvalid)
+			return s.here("a LogitsFunc has made the logit of token id %d a NaN: give a number, or -Inf to forbid the "+
+				"token: %w", id, ErrInvalid)
 		}
 	}
 	return nil
@@ -356,16 +356,19 @@ func (s *Session) checkNumbers(scores, logits []float32) error {
 
 // nothingLeft says why no token is possible.
 func (s *Session) nothingLeft(o *options, logits []float32) error {
-	where := len(s.ids)
 	switch {
 	case mostLikely(logits) >= 0 && len(o.logits) > 0:
-		return fmt.Errorf("photon: at position %d of the text: the LogitsFunc leaves no token possible: keep at least one logit finite: %w",
-			where, ErrInvalid)
+		return s.here("the LogitsFunc leaves no token possible: keep at least one logit finite: %w", ErrInvalid)
 	case mostLikely(logits) >= 0:
-		return fmt.Errorf("photon: at position %d of the text: LogitBias leaves no token possible: forbid fewer: %w", where, ErrInvalid)
+		return s.here("LogitBias leaves no token possible: forbid fewer: %w", ErrInvalid)
 	case s.seq.overflowed():
-		return fmt.Errorf("photon: at position %d of the text: a key or value of this model is beyond what an f16 cache holds, ±65504: load it "+
-			"with WithCache(CacheF32): %w", where, ErrUnsupported)
+		return s.here("a key or value of this model is beyond what an f16 cache holds, ±65504: load it with "+
+			"WithCache(CacheF32): %w", ErrUnsupported)
 	}
-	return fmt.Errorf("photon: at position %d of the text: every logit is NaN or -Inf: check the weights with photon verify: %w", where, ErrCorrupt)
+	return s.here("every logit is NaN or -Inf: check the weights with photon verify: %w", ErrCorrupt)
+}
+
+// here is an error that says how far the text is.
+func (s *Session) here(format string, args ...any) error {
+	return fmt.Errorf("photon: at position %d of the text: "+format, append([]any{len(s.ids)}, args...)...)
 }

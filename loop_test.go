@@ -98,7 +98,8 @@ func TestPanics(t *testing.T) {
 			}
 		},
 		"batch": func() {
-			for range m.GenerateBatch(background, []Request{{Session: s.Fork()}, {Session: s.Fork(), Options: []Option{bad}}}) {
+			reqs := []Request{{Session: s.Fork()}, {Session: s.Fork(), Options: []Option{bad}}}
+			for range m.GenerateBatch(background, reqs) {
 			}
 		},
 		"batcher": func() {
@@ -121,11 +122,14 @@ func TestPanics(t *testing.T) {
 		}()
 	}
 	s = s.Fork()
-	if got := append(slices.Clone(s.ids), listen(t, s, 0, s.Generate(background, MaxTokens(8-s.Len()))).ids...); !slices.Equal(got, want) {
+	before := slices.Clone(s.ids)
+	rest := listen(t, s, 0, s.Generate(background, MaxTokens(8-len(before))))
+	if got := append(before, rest.ids...); !slices.Equal(got, want) {
 		t.Errorf("afterwards: %v, want %v", got, want)
 	}
 	r := m.NewSession(Temperature(0), MaxTokens(8))
-	if h := listen(t, r, 0, b.Generate(background, Request{Session: r})); h.err != nil || len(h.ids) != 8 || !slices.Equal(h.ids, want) {
+	h := listen(t, r, 0, b.Generate(background, Request{Session: r}))
+	if h.err != nil || len(h.ids) != 8 || !slices.Equal(h.ids, want) {
 		t.Errorf("afterwards, in the batcher: %v, %v", h.ids, h.err)
 	}
 	b.Close()
@@ -171,7 +175,8 @@ func TestLogitsFuncNaN(t *testing.T) {
 		}
 	})
 	prompt := m.Tokenizer().Encode("Once")
-	for _, opts := range [][]Option{{bad}, {noEnd(m), RepeatPenalty(1.2), LogProbs(1), bad}, {bad, LogitsFunc(func([]int, []float32) {})}} {
+	idle := LogitsFunc(func([]int, []float32) {})
+	for _, opts := range [][]Option{{bad}, {noEnd(m), RepeatPenalty(1.2), LogProbs(1), bad}, {bad, idle}} {
 		s := m.NewSession(append(opts, MaxTokens(5), Seed(1))...)
 		if err := s.Append(background, prompt...); err != nil {
 			t.Fatal(err)
@@ -180,7 +185,8 @@ func TestLogitsFuncNaN(t *testing.T) {
 		if len(h.ids) != 2 {
 			t.Errorf("%d tokens, want 2", len(h.ids))
 		}
-		checkRefused(t, h.err, ErrInvalid, "LogitsFunc", "token id 77", fmt.Sprintf("position %d of the text:", len(prompt)+2))
+		where := fmt.Sprintf("position %d of the text:", len(prompt)+2)
+		checkRefused(t, h.err, ErrInvalid, "LogitsFunc", "token id 77", where)
 	}
 	s := m.NewSession(Temperature(0))
 	logits := []float32{1, nan32, 3}
@@ -198,7 +204,8 @@ func TestTopIsKept(t *testing.T) {
 	m := stories(t)
 	eos := m.Config().EOSTokenIDs[0]
 	r, err := m.Complete(background, "The sun", LogProbs(4), Temperature(0), spell(append(letters(t, m, "abc"), eos)))
-	if err != nil || len(r.IDs) != 3 || len(r.Tokens) != 4 || r.Stop != StopEOS || r.Tokens[3].Stop != StopEOS || r.Tokens[3].ID != eos {
+	if err != nil || len(r.IDs) != 3 || len(r.Tokens) != 4 || r.Stop != StopEOS ||
+		r.Tokens[3].Stop != StopEOS || r.Tokens[3].ID != eos {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	for i, token := range r.Tokens {
@@ -247,7 +254,8 @@ func TestRecGenOptions(t *testing.T) {
 				t.Fatal(err)
 			}
 			for at := 0; at < len(force); {
-				for token, err := range s.Fork().Generate(background, spell(force[at:]), MaxTokens(min(piece, len(force)-at))) {
+				most := MaxTokens(min(piece, len(force)-at))
+				for token, err := range s.Fork().Generate(background, spell(force[at:]), most) {
 					if err != nil || token.ID != force[at] {
 						t.Fatal(token.ID, err)
 					}
@@ -299,7 +307,8 @@ func TestRecGenPanic(t *testing.T) {
 				}
 			}()
 			if !slices.Equal(got, want[:at]) || !slices.Equal(s.ids[len(prompt):], got) {
-				t.Fatalf("a panic after %d: %v were yielded, the session holds %v; want %v", at, got, s.ids[len(prompt):], want[:at])
+				t.Fatalf("a panic after %d: %v were yielded, the session holds %v; want %v",
+					at, got, s.ids[len(prompt):], want[:at])
 			}
 			if h := listen(t, s, 0, s.Generate(background, MaxTokens(n-at))); !slices.Equal(h.ids, want[at:]) {
 				t.Fatalf("after a panic at %d: %v, want %v", at, h.ids, want[at:])

@@ -179,7 +179,8 @@ func (o *options) check() error {
 	}
 	for id, bias := range o.bias {
 		if bias != bias || bias > math.MaxFloat32 || id < 0 {
-			return invalid("LogitBias", fmt.Sprintf("%v of token %d", bias, id), "a finite number, or -Inf, for token ids of the model")
+			return invalid("LogitBias", fmt.Sprintf("%v of token %d", bias, id),
+				"a finite number, or -Inf, for token ids of the model")
 		}
 	}
 	return nil

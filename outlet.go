@@ -12,7 +12,7 @@ type outlet struct {
 	decoder *StreamDecoder // nil without a tokenizer: there is no text then
 	stops   []matcher      // in the text given out
 	spelled []matcher      // in the text with special tokens
-	shown   []int          // before each of the last bytes of the latter, as many as the longest stop string: bytes of the former
+	shown   []int          // bytes of the former before each of the latter's last, as many as a stop string has
 	total   int            // and of those in all
 	held    []byte         // settled but for stop strings
 }

@@ -133,7 +133,8 @@ func TestKeepPrefixes(t *testing.T) {
 				}
 				var again Stats // of a text that was read just before
 				for range 2 {
-					for _, err := range b.Generate(background, Request{IDs: text[:300], Options: []Option{MaxTokens(1)}, Stats: &again}) {
+					r := Request{IDs: text[:300], Options: []Option{MaxTokens(1)}, Stats: &again}
+					for _, err := range b.Generate(background, r) {
 						if err != nil {
 							t.Error(err)
 						}

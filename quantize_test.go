@@ -115,7 +115,8 @@ func TestQuantizeIntoAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := Quantize(background, dir, directory("testdata/flats/qwen3-f32"), Int8)
-	if !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), tokenizerFileName) {
+	if !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), dir) ||
+		!strings.Contains(err.Error(), tokenizerFileName) {
 		t.Error(err)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {

@@ -443,7 +443,8 @@ func TestOptions(t *testing.T) {
 	for i, opt := range []Option{
 		Temperature(nan), Temperature(-1), Temperature(inf), TopK(-1), TopP(nan), TopP(-0.1), TopP(1.1), MinP(nan), MinP(-1), MinP(2),
 		RepeatPenalty(nan), RepeatPenalty(0), RepeatPenalty(-1), RepeatPenalty(inf), Mode(7), Mode(-1), Stop("x", ""), StopTokens(3, -1),
-		Stop("\xff"), FrequencyPenalty(nan), PresencePenalty(inf), LogProbs(-2), LogitBias(map[int]float32{-1: 1}), LogitBias(map[int]float32{1: float32(nan)}), LogitBias(map[int]float32{1: float32(inf)}),
+		Stop("\xff"), FrequencyPenalty(nan), PresencePenalty(inf), LogProbs(-2), LogitBias(map[int]float32{-1: 1}),
+		LogitBias(map[int]float32{1: float32(nan)}), LogitBias(map[int]float32{1: float32(inf)}),
 	} {
 		if _, err := resolve(defaultOptions(), []Option{opt}); !errors.Is(err, ErrInvalid) {
 			t.Errorf("bad option %d: error %v, want ErrInvalid", i, err)

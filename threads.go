@@ -179,9 +179,9 @@ func (c *crew) wait(start time.Time) {
 }
 
 // goAlone lets the caller do without helpers for some time, after so much was lost to them, unless they have helped for
-// long enough before: longer when that happens again. On a machine that has other things to do all the time a helper that
-// is awake only takes turns with the caller, who would lose more than the helper's share; where it has now and then, as a
-// server's clients do, the helper is worth more than what is lost.
+// long enough before: longer when that happens again. On a machine that has other things to do all the time a helper
+// that is awake only takes turns with the caller, who would lose more than the helper's share; where it has now and
+// then, as a server's clients do, the helper is worth more than what is lost.
 func (c *crew) goAlone(lost time.Duration) {
 	now := time.Now()
 	helped := now.Sub(c.back) - lost

@@ -44,8 +44,8 @@ func (w *waits) stream() func() {
 }
 
 // BenchmarkStreams writes texts of 128 tokens with the embedded model: by the library, for one reader and for many, and
-// through a server, whose clients are a process of their own on the same processors. wait-p99 is how long a reader waits
-// for a token at most, but for 1 % of them.
+// through a server, whose clients are a process of their own on the same processors. wait-p99 is how long a reader
+// waits for a token at most, but for 1 % of them.
 func BenchmarkStreams(b *testing.B) {
 	m, err := photon.LoadFS(models.Stories())
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
-	"unicode/utf16"
-	"unicode/utf8"
+
+	"github.com/photon-lm/photon/internal/strictjson"
 )
 
 // idleFields are fields of a body of which one value asks for nothing: that is taken, any other refused.
@@ -39,8 +39,9 @@ var instead = map[string]string{
 
 // decode reads a body, a JSON object, into a struct.
 func decode(data []byte, v any) error {
-	if err := strict(data); err != nil {
-		return err
+	var wrong *strictjson.Error
+	if errors.As(strictjson.Check("body", data), &wrong) {
+		return badRequest(wrong.Field, "%s", wrong.Message)
 	}
 	return decodeFields("", data, v, idleFields)
 }
@@ -82,7 +83,8 @@ func decodeFields(path string, data []byte, v any, idle map[string][]string) err
 		if number, ok := strings.CutPrefix(wrong.Value, "number "); ok {
 			return outOf(within+name, number, wanted(wrong.Type, name))
 		}
-		return badRequest(within+name, "field %q is of type %s: give %s", within+name, wrong.Value, wanted(wrong.Type, name))
+		return badRequest(within+name, "field %q is of type %s: give %s",
+			within+name, wrong.Value, wanted(wrong.Type, name))
 	}
 	return badRequest(path, "%v", err)
 }
@@ -102,87 +104,6 @@ func wanted(t reflect.Type, name string) string {
 		return "a list"
 	}
 	return "an object"
-}
-
-// strict refuses what encoding/json takes in silence, of which a client means something else: text that is not Unicode,
-// which it replaces by U+FFFD, and a field that stands twice, of which it takes the last.
-func strict(data []byte) error {
-	for at := 0; at < len(data); {
-		r, n := utf8.DecodeRune(data[at:])
-		if r == utf8.RuneError && n == 1 {
-			return badRequest("", `the body is not UTF-8: its byte %d is \x%02x: encode it as UTF-8`, at, data[at])
-		}
-		at += n
-	}
-	if bytes.HasPrefix(data, []byte("\ufeff")) {
-		return badRequest("", "the body begins with a byte order mark: leave that out")
-	}
-	var whole json.RawMessage
-	if err := json.Unmarshal(data, &whole); err != nil {
-		return badRequest("", "the body is no JSON: %v", err)
-	}
-	var names []map[string]bool // of the objects and lists that are open
-	for at := 0; at < len(data); at++ {
-		switch data[at] {
-		case '{', '[':
-			names = append(names, nil)
-		case '}', ']':
-			names = names[:len(names)-1]
-		case '"':
-			text, half := quoted(data[at:])
-			if half >= 0 {
-				return badRequest("", "%s at byte %d of the body is half of a surrogate pair, which is no text: "+
-					"write both halves, or the character itself", data[at+half:][:6], at+half)
-			}
-			if at += len(text) - 1; !bytes.HasPrefix(bytes.TrimLeft(data[at+1:], " \t\r\n"), []byte(":")) {
-				continue // no name
-			}
-			var name string
-			json.Unmarshal(text, &name)
-			object := &names[len(names)-1]
-			if (*object)[name] {
-				return badRequest(name, "field %q stands twice in one object: give it once", name)
-			}
-			if *object == nil {
-				*object = map[string]bool{}
-			}
-			(*object)[name] = true
-		}
-	}
-	return nil
-}
-
-// quoted returns the string that valid JSON begins with, or where half of a surrogate pair stands in it, else -1.
-func quoted(data []byte) (text []byte, half int) {
-	for at := 1; ; at++ {
-		switch {
-		case data[at] == '"':
-			return data[:at+1], -1
-		case data[at] != '\\':
-		case data[at+1] != 'u':
-			at++
-		default:
-			if r := escaped(data[at:]); utf16.IsSurrogate(r) {
-				if utf16.DecodeRune(r, escaped(data[at+6:])) == utf8.RuneError {
-					return nil, at
-				}
-				at += 6
-			}
-			at += 5
-		}
-	}
-}
-
-// escaped is the code of the \uXXXX that JSON begins with, else -1.
-func escaped(data []byte) rune {
-	if !bytes.HasPrefix(data, []byte(`\u`)) {
-		return -1
-	}
-	code, err := strconv.ParseUint(string(data[2:6]), 16, 16)
-	if err != nil {
-		return -1
-	}
-	return rune(code)
 }
 
 // compact drops the white space of JSON whose strings have none.
@@ -302,7 +223,8 @@ func (b *biases) UnmarshalJSON(data []byte) error {
 		case err != nil || strconv.Itoa(id) != key:
 			return badRequest("logit_bias", "logit_bias has the key %q: give a token's id, in digits alone", key)
 		case json.Unmarshal(list[key], &bias) != nil || bias == nil:
-			return badRequest("logit_bias", "logit_bias of token %d is %.40s: give a number, -3.4e38 to 3.4e38", id, list[key])
+			return badRequest("logit_bias", "logit_bias of token %d is %.40s: give a number, -3.4e38 to 3.4e38",
+				id, list[key])
 		}
 		(*b)[id] = *bias
 	}

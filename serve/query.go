@@ -181,7 +181,8 @@ func (s *server) room(q *query, ids []int) (most int, err error) {
 		return 0, badRequest(q.source, "token %d of the prompt is %d: the vocabulary is 0 … %d", i, ids[i], vocab-1)
 	}
 	if len(ids) == 0 && q.most != 0 && s.m.Config().Flat() {
-		return 0, badRequest(q.source, "the prompt is empty, this model predicts nothing before a first token: give one")
+		return 0, badRequest(q.source,
+			"the prompt is empty, this model predicts nothing before a first token: give one")
 	}
 	room := s.o.tokens - len(ids)
 	if room < 0 || room == 0 && q.most != 0 {

@@ -71,7 +71,8 @@ func TestRefusals(t *testing.T) {
 		// Values out of their ranges.
 		{"", `{"prompt":"x","seed":18446744073709551616}`, "seed", "to 9223372036854775807"},
 		{"", `{"prompt":"x","seed":"1"}`, "seed", "to 9223372036854775807"},
-		{"chat", `{"messages":[` + user + `,{"role":"tool","content":"x","tool_call_id":"1"}]}`, "messages[1].role", "give system, user or assistant"},
+		{"chat", `{"messages":[` + user + `,{"role":"tool","content":"x","tool_call_id":"1"}]}`,
+			"messages[1].role", "give system, user or assistant"},
 		{"", "\ufeff{}", "", "byte order mark"},
 		{"", `{"prompt":"x","max_tokens":-2}`, "max_tokens", "or -1"},
 		{"", `{"prompt":"x","top_k":-2}`, "top_k", "-1"},
@@ -125,12 +126,14 @@ func TestIdleFields(t *testing.T) {
 		`"max_completion_tokens":3,"n":2,"best_of":2,"user":"me","metadata":{"a":"b"},"store":true`,
 		`"max_completion_tokens":3,"tools":[],"tool_choice":"auto","response_format":{"type": "text"},"service_tier":"auto"`,
 		`"max_completion_tokens":3,"stream_options":null,"logit_bias":{"97":-100},"stop":"\ud83d\ude00\\ud800"`,
-		`"max_tokens":3,"logprobs":false,"top_logprobs":0,"top_k":-1,"repetition_penalty":1.0,"ignore_eos":false,"min_tokens":0`,
+		`"max_tokens":3,"logprobs":false,"top_logprobs":0,"top_k":-1,"repetition_penalty":1.0,"ignore_eos":false,` +
+			`"min_tokens":0`,
 		`"max_tokens":3,"skip_special_tokens":true,"functions":[],"function_call":"none"`,
 	} {
 		c.get(200, nil, "/v1/chat/completions", `{"messages":[{"role":"user","content":"a","name":"Ann","type":"text"},`+
 			`{"role":"assistant","content":"\u00e9","refusal":null,"tool_calls":null,"function_call":null,"audio":null,`+
-			`"annotations":[],"reasoning_content":""},{"role":"user","content":[{"type":"text","text":"b"}],"tool_calls":[]}],`+body+`}`)
+			`"annotations":[],"reasoning_content":""},`+
+			`{"role":"user","content":[{"type":"text","text":"b"}],"tool_calls":[]}],`+body+`}`)
 	}
 }
 

@@ -197,13 +197,15 @@ func (s *server) handler() http.Handler {
 	route(mux, "GET", "/metrics", s.writeMetrics)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, &apiError{status: http.StatusNotFound, kind: "invalid_request_error",
-			message: fmt.Sprintf("nothing is served at %s: ask /v1/completions or another path of the API", r.URL.Path)})
+			message: fmt.Sprintf("nothing is served at %s: ask /v1/completions or another path of the API",
+				r.URL.Path)})
 	})
 	// A page of another origin could make a browser post here, unseen.
 	own := http.NewCrossOriginProtection()
 	own.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, &apiError{status: http.StatusForbidden, kind: "invalid_request_error",
-			message: "the request comes from a page of another origin: send it from a page of this server, or from a program"})
+			message: "the request comes from a page of another origin: send it from a page of this server, or from a " +
+				"program"})
 	}))
 	return s.counted(own.Handler(open))
 }

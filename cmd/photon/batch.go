@@ -176,8 +176,8 @@ func cutTail(ctx context.Context, f *os.File, lines *shardLines) error {
 		}
 		row := struct{ Index *int64 }{}
 		if json.Unmarshal(line, &row) != nil || row.Index == nil || *row.Index != index || err == io.EOF {
-			return fmt.Errorf("the line at byte %d is not what this command writes there, the rows of IN's lines in their "+
-				"order: give another file", end)
+			return fmt.Errorf("the line at byte %d is not what this command writes there, the rows of IN's lines in "+
+				"their order: give another file", end)
 		}
 		end += int64(len(line))
 	}

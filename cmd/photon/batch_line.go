@@ -5,8 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"unicode/utf8"
+
+	"github.com/photon-lm/photon/internal/strictjson"
 )
 
 // batchLine is what a line of IN asks for.
@@ -19,20 +20,16 @@ type batchLine struct {
 
 // parseLine reads a line of IN, of which nothing is ignored. Beside an error the line has its ID where that was found.
 func parseLine(data []byte) (line batchLine, err error) {
-	switch {
-	case !utf8.Valid(data):
-		return line, errors.New("the line is not UTF-8")
-	case bytes.HasPrefix(data, []byte("\ufeff")):
-		return line, errors.New("the line begins with a byte order mark: remove it")
-	}
 	var values map[string]json.RawMessage
-	if err := json.Unmarshal(data, &values); errors.As(err, new(*json.SyntaxError)) {
-		return line, err
-	} else if err != nil || values == nil {
-		return line, errors.New("the line is not a JSON object")
+	if utf8.Valid(data) {
+		json.Unmarshal(data, &values)
+		line.ID = values["id"]
 	}
-	if line.ID = values["id"]; halfPair(data) {
-		return line, errors.New("an escape of the line is half of a surrogate pair, which is no character")
+	if err := strictjson.Check("line", data); err != nil {
+		return line, err
+	}
+	if values == nil {
+		return line, errors.New("the line is not a JSON object")
 	}
 	keys := json.NewDecoder(bytes.NewReader(data))
 	for keys.Token(); keys.More(); {
@@ -40,10 +37,6 @@ func parseLine(data []byte) (line batchLine, err error) {
 		var value json.RawMessage
 		keys.Decode(&value)
 		key := token.(string)
-		if _, ok := values[key]; !ok {
-			return line, fmt.Errorf("key %.40q stands twice", key)
-		}
-		delete(values, key)
 		to, want := line.field(key)
 		if to == nil {
 			return line, fmt.Errorf("key %.40q is not known: want id, prompt, text, n or seed; "+
@@ -76,19 +69,4 @@ func (l *batchLine) field(key string) (to any, want string) {
 		return new(json.RawMessage), ""
 	}
 	return nil, ""
-}
-
-// escapes are those of JSON strings that could hide half of a surrogate pair, the halves alone in a group.
-var escapes = regexp.MustCompile(`\\[^u]|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F])`)
-
-func halfPair(data []byte) bool {
-	if !bytes.Contains(data, []byte(`\u`)) {
-		return false
-	}
-	for _, match := range escapes.FindAllSubmatchIndex(data, -1) {
-		if match[2] >= 0 {
-			return true
-		}
-	}
-	return false
 }

@@ -54,7 +54,8 @@ func TestChat(t *testing.T) {
 		want(t, errs, "photon: chat: ")
 	}
 	for line, part := range map[string]string{"/load " + t.TempDir(): "no regular file",
-		"/save " + filepath.Join(file, "x"): filepath.Join(file, "x: "), "/save " + filepath.Join(dir, "none", "x"): "x: no such"} {
+		"/save " + filepath.Join(file, "x"):        filepath.Join(file, "x: "),
+		"/save " + filepath.Join(dir, "none", "x"): "x: no such"} {
 		if _, errs = call(t, exitFailed, line, "chat", "-model", dir); !strings.Contains(errs, part) &&
 			runtime.GOOS != "windows" || strings.Contains(errs, ".tmp") {
 			t.Errorf("%s: %s, want %q", line, errs, part)

@@ -3,8 +3,8 @@
 //	photon run "Once upon a time"
 //	photon help
 //
-// Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 model not found, 4 model invalid, 130 interrupted, 143 or
-// 129 ended by SIGTERM or SIGHUP; serve ends with 0 by any of them.
+// Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 model not found, 4 model invalid, 130 interrupted, 143
+// or 129 ended by SIGTERM or SIGHUP; serve ends with 0 by any of them.
 package main
 
 import (
@@ -224,8 +224,8 @@ func exitCode(err error) int {
 // endedWith is the exit code of the signal that came.
 var endedWith atomic.Int32
 
-// interruptible returns a context that the first Ctrl-C, SIGTERM or SIGHUP cancels; one that comes later ends the program
-// at once.
+// interruptible returns a context that the first Ctrl-C, SIGTERM or SIGHUP cancels; one that comes later ends the
+// program at once.
 func interruptible() context.Context { return until(endings) }
 
 func until(endings map[os.Signal]int) context.Context {

@@ -135,11 +135,13 @@ func TestHelp(t *testing.T) {
 func TestUsageErrors(t *testing.T) {
 	dir := makeModel(t, hierarchical)
 	for _, args := range [][]string{
-		{"dance"}, {"help", "dance"}, {"help", "run", "x"}, {"version", "x"}, {"run", "-no-such-flag"}, {"run", "-n", "many"}, {"run", "-weights", "int3"}, {"run", "-cache", "f8"},
+		{"dance"}, {"help", "dance"}, {"help", "run", "x"}, {"version", "x"},
+		{"run", "-no-such-flag"}, {"run", "-n", "many"}, {"run", "-weights", "int3"}, {"run", "-cache", "f8"},
 		{"run", "-mode", "fast"}, {"run", "-model", dir, "-threads", "-1"}, {"run", "-model", dir, "-temp", "-1", "x"}, {"run", "-model", dir, "-top-p", "NaN", "x"},
 		{"run", "-model", dir, "a\xff"}, {"show", "x"}, {"show", "-preset", "no-such"}, {"show", "-preset", "flat-20m", "-model", dir},
 		{"score"}, {"score", "a", "b"}, {"verify"}, {"verify", "a", "b"}, {"init", "x"}, {"init", "-preset", "flat-20m"}, {"init", "-preset", "no-such", "x"},
-		{"run", "-model", "", "x"}, {"show", "-preset", ""}, {"bench", "-preset", ""}, {"bench", "-paper", "-to", ""}, {"init", "-preset", "", "x"},
+		{"run", "-model", "", "x"}, {"show", "-preset", ""}, {"bench", "-preset", ""}, {"bench", "-paper", "-to", ""},
+		{"init", "-preset", "", "x"},
 		{"init", "-preset", "flat-20m", ""}, {"init", "-config", "main.go", "x"},
 		{"init", "-config", "no-such.json", "x"}, {"init", "-preset", "flat-20m", "-config", "../../testdata/golden/block-f32/config.json", "x"},
 	} {

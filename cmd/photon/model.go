@@ -121,7 +121,9 @@ func (m *modelFlags) load(ctx context.Context, c *console) (*photon.Model, error
 func (m *modelFlags) loadForText(ctx context.Context, c *console) (*photon.Model, error) {
 	model, err := m.load(ctx, c)
 	if err == nil && model.Tokenizer() == nil {
-		err = errors.Join(modelError{fmt.Errorf("%s has no tokenizer.json: it cannot read or write text: %w", m.name(), photon.ErrUnsupported)}, model.Close())
+		err = modelError{fmt.Errorf("%s has no tokenizer.json: it cannot read or write text: %w",
+			m.name(), photon.ErrUnsupported)}
+		err = errors.Join(err, model.Close())
 	}
 	return model, err
 }

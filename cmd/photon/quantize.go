@@ -45,8 +45,8 @@ func setupQuantize(f *flag.FlagSet) func(c *console, args []string) error {
 			}
 			text.Close()
 			if _, err := fs.Stat(files, "tokenizer.json"); err != nil {
-				return modelError{fmt.Errorf("%s has no tokenizer.json to read %s with: leave that out: %w", args[0], args[2],
-					photon.ErrUnsupported)}
+				return modelError{fmt.Errorf("%s has no tokenizer.json to read %s with: leave that out: %w",
+					args[0], args[2], photon.ErrUnsupported)}
 			}
 		}
 		before, err := from.inspect(files)

@@ -51,16 +51,16 @@ func setupServe(f *flag.FlagSet) func(c *console, args []string) error {
 		case len(args) > 0:
 			return usageError{fmt.Errorf("wants flags only, not %q", args[0])}
 		case token != strings.TrimSpace(token) || strings.ContainsFunc(token, unicode.IsControl):
-			return usageError{errors.New("PHOTON_TOKEN begins or ends with white space, or has a control character, which no " +
-				"request can bring: give another, or unset it")}
+			return usageError{errors.New("PHOTON_TOKEN begins or ends with white space, or has a control character, " +
+				"which no request can bring: give another, or unset it")}
 		}
 		for _, bound := range []struct {
 			name         string
 			value, least int64
 		}{
 			{"texts", int64(*texts), 1}, {"waiting", int64(*waiting), 0}, {"max-tokens", int64(*tokens), 1},
-			{"max-time", int64(*limit), 1}, {"max-body", *body, 1}, {"max-state", *state, 0}, {"prefixes", *prefixes, 0},
-			{"grace", int64(*grace), 0},
+			{"max-time", int64(*limit), 1}, {"grace", int64(*grace), 0},
+			{"max-body", *body, 1}, {"max-state", *state, 0}, {"prefixes", *prefixes, 0},
 		} {
 			if bound.value < bound.least {
 				return usageError{fmt.Errorf("-%s %v: want %s", bound.name, f.Lookup(bound.name).Value,
@@ -194,8 +194,9 @@ func localHosts(next http.Handler) http.Handler {
 		if host != "localhost" && (err != nil || !ip.IsLoopback()) {
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusMisdirectedRequest)
-			io.WriteString(w, `{"error":{"message":"this server is for programs of its own machine: ask it as localhost, or start `+
-				`it with an -addr that others reach, such as :8080","type":"invalid_request_error","param":null,"code":null}}`+"\n")
+			io.WriteString(w, `{"error":{"message":"this server is for programs of its own machine: ask it as `+
+				`localhost, or start it with an -addr that others reach, such as :8080",`+
+				`"type":"invalid_request_error","param":null,"code":null}}`+"\n")
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -135,7 +135,8 @@ func TestServeRefuses(t *testing.T) {
 	for part, args := range map[string][]string{
 		"-texts 0: want more than 0": {"-texts", "0"}, "-grace -1s: want 0 or more": {"-grace", "-1s"},
 		"-max-time 0s": {"-max-time", "0"}, "-waiting -1": {"-waiting", "-1"},
-		"-max-state 1": {"-addr", "127.0.0.1:0", "-max-state", "1"}, "-addr here": {"-addr", "here"}, "-addr : ": {"-addr", ""},
+		"-max-state 1": {"-addr", "127.0.0.1:0", "-max-state", "1"},
+		"-addr here":   {"-addr", "here"}, "-addr : ": {"-addr", ""},
 		"invalid port": {"-addr", ":99999"}, `photon: serve: no chat form "foo"`: {"-chat", "foo"},
 	} {
 		_, errs := call(t, exitUsage, "", append([]string{"serve", "-model", dir}, args...)...)

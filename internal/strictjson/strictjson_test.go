@@ -1,0 +1,42 @@
+package strictjson
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+func TestCheck(t *testing.T) {
+	for _, text := range []string{
+		`{}`, ` null `, `[{"a":1},{"a":2}]`, `{"a":{"a":1},"b":["a","a"]}`, `"\ud83d\ude00"`, `"\\ud800"`, `{"a":"\"b\":"}`,
+		`{"a\"":1,"a":2}`, `{"A":1,"a":2}`, "\"\ufffd\"",
+	} {
+		if err := Check("text", []byte(text)); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	for text, want := range map[string]Error{
+		"{\"a\":\"\xff\"}":            {"", `the text is not UTF-8: its byte 6 is \xff`},
+		"\ufeff{}":                    {"", "the text begins with a byte order mark"},
+		``:                            {"", "the text is no JSON: unexpected end"},
+		`{} x`:                        {"", "the text is no JSON: invalid character 'x'"},
+		`"\ud800"`:                    {"", `\ud800 at byte 1 of the text is half of a surrogate pair`},
+		`["\ud83d\ud83d\ude00"]`:      {"", `\ud83d at byte 2 of the text is half`},
+		`{"\udc00\ud800":1}`:          {"", `\udc00 at byte 2 of the text is half`},
+		`"\\\ud800x"`:                 {"", `\ud800 at byte 3 of the text is half`},
+		`"\ud800`:                     {"", "the text is no JSON"},
+		`{"a":1,"b":[],"a":2}`:        {"a", `field "a" stands twice in one object`},
+		`[{"b":{"a":1,"\u0061" :2}}]`: {"a", `field "a" stands twice in one object`},
+	} {
+		var got *Error
+		if err := Check("text", []byte(text)); !errors.As(err, &got) || got.Field != want.Field ||
+			!strings.HasPrefix(got.Message, want.Message) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+func FuzzCheck(f *testing.F) {
+	f.Add([]byte(`{"a":["\ud83d\ude00",{"b":"\\"}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) { Check("text", data) })
+}
