@@ -337,7 +337,7 @@ func TestBatcherOrder(t *testing.T) {
 		open := make(chan bool)
 		var all sync.WaitGroup
 		for i := range 8 {
-			r := Request{Prompt: "Once", Options: []Option{MaxTokens(8), noEnd(m), LogitsFunc(func(drawn []int, _ []float32) {
+			count := LogitsFunc(func(drawn []int, _ []float32) {
 				switch len(drawn) {
 				case 0:
 					order = append(order, i)
@@ -347,7 +347,8 @@ func TestBatcherOrder(t *testing.T) {
 				case 7:
 					running--
 				}
-			})}}
+			})
+			r := Request{Prompt: "Once", Options: []Option{MaxTokens(8), noEnd(m), count}}
 			all.Go(func() {
 				if err := firstError(b.Generate(background, r)); err != nil {
 					t.Error(err)

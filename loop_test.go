@@ -59,7 +59,8 @@ func TestInsideTheLoop(t *testing.T) {
 				t.Fatal(err)
 			}
 			for name, f := range map[string]*Session{"fork": forked, "snapshot": again} {
-				if h := listen(t, f, 0, f.Generate(background, MaxTokens(rest))); !slices.Equal(h.ids, want[len(got):]) {
+				h := listen(t, f, 0, f.Generate(background, MaxTokens(rest)))
+				if !slices.Equal(h.ids, want[len(got):]) {
 					t.Fatalf("%s: %v, want %v", name, h.ids, want[len(got):])
 				}
 			}

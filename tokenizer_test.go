@@ -466,11 +466,13 @@ func TestEncodeTime(t *testing.T) {
 				}
 				return best
 			}
-			// At most 2.2 times for each of two doublings, and what fresh memory takes, in one of a few tries, since others may use the machine.
+			// At most 2.2 times for each of two doublings, and what fresh memory takes, in one of a few tries, since
+			// others may use the machine.
 			for size := times(1<<18, 1<<10); size < times(1<<20, 1<<22); size *= 4 {
 				for try := 1; ; try++ {
 					small, large := encode(size), encode(4*size)
-					if large < time.Second*time.Duration(max(1, size>>18)) && large <= small*484/100+30*time.Millisecond {
+					linear := large <= small*484/100+30*time.Millisecond
+					if linear && large < time.Second*time.Duration(max(1, size>>18)) {
 						figure(t, "%d KiB %v, %d KiB %v", size>>10, small, size>>8, large)
 						break
 					}

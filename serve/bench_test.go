@@ -149,8 +149,8 @@ func TestStreamClients(t *testing.T) {
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		var w waits
 		each(streams, func(i int) {
-			body := fmt.Sprintf(`{"prompt":"Once upon a time","seed":%d,"max_tokens":%d,"stream":true,"temperature":0.8,`+
-				`"top_k":40,"top_p":0.95,"min_p":0.05,"logit_bias":{"4095":-100}}`, i, streamTokens)
+			body := fmt.Sprintf(`{"prompt":"Once upon a time","seed":%d,"max_tokens":%d,"stream":true,`+
+				`"temperature":0.8,"top_k":40,"top_p":0.95,"min_p":0.05,"logit_bias":{"4095":-100}}`, i, streamTokens)
 			answer, err := client.Post(url+"/v1/completions", "application/json", strings.NewReader(body))
 			if err != nil {
 				t.Error(err)

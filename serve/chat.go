@@ -283,8 +283,8 @@ func readContent(path string, data []byte) (text string, err error) {
 		path := fmt.Sprintf("%s[%d]", path, i)
 		var kind struct{ Type any }
 		if json.Unmarshal(data, &kind); kind.Type != "text" {
-			return "", badRequest(path+".type", `%s is not of type "text": give text parts alone, as nothing else is read`,
-				path)
+			return "", badRequest(path+".type",
+				`%s is not of type "text": give text parts alone, as nothing else is read`, path)
 		}
 		var part struct {
 			Type string  `json:"type"`

@@ -23,13 +23,16 @@ func TestRefusals(t *testing.T) {
 		{"chat", `{"messages":[{"Role":"user","content":"a"}]}`, "messages[0].Role", "not known"},
 		{"chat", `{"messages":[` + user + `,{"role":"user","content":"a","tool_calls":[{"x":1}]}]}`,
 			"messages[1].tool_calls", "not supported but as []"},
-		{"chat", `{"messages":[{"role":"assistant","content":"a","refusal":"no"}]}`, "messages[0].refusal", "not known"},
-		{"chat", `{"messages":[{"role":"user","content":"a","name":5}]}`, "messages[0].name", "give a string"},
+		{"chat", `{"messages":[{"role":"assistant","content":"a","refusal":"no"}]}`,
+			"messages[0].refusal", "not known"},
+		{"chat", `{"messages":[{"role":"user","content":"a","name":5}]}`,
+			"messages[0].name", "give a string"},
 		{"chat", `{"messages":[{"role":"user","content":[{"type":"text","text":"a","foo":1}]}]}`,
 			"messages[0].content[0].foo", "not known"},
 		{"chat", `{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}]}`,
 			"messages[0].content[0].type", "text parts alone"},
-		{"chat", `{"messages":[{"role":"user","content":[{"type":"text"}]}]}`, "messages[0].content[0].text", "missing"},
+		{"chat", `{"messages":[{"role":"user","content":[{"type":"text"}]}]}`,
+			"messages[0].content[0].text", "missing"},
 		{"chat", `{"messages":[{"role":"user","content":[null]}]}`, "messages[0].content[0].type", "text parts alone"},
 		{"chat", `{"messages":[{"role":"user","content":[]}]}`, "messages[0].content", "a list of text parts"},
 		{"chat", `{"messages":[null]}`, "messages[0]", "is null: give a JSON object"},
@@ -76,7 +79,8 @@ func TestRefusals(t *testing.T) {
 		{"", "\ufeff{}", "", "byte order mark"},
 		{"", `{"prompt":"x","max_tokens":-2}`, "max_tokens", "or -1"},
 		{"", `{"prompt":"x","top_k":-2}`, "top_k", "-1"},
-		{"", `{"prompt":"x","max_tokens":1e30}`, "max_tokens", "max_tokens is 1e30: give a whole number in digits, 0 to "},
+		{"", `{"prompt":"x","max_tokens":1e30}`, "max_tokens",
+			"max_tokens is 1e30: give a whole number in digits, 0 to "},
 		{"", `{"prompt":"x","top_k":1e20}`, "top_k", "0 (off, as -1 is) to "},
 		{"", `{"prompt":"x","n":1e20}`, "n", "1 to 128"},
 		{"", `{"prompt":"x","temperature":1e300}`, "temperature", "0 to 3.4e38"},
@@ -124,15 +128,17 @@ func TestIdleFields(t *testing.T) {
 	for _, body := range []string{
 		`"max_tokens":3,"max_completion_tokens":3`,
 		`"max_completion_tokens":3,"n":2,"best_of":2,"user":"me","metadata":{"a":"b"},"store":true`,
-		`"max_completion_tokens":3,"tools":[],"tool_choice":"auto","response_format":{"type": "text"},"service_tier":"auto"`,
+		`"max_completion_tokens":3,"tools":[],"tool_choice":"auto","response_format":{"type": "text"},` +
+			`"service_tier":"auto"`,
 		`"max_completion_tokens":3,"stream_options":null,"logit_bias":{"97":-100},"stop":"\ud83d\ude00\\ud800"`,
 		`"max_tokens":3,"logprobs":false,"top_logprobs":0,"top_k":-1,"repetition_penalty":1.0,"ignore_eos":false,` +
 			`"min_tokens":0`,
 		`"max_tokens":3,"skip_special_tokens":true,"functions":[],"function_call":"none"`,
 	} {
-		c.get(200, nil, "/v1/chat/completions", `{"messages":[{"role":"user","content":"a","name":"Ann","type":"text"},`+
-			`{"role":"assistant","content":"\u00e9","refusal":null,"tool_calls":null,"function_call":null,"audio":null,`+
-			`"annotations":[],"reasoning_content":""},`+
+		c.get(200, nil, "/v1/chat/completions", `{"messages":[`+
+			`{"role":"user","content":"a","name":"Ann","type":"text"},`+
+			`{"role":"assistant","content":"\u00e9","refusal":null,"tool_calls":null,"function_call":null,`+
+			`"audio":null,"annotations":[],"reasoning_content":""},`+
 			`{"role":"user","content":[{"type":"text","text":"b"}],"tool_calls":[]}],`+body+`}`)
 	}
 }
@@ -205,7 +211,8 @@ func TestNoIDs(t *testing.T) {
 		t.Errorf("alone %v, as one of two %v", got, want)
 	}
 	var a answer
-	if c.get(400, &a, "/v1/completions", `{"prompt":[1],"stop":"x"}`); a.Error.Param == nil || *a.Error.Param != "stop" {
+	c.get(400, &a, "/v1/completions", `{"prompt":[1],"stop":"x"}`)
+	if a.Error.Param == nil || *a.Error.Param != "stop" {
 		t.Errorf("%+v", a.Error)
 	}
 	flat := serving(t, load(t, "../testdata/golden/flat-gqa-f32"))

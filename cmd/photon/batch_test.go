@@ -162,8 +162,9 @@ func TestBatchLines(t *testing.T) {
 			t.Errorf("%s: %v, want %q", line, err, part)
 		}
 	}
-	for text, want := range map[string]string{`a\ud83d\uDE00`: "a\U0001f600", `\\ud800`: `\ud800`, `\u005cud800`: `\ud800`,
-		`\ufffd`: "\ufffd", ``: ""} {
+	for text, want := range map[string]string{
+		`a\ud83d\uDE00`: "a\U0001f600", `\\ud800`: `\ud800`, `\u005cud800`: `\ud800`, `\ufffd`: "\ufffd", ``: "",
+	} {
 		line, err := parseLine([]byte(`{"id":[7],"prompt":"` + text + `","n":3,"seed":4,"text":null}`))
 		if err != nil || *line.Prompt != want || string(line.ID) != "[7]" || *line.N != 3 || *line.Seed != 4 ||
 			line.Text != nil {
@@ -224,7 +225,8 @@ func TestBatchRefuses(t *testing.T) {
 		{exitUsage, "0/4", []string{"-shard", "+0/1", in, "out"}},
 		{exitUsage, "0/4", []string{"-shard", "0/1/2", in, "out"}},
 		{exitUsage, "0/4", []string{"-shard", "1/1", in, "out"}},
-		{exitUsage, "leave out -n, -stop, -temp", []string{"-score", "-temp", "0.5", "-stop", "x", "-n", "5", in, "out"}},
+		{exitUsage, "leave out -n, -stop, -temp",
+			[]string{"-score", "-temp", "0.5", "-stop", "x", "-n", "5", in, "out"}},
 		{exitFailed, "no regular file", []string{in, dir}},
 		{exitFailed, "no regular file", []string{"-resume", in, dir}},
 		{exitFailed, "no regular file", []string{in, os.DevNull}},

@@ -149,7 +149,8 @@ func (b *bench) check() error {
 	case b.tokens < 0 || b.tokens > mostTokens:
 		return fmt.Errorf("-n %d: want 0 to %d", b.tokens, mostTokens)
 	case max(b.prompt, b.tokens) > mostTokens-slices.Max(b.depths):
-		return fmt.Errorf("-d %d: a text has at most %d tokens, those of -p or -n included", slices.Max(b.depths), mostTokens)
+		return fmt.Errorf("-d %d: a text has at most %d tokens, those of -p or -n included",
+			slices.Max(b.depths), mostTokens)
 	case b.prompt == 0 && b.tokens == 0:
 		return fmt.Errorf("-p 0 -n 0 leaves nothing to measure")
 	case slices.Contains(b.texts, 0):

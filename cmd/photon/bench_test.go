@@ -173,8 +173,9 @@ func TestBenchPreset(t *testing.T) {
 func TestBenchErrors(t *testing.T) {
 	dir := makeModel(t, hierarchical)
 	for _, args := range []string{
-		"x", "-p -1", "-n -1", "-p 0 -n 0", "-b 0", "-b 2 -n 0", "-r 2", "-d 1,x", "-d -1", "-d ,", "-json -csv", "-csv -bench", "-weights int3", "-threads -1",
-		"-preset flat-20m", "-p 99999999999 -n 0", "-n 2147483648", "-d 99999999999", "-d 5 -n 2147483647", "-b 99999999",
+		"x", "-p -1", "-n -1", "-p 0 -n 0", "-b 0", "-b 2 -n 0", "-r 2", "-d 1,x", "-d -1", "-d ,",
+		"-json -csv", "-csv -bench", "-weights int3", "-threads -1", "-preset flat-20m",
+		"-p 99999999999 -n 0", "-n 2147483648", "-d 99999999999", "-d 5 -n 2147483647", "-b 99999999",
 	} {
 		out, errs := call(t, exitUsage, "", append([]string{"bench", "-model", dir}, strings.Fields(args)...)...)
 		if out != "" || !strings.HasPrefix(errs, "photon: bench: ") {

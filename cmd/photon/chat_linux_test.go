@@ -52,7 +52,10 @@ func TestChatInterrupt(t *testing.T) {
 		chatInterrupt(t, 143, func(p *os.Process, _ *os.File) { p.Signal(syscall.SIGTERM) })
 	})
 	t.Run("SIGTERM in a text", func(t *testing.T) {
-		chatInterrupt(t, 143, func(p *os.Process, keys *os.File) { fmt.Fprintln(keys, "Hello"); p.Signal(syscall.SIGTERM) })
+		chatInterrupt(t, 143, func(p *os.Process, keys *os.File) {
+			fmt.Fprintln(keys, "Hello")
+			p.Signal(syscall.SIGTERM)
+		})
 	})
 }
 
@@ -262,7 +265,8 @@ func interrupted(t *testing.T, args []string, signals []syscall.Signal) (code in
 
 // A program that nohup started stays when the terminal goes.
 func TestNoHangup(t *testing.T) {
-	cmd := program(t, "", "-c", `trap "" HUP; exec "$0" "$@"`, os.Args[0], "bench", "-model", makeModel(t, hierarchical),
+	dir := makeModel(t, hierarchical)
+	cmd := program(t, "", "-c", `trap "" HUP; exec "$0" "$@"`, os.Args[0], "bench", "-model", dir,
 		"-n", "2147483647", "-p", "1", "-json")
 	cmd.Path = "/bin/sh"
 	out, err := cmd.StdoutPipe()

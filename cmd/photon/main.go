@@ -81,7 +81,8 @@ func main() {
 
 // message is an error's text without the names of the library's packages: the program's and the verb's are the same.
 func message(err error) string {
-	return strings.NewReplacer(": photon: ", ": ", ": serve: ", ": ").Replace(strings.TrimPrefix(err.Error(), "photon: "))
+	text := strings.TrimPrefix(err.Error(), "photon: ")
+	return strings.NewReplacer(": photon: ", ": ", ": serve: ", ": ").Replace(text)
 }
 
 func (c *console) dispatch(args []string) error {
@@ -172,10 +173,11 @@ func (c *console) help(w io.Writer) {
 	}
 	fmt.Fprintf(w, "  photon %-34s %s\n", "version", "print the version")
 	fmt.Fprintf(w, "  photon %-34s %s\n", "help [verb]", "print this, or a verb's flags")
-	fmt.Fprint(w, "\nWithout -model, run, chat, show, score, batch, serve and bench use the model that is part of this "+
-		"program.\n",
-		"Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 model not found, 4 model invalid, 130 interrupted,\n"+
-			"143 or 129 ended by SIGTERM or SIGHUP; serve ends with 0 by any of them.\n")
+	fmt.Fprint(w, `
+Without -model, run, chat, show, score, batch, serve and bench use the model that is part of this program.
+Exit codes: 0 done, 1 failed while running, 2 wrong usage, 3 model not found, 4 model invalid, 130 interrupted,
+143 or 129 ended by SIGTERM or SIGHUP; serve ends with 0 by any of them.
+`)
 }
 
 func version() string {

@@ -42,7 +42,8 @@ func (m *modelFlags) declare(f *flag.FlagSet) {
 }
 
 func (m *modelFlags) declareDir(f *flag.FlagSet) {
-	f.Func("model", "model `directory`, or .gguf file; without it, the model that is part of this program", filled(&m.dir))
+	f.Func("model", "model `directory`, or .gguf file; without it, the model that is part of this program",
+		filled(&m.dir))
 }
 
 // filled parses a flag that wants a value: an empty one is that of a variable which somebody forgot to set.
@@ -86,7 +87,8 @@ func (m *modelFlags) files() (fs.FS, error) {
 		err = fmt.Errorf("%w: give the directory that holds config.json, or a .gguf file", err)
 	}
 	if errors.Is(err, photon.ErrInvalid) { // a file of another kind: the command's arguments are well, the model is not
-		err = fmt.Errorf("%s: %w", strings.TrimSuffix(err.Error(), ": "+photon.ErrInvalid.Error()), photon.ErrUnsupported)
+		what := strings.TrimSuffix(err.Error(), ": "+photon.ErrInvalid.Error())
+		err = fmt.Errorf("%s: %w", what, photon.ErrUnsupported)
 	}
 	if err != nil {
 		return nil, modelError{err}

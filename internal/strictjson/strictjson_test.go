@@ -8,8 +8,8 @@ import (
 
 func TestCheck(t *testing.T) {
 	for _, text := range []string{
-		`{}`, ` null `, `[{"a":1},{"a":2}]`, `{"a":{"a":1},"b":["a","a"]}`, `"\ud83d\ude00"`, `"\\ud800"`, `{"a":"\"b\":"}`,
-		`{"a\"":1,"a":2}`, `{"A":1,"a":2}`, "\"\ufffd\"",
+		`{}`, ` null `, `[{"a":1},{"a":2}]`, `{"a":{"a":1},"b":["a","a"]}`, `"\ud83d\ude00"`, `"\\ud800"`,
+		`{"a":"\"b\":"}`, `{"a\"":1,"a":2}`, `{"A":1,"a":2}`, "\"\ufffd\"",
 	} {
 		if err := Check("text", []byte(text)); err != nil {
 			t.Errorf("%s: %v", text, err)
