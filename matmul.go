@@ -1,6 +1,12 @@
 package photon
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+)
 
 // WeightType is how the matrices of a model are held in memory.
 type WeightType int
@@ -352,4 +358,26 @@ func (t *mulTask) prepare(first, end int) {
 			}
 		}
 	}
+}
+
+// errKernel is what is wrong with PHOTON_KERNEL, which names the kernels to use instead of the best. Load reports it.
+var errKernel = setKernel(os.Getenv("PHOTON_KERNEL"))
+
+// currentKernel is the one of kernelTiers in use.
+var currentKernel string
+
+// setKernel selects one of kernelTiers, the best for "". It is no business of a running product.
+func setKernel(name string) error {
+	tiers := kernelTiers()
+	if name == "" {
+		name = tiers[0]
+	}
+	if !slices.Contains(tiers, name) {
+		setKernel("")
+		return fmt.Errorf("photon: PHOTON_KERNEL=%s: no such kernels on this machine: set one of %s, or nothing: %w",
+			name, strings.Join(tiers, ", "), ErrInvalid)
+	}
+	currentKernel = name
+	useKernel(name)
+	return nil
 }
