@@ -228,6 +228,15 @@ func (c Config) MarshalJSON() ([]byte, error) {
 		c.TokenEncoder, c.Content, c.Levels})
 }
 
+// UnmarshalJSON reads what MarshalJSON writes, which is what config.json says; errors are those of Load.
+func (c *Config) UnmarshalJSON(data []byte) error {
+	read, err := parseConfig(data)
+	if err == nil {
+		*c = read
+	}
+	return err
+}
+
 // UnmarshalJSON reads what MarshalJSON writes; what is wrong with it is ErrCorrupt, as in config.json.
 func (s *StackConfig) UnmarshalJSON(data []byte) error {
 	r, err := newJSONReader(data)

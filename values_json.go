@@ -98,12 +98,3 @@ func (p *TokenProb) UnmarshalJSON(data []byte) error {
 	*p = TokenProb{j.ID, float32(j.LogProb)}
 	return nil
 }
-
-// UnmarshalJSON reads what MarshalJSON writes, which is what config.json says; errors are those of Load.
-func (c *Config) UnmarshalJSON(data []byte) error {
-	read, err := parseConfig(data)
-	if err == nil {
-		*c = read
-	}
-	return err
-}
