@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"math"
 	"reflect"
 	"slices"
 	"strconv"
@@ -40,7 +41,7 @@ var instead = map[string]string{
 // decode reads a body, a JSON object, into a struct.
 func decode(data []byte, v any) error {
 	var wrong *strictjson.Error
-	if errors.As(strictjson.Check("body", data), &wrong) {
+	if errors.As(strictjson.Check("body", data, math.MaxInt), &wrong) {
 		return badRequest(wrong.Field, "%s", wrong.Message)
 	}
 	return decodeFields("", data, v, idleFields)

@@ -18,14 +18,15 @@ type batchLine struct {
 	Seed         *uint64
 }
 
-// parseLine reads a line of IN, of which nothing is ignored. Beside an error the line has its ID where that was found.
+// parseLine reads a line of IN, of which nothing is ignored; id and meta hold any JSON. Beside an error the line has
+// its ID where that was found.
 func parseLine(data []byte) (line batchLine, err error) {
 	var values map[string]json.RawMessage
 	if utf8.Valid(data) {
 		json.Unmarshal(data, &values)
 		line.ID = values["id"]
 	}
-	if err := strictjson.Check("line", data); err != nil {
+	if err := strictjson.Check("line", data, 1); err != nil {
 		return line, err
 	}
 	if values == nil {

@@ -174,6 +174,9 @@ func TestBatchLines(t *testing.T) {
 	if line, err := parseLine([]byte(`{"text":"a","meta":{"pile_set_name":"b"}}`)); err != nil || *line.Text != "a" {
 		t.Errorf("what a corpus says of a text: %+v, %v", line, err)
 	}
+	if _, err := parseLine([]byte(`{"text":"a","id":{"b":1,"b":2},"meta":[{"c":1,"c":2}]}`)); err != nil {
+		t.Errorf("an id and a meta of any JSON: %v", err)
+	}
 	if line, err := parseLine([]byte(`{"prompt":"a","n":"x","id":5}`)); err == nil || string(line.ID) != "5" {
 		t.Errorf("a bad line has the ID %s, %v", line.ID, err)
 	}

@@ -16,8 +16,9 @@ type Error struct{ Field, Message string }
 func (e *Error) Error() string { return e.Message }
 
 // Check is nil, or an *Error, where data is no JSON, is not Unicode, which encoding/json replaces by U+FFFD, or has an
-// object with two fields of one name, of which it takes the last. Messages call data by the name what.
-func Check(what string, data []byte) error {
+// object with two fields of one name, of which it takes the last. Objects nested deeper than depth may have such
+// fields; at depth 1 is data itself. Messages call data by the name what.
+func Check(what string, data []byte, depth int) error {
 	for at := 0; at < len(data); {
 		r, n := utf8.DecodeRune(data[at:])
 		if r == utf8.RuneError && n == 1 {
@@ -45,8 +46,10 @@ func Check(what string, data []byte) error {
 				return failed("", "%s at byte %d of the %s is half of a surrogate pair, which is no text: write both "+
 					"halves, or the character itself", data[at+half:][:6], at+half, what)
 			}
-			if at += len(text) - 1; !bytes.HasPrefix(bytes.TrimLeft(data[at+1:], " \t\r\n"), []byte(":")) {
-				continue // no name
+			at += len(text) - 1
+			isName := bytes.HasPrefix(bytes.TrimLeft(data[at+1:], " \t\r\n"), []byte(":"))
+			if !isName || len(names) > depth {
+				continue
 			}
 			var name string
 			json.Unmarshal(text, &name)

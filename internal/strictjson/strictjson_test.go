@@ -2,6 +2,7 @@ package strictjson
 
 import (
 	"errors"
+	"math"
 	"strings"
 	"testing"
 )
@@ -11,7 +12,7 @@ func TestCheck(t *testing.T) {
 		`{}`, ` null `, `[{"a":1},{"a":2}]`, `{"a":{"a":1},"b":["a","a"]}`, `"\ud83d\ude00"`, `"\\ud800"`,
 		`{"a":"\"b\":"}`, `{"a\"":1,"a":2}`, `{"A":1,"a":2}`, "\"\ufffd\"",
 	} {
-		if err := Check("text", []byte(text)); err != nil {
+		if err := Check("text", []byte(text), math.MaxInt); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
@@ -29,14 +30,28 @@ func TestCheck(t *testing.T) {
 		`[{"b":{"a":1,"\u0061" :2}}]`: {"a", `field "a" stands twice in one object`},
 	} {
 		var got *Error
-		if err := Check("text", []byte(text)); !errors.As(err, &got) || got.Field != want.Field ||
+		if err := Check("text", []byte(text), math.MaxInt); !errors.As(err, &got) || got.Field != want.Field ||
 			!strings.HasPrefix(got.Message, want.Message) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
 }
 
+// Only objects down to the depth are looked at; what is behind a deeper one is not forgotten.
+func TestCheckDepth(t *testing.T) {
+	for depth := range 6 {
+		if err := Check("text", []byte(`{"a":{"b":[{"c":1,"c":2}]}}`), depth); (err != nil) != (depth >= 4) {
+			t.Errorf("depth %d: %v", depth, err)
+		}
+	}
+	var got *Error
+	err := Check("text", []byte(`{"a":{"b":1,"b":2},"c":1,"c":2}`), 1)
+	if !errors.As(err, &got) || got.Field != "c" {
+		t.Errorf("%v", err)
+	}
+}
+
 func FuzzCheck(f *testing.F) {
 	f.Add([]byte(`{"a":["\ud83d\ude00",{"b":"\\"}]}`))
-	f.Fuzz(func(t *testing.T, data []byte) { Check("text", data) })
+	f.Fuzz(func(t *testing.T, data []byte) { Check("text", data, math.MaxInt) })
 }
