@@ -189,35 +189,6 @@ func checkRow(dst, x, w, v, pairs int) {
 	}
 }
 
-// checkBlock panics unless dst and x hold what a kernel will touch: at least one row, k steps of x in each.
-func checkBlock(dst, stride, x, xStride, rows, k int) {
-	if rows < 1 || stride < panelWidth || xStride < k || dst < (rows-1)*stride+panelWidth || x < (rows-1)*xStride+k {
-		panic("photon: matrix kernel: slice too short")
-	}
-}
-
-// quantizeRow fills dst [ceil(len(x)/32)] from x.
-func quantizeRow(dst []quantGroup, x []float32, offset int32) {
-	whole := len(x) / groupSize
-	if !useAVX2 || whole == 0 {
-		quantizeRowGeneric(dst, x, offset)
-		return
-	}
-	_ = dst[whole-1]
-	quantizeGroupsAVX2(&dst[0], &x[0], whole, offset)
-	quantizeRowGeneric(dst[whole:], x[whole*groupSize:], offset)
-}
-
-// roundRow rounds x to bfloat16, in float32.
-func roundRow(dst, x []float32) {
-	if n := len(x) &^ 7; useAVX2 && n > 0 {
-		_ = dst[n-1]
-		roundAVX2(&dst[0], &x[0], n)
-		dst, x = dst[n:], x[n:]
-	}
-	roundRowGeneric(dst, x)
-}
-
 // narrowRow rounds x to bfloat16.
 func narrowRow(dst []uint16, x []float32) {
 	if n := len(x) &^ 15; useAVX512 && n > 0 {
@@ -286,6 +257,11 @@ func narrowAVX512(dst *uint16, x *float32, n int)
 
 func useVectors() bool { return useAVX2 }
 func useHalves() bool  { return useAVX2 && cpuF16C }
+
+func quantizeGroups(dst *quantGroup, x *float32, groups int, offset int32) {
+	quantizeGroupsAVX2(dst, x, groups, offset)
+}
+func roundVector(dst, x *float32, n int) { roundAVX2(dst, x, n) }
 
 func addToVector(dst, x []float32) { vek32.Add_Inplace(dst, x) }
 func mulByVector(dst, x []float32) { vek32.Mul_Inplace(dst, x) }

@@ -199,35 +199,6 @@ func beginRows(dst []float32, stride, rows int, add bool) {
 	}
 }
 
-// checkBlock panics unless dst and x hold what the kernels will touch: at least one row, k steps of x in each.
-func checkBlock(dst, stride, x, xStride, rows, k int) {
-	if rows < 1 || stride < panelWidth || xStride < k || dst < (rows-1)*stride+panelWidth || x < (rows-1)*xStride+k {
-		panic("photon: matrix kernel: slice too short")
-	}
-}
-
-// quantizeRow fills dst [ceil(len(x)/32)] from x.
-func quantizeRow(dst []quantGroup, x []float32, offset int32) {
-	whole := len(x) / groupSize
-	if !useNEON || whole == 0 {
-		quantizeRowGeneric(dst, x, offset)
-		return
-	}
-	_ = dst[whole-1]
-	quantizeGroupsNEON(&dst[0], &x[0], whole, offset)
-	quantizeRowGeneric(dst[whole:], x[whole*groupSize:], offset)
-}
-
-// roundRow rounds x to bfloat16, in float32.
-func roundRow(dst, x []float32) {
-	if n := len(x) &^ 7; useNEON && n > 0 {
-		_ = dst[n-1]
-		roundNEON(&dst[0], &x[0], n)
-		dst, x = dst[n:], x[n:]
-	}
-	roundRowGeneric(dst, x)
-}
-
 // narrowRow rounds x to bfloat16.
 func narrowRow(dst []uint16, x []float32) {
 	if n := len(x) &^ 7; useNEON && n > 0 {
@@ -309,6 +280,11 @@ func narrowNEON(dst *uint16, x *float32, n int)
 
 func useVectors() bool { return useNEON }
 func useHalves() bool  { return useNEON }
+
+func quantizeGroups(dst *quantGroup, x *float32, groups int, offset int32) {
+	quantizeGroupsNEON(dst, x, groups, offset)
+}
+func roundVector(dst, x *float32, n int) { roundNEON(dst, x, n) }
 
 func addToVector(dst, x []float32) { addToNEON(&dst[0], &x[0], len(x)) }
 func mulByVector(dst, x []float32) { mulByNEON(&dst[0], &x[0], len(x)) }

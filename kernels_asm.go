@@ -4,8 +4,37 @@ package photon
 
 import "math"
 
-// The wrappers of the kernels that amd64 and arm64 have both, named …Vector. addToVector, mulByVector, and those of attention are
-// Go functions of each machine.
+// The wrappers that amd64 and arm64 share. What stands in kernels_amd64.go and kernels_arm64.go chooses among the kernels
+// of each machine.
+
+// checkBlock panics unless dst and x hold what a product's kernel will touch: at least one row, k steps of x in each.
+func checkBlock(dst, stride, x, xStride, rows, k int) {
+	if rows < 1 || stride < panelWidth || xStride < k || dst < (rows-1)*stride+panelWidth || x < (rows-1)*xStride+k {
+		panic("photon: matrix kernel: slice too short")
+	}
+}
+
+// quantizeRow fills dst [ceil(len(x)/32)] from x.
+func quantizeRow(dst []quantGroup, x []float32, offset int32) {
+	whole := len(x) / groupSize
+	if !useVectors() || whole == 0 {
+		quantizeRowGeneric(dst, x, offset)
+		return
+	}
+	_ = dst[whole-1]
+	quantizeGroups(&dst[0], &x[0], whole, offset)
+	quantizeRowGeneric(dst[whole:], x[whole*groupSize:], offset)
+}
+
+// roundRow rounds x to bfloat16, in float32.
+func roundRow(dst, x []float32) {
+	if n := len(x) &^ 7; useVectors() && n > 0 {
+		_ = dst[n-1]
+		roundVector(&dst[0], &x[0], n)
+		dst, x = dst[n:], x[n:]
+	}
+	roundRowGeneric(dst, x)
+}
 
 // The kernels take whole vectors of eight; what is left over is done by their references, which round the same.
 
