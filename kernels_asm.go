@@ -4,8 +4,8 @@ package photon
 
 import "math"
 
-// The wrappers that amd64 and arm64 share. What stands in kernels_amd64.go and kernels_arm64.go chooses among the kernels
-// of each machine.
+// The wrappers that amd64 and arm64 share. What stands in kernels_amd64.go and kernels_arm64.go chooses among the
+// kernels of each machine.
 
 // checkBlock panics unless dst and x hold what a product's kernel will touch: at least one row, k steps of x in each.
 func checkBlock(dst, stride, x, xStride, rows, k int) {
