@@ -578,9 +578,9 @@ class LanguageModel(nn.Module):
         """ids [B, T] -> logits [B, T, V]."""
         return self.project(self.hidden(ids)["Xhat0"])
 
-    def loss(self, ids, alpha=0.0, mask=None):
-        """Mean cross-entropy in nats of the tokens in mask [B, T] (default: all that are predicted)."""
-        hidden = self.hidden(ids)
+    def loss(self, ids, alpha=0.0, mask=None, given=None):
+        """Mean cross-entropy in nats of the tokens in mask [B, T] (default: all that are predicted), from the tokens `given` (default: ids)."""
+        hidden = self.hidden(ids if given is None else given)
         x, targets = hidden["Xhat0"], ids
         if mask is not None:
             targets = targets.masked_fill(~mask, IGNORED)

@@ -118,9 +118,13 @@ SHAPES = {
     "slim2-window32": lambda: new(unpack=True, tokens=2, token_ffn=128, reads=[3], window=32, token_window=32),
     # As thin2-window32, with units of width 256: what 16 MiB of int8 weights hold.
     "thin2-small": lambda: new(unpack=True, tokens=2, token_ffn=384, reads=[3], window=32, token_window=32, unit=256),
+    "thin2-wide-small": lambda: new(unpack=True, tokens=2, token_ffn=256, window=32, token_window=32, unit=256,
+                                    memories=[memory(1, [3], unpack=True, head=128)]),
     # The same at 60M parameters.
     "flat-60m": lambda: flat(640, 12),
     "rival-60m": lambda: hybrid(640, 12),
+    "thin2-wide-60m": lambda: new(unpack=True, width=640, tokens=2, token_ffn=512, unit=640, units=4, layers=10, window=32, token_window=32,
+                                  memories=[memory(1, [7], heads=10, unpack=True, head=128)]),
     "thin2-60m": lambda: new(unpack=True, width=640, tokens=2, token_ffn=512, unit=640, units=4, layers=10, reads=[7], window=32, token_window=32),
 }
 

@@ -160,8 +160,16 @@ class Loss(nn.Module):
         super().__init__()
         self.model, self.alpha = model, alpha
 
-    def forward(self, ids, mask):
-        return self.model.loss(ids, self.alpha, mask)
+    def forward(self, ids, mask, given):
+        return self.model.loss(ids, self.alpha, mask, given)
+
+
+def noisy(ids, share):
+    """ids [B, T], of which about `share` are other tokens of the batch: what is learned by heart is of less use."""
+    if share == 0:
+        return ids
+    others = ids.flatten()[torch.randint(ids.numel(), ids.shape, device=ids.device)]
+    return torch.where(torch.rand(ids.shape, device=ids.device) < share, others, ids)
 
 
 def decay(share, options):
@@ -209,6 +217,8 @@ def arguments(argv):
     parser.add_argument("--muon-lr", type=float, default=0.02, help="0: AdamW for all")
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--dropout", type=float, default=0.0, help="of what each layer adds to its stream")
+    parser.add_argument("--noise", type=float, default=0.0, help="share of the tokens read, not of those predicted, that others replace; "
+                        "goes to zero with the learning rate")
     parser.add_argument("--warmup", type=int, default=50, help="steps")
     parser.add_argument("--decay", choices=("linear", "cosine"), default="linear")
     parser.add_argument("--decay-from", type=float, default=0.3, help="share of the budget")
@@ -336,7 +346,7 @@ def main(argv=None):
         for _ in range(options.accumulate):
             ids, mask = mixture.batch(options.rows, device, decayed)
             with torch.autocast(device, torch.bfloat16, enabled=options.dtype == "bfloat16"):
-                loss = loss_of(ids, mask)
+                loss = loss_of(ids, mask, noisy(ids, options.noise * (1 - decayed)))
             (loss / options.accumulate).backward()
             tokens += ids.numel() * world
         norm = nn.utils.clip_grad_norm_(model.parameters(), options.clip)
