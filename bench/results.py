@@ -228,7 +228,7 @@ def quality(trained):
     for form, (name, _) in FORMS.items():
         runs = [r for r in alike if r["shape"] == TRAINED[form]]
         best = min((float(r["books bits/byte"]) for r in runs), default=None)
-        lines.append([name, PAPER.get(form, ""), " and ".join(f"{float(r['books bits/byte']):.3f}" for r in runs),
+        lines.append([name, PAPER.get(form, ""), ", ".join(f"{float(r['books bits/byte']):.3f}" for r in runs),
                       f"{best / flat:.3f}" if best else "", f"{float(runs[0]['gain 256']):.3f}" if runs else ""])
     return table(["", "the paper, 600M, 134 G tokens: WikiText perplexity", f"here, {budget}M tokens: books, bits a byte, a run each", "× flat",
                   "nats from beyond 256 tokens"], lines)

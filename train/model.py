@@ -566,6 +566,11 @@ class Embedding(nn.Module):
         return self.embed_tokens(ids)
 
 
+def widened(x):
+    """x in at least float32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class LanguageModel(nn.Module):
     """What flat and hierarchical models share: head, loss, initialisation."""
 
@@ -578,22 +583,35 @@ class LanguageModel(nn.Module):
         """ids [B, T] -> logits [B, T, V]."""
         return self.project(self.hidden(ids)["Xhat0"])
 
-    def loss(self, ids, alpha=0.0, mask=None, given=None):
-        """Mean cross-entropy in nats of the tokens in mask [B, T] (default: all that are predicted), from the tokens `given` (default: ids)."""
-        hidden = self.hidden(ids if given is None else given)
-        x, targets = hidden["Xhat0"], ids
-        if mask is not None:
-            targets = targets.masked_fill(~mask, IGNORED)
+    def predicted(self, hidden, targets):
+        """The rows of Xhat0 [B*n, W] that predict targets [B, T], and those targets [B*n]."""
+        x = hidden["Xhat0"]
         if self.cfg.flat:
             x, targets = x[:, :-1], targets[:, 1:]
-        x, targets = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
+        return x.reshape(-1, x.shape[-1]), targets.reshape(-1)
+
+    def loss(self, ids, alpha=0.0, mask=None, given=None, teachers=(), taught=0.0):
+        """Mean cross-entropy in nats of the tokens in mask [B, T] (default: all that are predicted), from the tokens `given` (default: ids).
+
+        `taught` is the share of it that is not with the tokens themselves but with the mean of what `teachers`, models that are flat where
+        this one is, predict from ids.
+        """
+        hidden = self.hidden(ids if given is None else given)
+        x, targets = self.predicted(hidden, ids if mask is None else ids.masked_fill(~mask, IGNORED))
+        with torch.no_grad():
+            known = [teacher.predicted(teacher.hidden(ids), ids)[0] for teacher in teachers]
         # In slices, so that the logits of a slice stay in the CPU's cache.
         size = 512 if x.device.type == "cpu" else 16384
-        losses = [
-            F.cross_entropy(self.project(rows).to(torch.promote_types(rows.dtype, torch.float32)), labels,
-                            ignore_index=IGNORED, reduction="sum")
-            for rows, labels in zip(x.split(size), targets.split(size))
-        ]
+        losses = []
+        for labels, rows, *others in zip(*(y.split(size) for y in (targets, x, *known))):
+            logits = widened(self.project(rows))
+            nats = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
+            if teachers:
+                with torch.no_grad():
+                    soft = sum(torch.softmax(widened(t.project(y)), -1) for t, y in zip(teachers, others)) / len(teachers)
+                cross = -(soft * torch.log_softmax(logits, -1)).sum(-1)
+                nats = (1 - taught) * nats + taught * (cross * (labels != IGNORED)).sum()
+            losses.append(nats)
         loss = torch.stack(losses).sum() / (targets != IGNORED).sum()
         if alpha and len(self.cfg.levels) > 1:
             loss = loss + alpha * self.reconstruction(hidden)

@@ -97,13 +97,20 @@ def by_budget(rows):
     return dict(sorted(out.items(), reverse=True))
 
 
+def largest(rows):
+    """The largest budget in millions of tokens, and its rows, of whatever texts: of forms that have both the bits differ by less than those
+    of two seeds."""
+    millions = max(round(int(row["tokens"]) / 1e6) for row in rows)
+    return millions, [row for row in rows if round(int(row["tokens"]) / 1e6) == millions]
+
+
 def named(r):
     return r["shape"] + (f" ({r['options']})" if r["options"] else "") + (f", seed {r['seed']}" if r["seed"] != "1" else "")
 
 
 def table(rows):
     """Markdown: a row a run, the ratio to the flat models of the same budget and the usual learning rate, the mean of their seeds."""
-    flats = [float(r["books bits/byte"]) for r in rows if r["shape"] == "flat" and not r["options"]]
+    flats = [float(r["books bits/byte"]) for r in rows if r["shape"] in ("flat", "flat-60m") and not r["options"]]
     flat = sum(flats) / len(flats) if flats else None
     out = ["| run | parameters, M | decoded token, M multiply-adds: at 0 / 32k | prefilled token, M: at 0 / 32k | grows, elements a token | books, bits/byte | × flat | "
            "gain 64 | gain 256 | gain 1,024 | stories, bits/byte |", "|" + "---|" * 11]
@@ -140,16 +147,16 @@ def positions(row):
 
 def plots(rows, speeds, out):
     os.makedirs(out, exist_ok=True)
-    largest = next(iter(by_budget(rows).items()))
-    title = f"after {largest[0][0]}M tokens"
-    points = [(cost.count(shapes.config(r["shape"]))["growth"] + 16, float(r["books bits/byte"]), r["shape"]) for r in largest[1]]
+    millions, rows = largest(rows)
+    title = f"after {millions}M tokens"
+    points = [(cost.count(shapes.config(r["shape"]))["growth"] + 16, float(r["books bits/byte"]), r["shape"]) for r in rows]
     plot = Plot(f"Bits per byte of books against state, {title}", "elements a token that the state grows by, plus 16", "bits per byte",
                 [p[0] for p in points], [p[1] for p in points], logarithmic=True)
     for x, y, name in points:
         plot.point(x, y, name, colour(name))
     plot.save(os.path.join(out, "state.svg"))
 
-    curves = [(r["shape"], positions(r)) for r in largest[1] if positions(r) and r["seed"] == "1"]
+    curves = list({r["shape"]: positions(r) for r in rows if positions(r) and r["seed"] == "1"}.items())
     if curves:
         # What stands above this is off the scale: a model that fails beyond the rows it was trained on.
         top = 3.6
@@ -162,7 +169,7 @@ def plots(rows, speeds, out):
 
     measured = {(s["shape"], int(s["depth"])): float(s["decode tokens/s"]) for s in speeds}
     for depth in (0, 8192, 32768):
-        points = [(measured[r["shape"], depth], float(r["books bits/byte"]), r["shape"]) for r in largest[1] if (r["shape"], depth) in measured]
+        points = [(measured[r["shape"], depth], float(r["books bits/byte"]), r["shape"]) for r in rows if (r["shape"], depth) in measured]
         if points:
             plot = Plot(f"Bits per byte against speed behind {depth:,} tokens, {title}", "decoded tokens a second", "bits per byte",
                         [p[0] for p in points], [p[1] for p in points], logarithmic=True)
@@ -192,7 +199,7 @@ def main():
         text = f.read()
     for (millions, texts), some in by_budget(rows).items():
         text = page.fill(text, f"table {millions} {texts}".rstrip(), table(some))
-    text = page.fill(text, "worth", worth(next(iter(by_budget(rows).values()))))
+    text = page.fill(text, "worth", worth(largest(rows)[1]))
     if speeds:
         text = page.fill(text, "speed", speed_table(speeds))
     with open(path, "w", encoding="utf-8") as f:

@@ -3,8 +3,8 @@
     python3 sweep.py --text TEXT --work WORK --csv runs.csv --side-by-side 3 flat:262 new:262:seed=2 new:79:muon-lr=0.04 ...
 
 A run is SHAPE:MILLIONS[:OPTION=VALUE]...: a shape of shapes.py or a config.json, its budget in millions of tokens, and options of
-train.py. A run that has its row is left out; one that was interrupted goes on from its checkpoint in WORK. TEXT holds train/*.txt.xz and
-eval/*.txt.xz, see TEXTS.
+train.py. A run that has its row, of the same texts, is left out; one that was interrupted goes on from its checkpoint in WORK. TEXT
+holds train/*.txt.xz and eval/*.txt.xz, see TEXTS.
 """
 
 import argparse
@@ -216,17 +216,16 @@ def write_rows(path, rows):
     os.replace(path + ".tmp", path)
 
 
-def waiting(options, rows):
-    """The runs that have no row yet, each once."""
-    runs, done = {}, {row["run"]: row for row in rows}
+def wanted(options, rows):
+    """The runs asked for, each once."""
+    runs, had = {}, {row["run"]: row for row in rows}
     for run in (Run(spec, options) for spec in options.runs):
-        before = done.get(run.id, {}).get("settings") or settings(options)  # old rows do not say
+        before = had.get(run.id, {}).get("settings") or settings(options)  # old rows do not say
         if before != settings(options):
             raise ValueError(f"{options.csv} has a row {run.id} of other settings ({before}): choose another --csv")
         if run.id in runs and runs[run.id].config != run.config:
             raise ValueError(f"two runs would be called {run.id}: give their config.json other names")
-        if run.id not in done:
-            runs[run.id] = run
+        runs[run.id] = run
     return list(runs.values())
 
 
@@ -244,6 +243,9 @@ def sweep(options, runs, rows):
     say = lambda text: print(f"{time.time() - began:5.0f} s  {text}", flush=True)
     pack_all(options)
     say("packed")
+    texts = sizes(options)
+    done = {row["run"] for row in rows if row.get("texts") == texts}
+    runs = [run for run in runs if run.id not in done]
     try:
         while runs or running:
             late = time.time() - began >= options.seconds
@@ -297,7 +299,7 @@ def main(argv=None):
         if options.step_tokens % options.tokens:
             raise ValueError(f"--step-tokens {options.step_tokens} is no multiple of --tokens {options.tokens}")
         shares(options.mix)
-        runs = waiting(options, rows)
+        runs = wanted(options, rows)
         for run in runs:
             run.prepare(options)
     except (ValueError, OSError) as error:

@@ -109,6 +109,7 @@ class Run(unittest.TestCase):
         cfg = golden.CASES["photon-local-f32"].config.to_dict()
         cfg.update(vocab_size=257, eos_token_id=256)
         self.file("config.json", json.dumps(cfg))
+        self.config = cfg
 
     def at(self, name):
         return os.path.join(self.path, name)
@@ -153,6 +154,17 @@ class Run(unittest.TestCase):
         whole, broken = (torch.load(self.at(f"{name}/checkpoint.pt"))["model"] for name in ("whole", "broken"))
         for name in whole:
             torch.testing.assert_close(whole[name], broken[name], rtol=0, atol=1e-6)
+
+    def test_it_learns_from_teachers(self):
+        self.train("teacher", "--steps", "30")
+        teachers = ("--teacher", self.at("teacher/checkpoint.pt"), "--taught", "1", "--noise", "0.1")
+        log = self.train("pupil", "--steps", "30", "--seed", "2", *teachers)
+        self.assertLess(log[-1]["heldout_bits_per_byte"], 6.5)  # 8 before the first step
+        self.file("config.json", json.dumps(dict(self.config, vocab_size=258)))
+        bpe.save(self.at("tokenizer.json"), [(b"a", b"n")])
+        data.pack([self.at("text.txt")], bpe.load(self.at("tokenizer.json")), self.at("text.bin"))
+        with self.assertRaisesRegex(SystemExit, "a teacher must have 258"):
+            self.train("other", "--steps", "1", *teachers)
 
     def test_a_paused_run_goes_on_with_other_data(self):
         self.train("paused", "--steps", "6", "--pause", "0")

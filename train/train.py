@@ -156,12 +156,24 @@ class Windows:
 class Loss(nn.Module):
     """The model's loss as a forward pass, which is what DDP wraps."""
 
-    def __init__(self, model, alpha):
+    def __init__(self, model, alpha, teachers, taught):
         super().__init__()
-        self.model, self.alpha = model, alpha
+        self.model, self.alpha, self.teachers, self.taught = model, alpha, tuple(teachers), taught  # a tuple is no part of the module
 
     def forward(self, ids, mask, given):
-        return self.model.loss(ids, self.alpha, mask, given)
+        return self.model.loss(ids, self.alpha, mask, given, self.teachers, self.taught)
+
+
+def teacher(path, cfg, device):
+    """The model of a checkpoint, to be learned from."""
+    state = torch.load(path, map_location=device)
+    own = Config.from_dict(state["config"])
+    if own.vocab_size != cfg.vocab_size or own.flat != cfg.flat:
+        kind = "flat" if own.flat else "no flat"
+        sys.exit(f"{path} is a {kind} model of {own.vocab_size} tokens: a teacher must have {cfg.vocab_size}, and be flat only where the model is")
+    out = build(own).to(device).eval()
+    out.load_state_dict(state["model"])
+    return out.requires_grad_(False)
 
 
 def noisy(ids, share):
@@ -224,6 +236,9 @@ def arguments(argv):
     parser.add_argument("--decay-from", type=float, default=0.3, help="share of the budget")
     parser.add_argument("--clip", type=float, default=1.0)
     parser.add_argument("--alpha", type=float, default=0.0)
+    parser.add_argument("--teacher", action="append", default=[], metavar="CHECKPOINT",
+                        help="a trained model to learn from, or several: from the mean of what they predict")
+    parser.add_argument("--taught", type=float, default=0.5, help="share of the loss that is what teachers predict, not the text")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 on a GPU, float32 on a CPU")
     parser.add_argument("--threads", type=int, default=1, help="a process, on a CPU")
@@ -292,11 +307,13 @@ def main(argv=None):
             mixture.resume(state["mixtures"][rank])
     near, widen_at = (float(x) for x in options.curriculum.split(",")) if options.curriculum else (0, 0)
     windows = Windows(model, int(near))
-    loss_of = Loss(model, options.alpha)
+    teachers = [teacher(path, cfg, device) for path in options.teacher]
+    loss_of = Loss(model, options.alpha, teachers, options.taught)
     if options.compile:
         import fast
 
-        fast.install(model, options.tokens)
+        for each in (model, *teachers):
+            fast.install(each, options.tokens)
         loss_of = torch.compile(loss_of, dynamic=False)
     if world > 1:
         loss_of = nn.parallel.DistributedDataParallel(loss_of, gradient_as_bucket_view=True)
