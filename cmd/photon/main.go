@@ -213,14 +213,20 @@ func exitCode(err error) int {
 		return 0
 	case errors.Is(err, context.Canceled):
 		return cmp.Or(int(endedWith.Load()), exitInterrupted)
-	case errors.As(err, &usage), errors.Is(err, photon.ErrInvalid):
+	case errors.As(err, &usage):
 		return exitUsage
 	case errors.As(err, &model) && errors.Is(err, fs.ErrNotExist):
 		return exitNotFound
-	case errors.As(err, &model) && (errors.Is(err, photon.ErrCorrupt) || errors.Is(err, photon.ErrMismatch) || errors.Is(err, photon.ErrUnsupported)):
+	case errors.As(err, &model) && isAny(err, photon.ErrCorrupt, photon.ErrMismatch, photon.ErrUnsupported, photon.ErrInvalid):
 		return exitInvalidModel
+	case errors.Is(err, photon.ErrInvalid):
+		return exitUsage
 	}
 	return exitFailed
+}
+
+func isAny(err error, targets ...error) bool {
+	return slices.ContainsFunc(targets, func(target error) bool { return errors.Is(err, target) })
 }
 
 // endedWith is the exit code of the signal that came.

@@ -193,7 +193,7 @@ func TestModelErrors(t *testing.T) {
 		call(t, exitInvalidModel, "", args...)
 	}
 	_, errs := call(t, exitInvalidModel, "", "run", "-model", text, "x")
-	want(t, errs, text+" is a file: give the directory", "not supported")
+	want(t, errs, text+" is a file: give the directory")
 }
 
 func TestShow(t *testing.T) {

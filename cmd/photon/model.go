@@ -86,10 +86,6 @@ func (m *modelFlags) files() (fs.FS, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("%w: give the directory that holds config.json, or a .gguf file", err)
 	}
-	if errors.Is(err, photon.ErrInvalid) { // a file of another kind: the command's arguments are well, the model is not
-		what := strings.TrimSuffix(err.Error(), ": "+photon.ErrInvalid.Error())
-		err = fmt.Errorf("%s: %w", what, photon.ErrUnsupported)
-	}
 	if err != nil {
 		return nil, modelError{err}
 	}
@@ -114,7 +110,11 @@ func (m *modelFlags) load(ctx context.Context, c *console) (*photon.Model, error
 	}
 	model, err := photon.LoadFS(files, opts...)
 	if err != nil {
-		return nil, modelError{fmt.Errorf("%s: %w", m.name(), err)}
+		err = fmt.Errorf("%s: %w", m.name(), err)
+		if errors.Is(err, photon.ErrInvalid) { // of the options or the environment
+			return nil, err
+		}
+		return nil, modelError{err}
 	}
 	return model, nil
 }
