@@ -28,10 +28,11 @@ var presets = map[string]Config{
 	"rival-1.2b":   paperRival(paperStack(1920, 5120, 24)),
 	"memory-600m":  memory600M(),
 
-	"photon-15m": photon15M(), // the first form's, and a flat one of its size
-	"flat-15m":   flat15M(),
-	"rival-15m":  rival15M(),
-	"memory-15m": memory15M(),
+	"photon-15m":      photon15M(), // the first form's, and a flat one of its size
+	"flat-15m":        flat15M(),
+	"rival-15m":       rival15M(),
+	"memory-15m":      memory15M(64),
+	"memory-wide-15m": memory15M(128),
 
 	"flat-20m":  flat(8192, presetStack(384, 1024, 6, 8)),
 	"flat-134m": flat(32000, presetStack(768, 2048, 12, 12)),
@@ -102,11 +103,12 @@ func rival15M() Config {
 }
 
 // memory15M is of format 2: a thin token encoder whose states are the decoder's content, conditions that are added to
-// its rows, and a memory of every token of a finished unit, unpacked, which one late layer reads. Only that grows.
-func memory15M() Config {
+// its rows, and a memory of every token of a finished unit, unpacked, which one late layer reads by heads of headDim
+// elements. Only that grows.
+func memory15M(headDim int) Config {
 	thin, units, decoder := presetStack(384, 256, 6, 2), presetStack(384, 1024, 6, 2), presetStack(384, 1024, 6, 5)
 	thin.SlidingWindow, units.SlidingWindow, decoder.SlidingWindow = 32, 128, 32
-	decoder.Memories = []MemoryConfig{{Level: 1, Layers: []int{3}, Heads: 6, KVHeads: 1, HeadDim: 64, RopeTheta: 10000, Unpack: true}}
+	decoder.Memories = []MemoryConfig{{Level: 1, Layers: []int{3}, Heads: 6, KVHeads: 1, HeadDim: headDim, RopeTheta: 10000, Unpack: true}}
 	return Config{ModelType: modelTypePhoton, FormatVersion: 2, VocabSize: 4096, EmbeddingSize: 384, RMSNormEps: 1e-5,
 		TieWordEmbeddings: true, BOSTokenID: -1, EOSTokenIDs: []int{4095}, Content: contentStates, TokenEncoder: &thin,
 		Levels: []LevelConfig{{ChunkSize: 4, Chunker: chunkerLinear, Encoder: units, Decoder: decoder}}}
