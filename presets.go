@@ -108,7 +108,8 @@ func rival15M() Config {
 func memory15M(headDim int) Config {
 	thin, units, decoder := presetStack(384, 256, 6, 2), presetStack(384, 1024, 6, 2), presetStack(384, 1024, 6, 5)
 	thin.SlidingWindow, units.SlidingWindow, decoder.SlidingWindow = 32, 128, 32
-	decoder.Memories = []MemoryConfig{{Level: 1, Layers: []int{3}, Heads: 6, KVHeads: 1, HeadDim: headDim, RopeTheta: 10000, Unpack: true}}
+	decoder.Memories = []MemoryConfig{
+		{Level: 1, Layers: []int{3}, Heads: 6, KVHeads: 1, HeadDim: headDim, RopeTheta: 10000, Unpack: true}}
 	return Config{ModelType: modelTypePhoton, FormatVersion: 2, VocabSize: 4096, EmbeddingSize: 384, RMSNormEps: 1e-5,
 		TieWordEmbeddings: true, BOSTokenID: -1, EOSTokenIDs: []int{4095}, Content: contentStates, TokenEncoder: &thin,
 		Levels: []LevelConfig{{ChunkSize: 4, Chunker: chunkerLinear, Encoder: units, Decoder: decoder}}}

@@ -15,8 +15,8 @@ import sys
 import tempfile
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
-SHAPES = ("flat", "rival", "windows", "block", "published", "published-bounded", "stream", "thin2-window32", "thin2-window16",
-          "thin2-wide")  # of train/shapes.py
+SHAPES = ("flat", "rival", "windows", "block", "published", "published-bounded", "stream",
+          "thin2-window32", "thin2-window16", "thin2-wide")  # of train/shapes.py
 ROUNDS, DEPTHS = 5, (0, 8192, 32768)
 
 

@@ -591,10 +591,11 @@ class LanguageModel(nn.Module):
         return x.reshape(-1, x.shape[-1]), targets.reshape(-1)
 
     def loss(self, ids, alpha=0.0, mask=None, given=None, teachers=(), taught=0.0):
-        """Mean cross-entropy in nats of the tokens in mask [B, T] (default: all that are predicted), from the tokens `given` (default: ids).
+        """Mean cross-entropy in nats of the tokens in mask [B, T] (default: all that are predicted), from the tokens
+        `given` (default: ids).
 
-        `taught` is the share of it that is not with the tokens themselves but with the mean of what `teachers`, models that are flat where
-        this one is, predict from ids.
+        `taught` is the share of it that is not with the tokens themselves but with the mean of what `teachers`, models
+        that are flat where this one is, predict from ids.
         """
         hidden = self.hidden(ids if given is None else given)
         x, targets = self.predicted(hidden, ids if mask is None else ids.masked_fill(~mask, IGNORED))
@@ -608,7 +609,8 @@ class LanguageModel(nn.Module):
             nats = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
             if teachers:
                 with torch.no_grad():
-                    soft = sum(torch.softmax(widened(t.project(y)), -1) for t, y in zip(teachers, others)) / len(teachers)
+                    predictions = [torch.softmax(widened(t.project(y)), -1) for t, y in zip(teachers, others)]
+                    soft = sum(predictions) / len(predictions)
                 cross = -(soft * torch.log_softmax(logits, -1)).sum(-1)
                 nats = (1 - taught) * nats + taught * (cross * (labels != IGNORED)).sum()
             losses.append(nats)

@@ -98,8 +98,8 @@ def by_budget(rows):
 
 
 def largest(rows):
-    """The largest budget in millions of tokens, and its rows, of whatever texts: of forms that have both the bits differ by less than those
-    of two seeds."""
+    """The largest budget in millions of tokens, and its rows, of whatever texts: of forms that have both the bits differ
+    by less than those of two seeds."""
     millions = max(round(int(row["tokens"]) / 1e6) for row in rows)
     return millions, [row for row in rows if round(int(row["tokens"]) / 1e6) == millions]
 
@@ -149,7 +149,8 @@ def plots(rows, speeds, out):
     os.makedirs(out, exist_ok=True)
     millions, rows = largest(rows)
     title = f"after {millions}M tokens"
-    points = [(cost.count(shapes.config(r["shape"]))["growth"] + 16, float(r["books bits/byte"]), r["shape"]) for r in rows]
+    growth = lambda shape: cost.count(shapes.config(shape))["growth"]
+    points = [(growth(r["shape"]) + 16, float(r["books bits/byte"]), r["shape"]) for r in rows]
     plot = Plot(f"Bits per byte of books against state, {title}", "elements a token that the state grows by, plus 16", "bits per byte",
                 [p[0] for p in points], [p[1] for p in points], logarithmic=True)
     for x, y, name in points:
@@ -169,7 +170,8 @@ def plots(rows, speeds, out):
 
     measured = {(s["shape"], int(s["depth"])): float(s["decode tokens/s"]) for s in speeds}
     for depth in (0, 8192, 32768):
-        points = [(measured[r["shape"], depth], float(r["books bits/byte"]), r["shape"]) for r in rows if (r["shape"], depth) in measured]
+        points = [(measured[r["shape"], depth], float(r["books bits/byte"]), r["shape"]) for r in rows
+                  if (r["shape"], depth) in measured]
         if points:
             plot = Plot(f"Bits per byte against speed behind {depth:,} tokens, {title}", "decoded tokens a second", "bits per byte",
                         [p[0] for p in points], [p[1] for p in points], logarithmic=True)

@@ -123,7 +123,8 @@ SHAPES = {
     # The same at 60M parameters.
     "flat-60m": lambda: flat(640, 12),
     "rival-60m": lambda: hybrid(640, 12),
-    "thin2-wide-60m": lambda: new(unpack=True, width=640, tokens=2, token_ffn=512, unit=640, units=4, layers=10, window=32, token_window=32,
+    "thin2-wide-60m": lambda: new(unpack=True, width=640, tokens=2, token_ffn=512, unit=640, units=4, layers=10,
+                                  window=32, token_window=32,
                                   memories=[memory(1, [7], heads=10, unpack=True, head=128)]),
     "thin2-60m": lambda: new(unpack=True, width=640, tokens=2, token_ffn=512, unit=640, units=4, layers=10, reads=[7], window=32, token_window=32),
 }

@@ -3,8 +3,8 @@
     python3 sweep.py --text TEXT --work WORK --csv runs.csv --side-by-side 3 flat:262 new:262:seed=2 new:79:muon-lr=0.04 ...
 
 A run is SHAPE:MILLIONS[:OPTION=VALUE]...: a shape of shapes.py or a config.json, its budget in millions of tokens, and options of
-train.py. A run that has its row, of the same texts, is left out; one that was interrupted goes on from its checkpoint in WORK. TEXT
-holds train/*.txt.xz and eval/*.txt.xz, see TEXTS.
+train.py. A run that has its row, of the same texts, is left out; one that was interrupted goes on from its checkpoint
+in WORK. TEXT holds train/*.txt.xz and eval/*.txt.xz, see TEXTS.
 """
 
 import argparse

@@ -195,7 +195,8 @@ class Jobs(Case):
         job = self.job("import time; time.sleep(60)")
         options = mock.Mock(seconds=0.5, cards=None, side_by_side=1)
         runs = [mock.Mock(), mock.Mock()]
-        with (mock.patch.object(sweep, "Job", return_value=job) as made, mock.patch.multiple(sweep, pack_all=mock.DEFAULT, sizes=mock.DEFAULT),
+        with (mock.patch.object(sweep, "Job", return_value=job) as made,
+              mock.patch.multiple(sweep, pack_all=mock.DEFAULT, sizes=mock.DEFAULT),
               contextlib.redirect_stdout(io.StringIO())):
             self.assertEqual(sweep.sweep(options, runs, []), 0)
         self.assertEqual(made.call_count, 1)

@@ -158,7 +158,8 @@ class Loss(nn.Module):
 
     def __init__(self, model, alpha, teachers, taught):
         super().__init__()
-        self.model, self.alpha, self.teachers, self.taught = model, alpha, tuple(teachers), taught  # a tuple is no part of the module
+        self.model, self.alpha, self.taught = model, alpha, taught
+        self.teachers = tuple(teachers)  # which is no part of the module
 
     def forward(self, ids, mask, given):
         return self.model.loss(ids, self.alpha, mask, given, self.teachers, self.taught)
@@ -170,7 +171,8 @@ def teacher(path, cfg, device):
     own = Config.from_dict(state["config"])
     if own.vocab_size != cfg.vocab_size or own.flat != cfg.flat:
         kind = "flat" if own.flat else "no flat"
-        sys.exit(f"{path} is a {kind} model of {own.vocab_size} tokens: a teacher must have {cfg.vocab_size}, and be flat only where the model is")
+        sys.exit(f"{path} is a {kind} model of {own.vocab_size} tokens: a teacher must have {cfg.vocab_size}, "
+                 "and be flat only where the model is")
     out = build(own).to(device).eval()
     out.load_state_dict(state["model"])
     return out.requires_grad_(False)
@@ -229,7 +231,8 @@ def arguments(argv):
     parser.add_argument("--muon-lr", type=float, default=0.02, help="0: AdamW for all")
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--dropout", type=float, default=0.0, help="of what each layer adds to its stream")
-    parser.add_argument("--noise", type=float, default=0.0, help="share of the tokens read, not of those predicted, that others replace; "
+    parser.add_argument("--noise", type=float, default=0.0,
+                        help="share of the tokens read, not of those predicted, that others replace; "
                         "goes to zero with the learning rate")
     parser.add_argument("--warmup", type=int, default=50, help="steps")
     parser.add_argument("--decay", choices=("linear", "cosine"), default="linear")
@@ -238,7 +241,8 @@ def arguments(argv):
     parser.add_argument("--alpha", type=float, default=0.0)
     parser.add_argument("--teacher", action="append", default=[], metavar="CHECKPOINT",
                         help="a trained model to learn from, or several: from the mean of what they predict")
-    parser.add_argument("--taught", type=float, default=0.5, help="share of the loss that is what teachers predict, not the text")
+    parser.add_argument("--taught", type=float, default=0.5,
+                        help="share of the loss that is what teachers predict, not the text")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 on a GPU, float32 on a CPU")
     parser.add_argument("--threads", type=int, default=1, help="a process, on a CPU")

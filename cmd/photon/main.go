@@ -217,7 +217,8 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.As(err, &model) && errors.Is(err, fs.ErrNotExist):
 		return exitNotFound
-	case errors.As(err, &model) && isAny(err, photon.ErrCorrupt, photon.ErrMismatch, photon.ErrUnsupported, photon.ErrInvalid):
+	case errors.As(err, &model) &&
+		isAny(err, photon.ErrCorrupt, photon.ErrMismatch, photon.ErrUnsupported, photon.ErrInvalid):
 		return exitInvalidModel
 	case errors.Is(err, photon.ErrInvalid):
 		return exitUsage
