@@ -98,7 +98,7 @@ def by_budget(rows):
 
 
 def largest(rows):
-    """The largest budget in millions of tokens, and its rows, of whatever texts: of forms that have both the bits differ
+    """The largest budget in millions of tokens, and its rows, of whatever texts: where a form has both, its bits differ
     by less than those of two seeds."""
     millions = max(round(int(row["tokens"]) / 1e6) for row in rows)
     return millions, [row for row in rows if round(int(row["tokens"]) / 1e6) == millions]
