@@ -1,6 +1,6 @@
 """Tables and plots of docs/quality.md, from the rows that sweep.py wrote and the speeds that `photon bench` measured.
 
-    python3 quality.py ../docs        reads results/forms.csv and results/speed.csv, writes plots/*.svg and the tables between the marks
+    python3 quality.py ../docs        reads results/forms.csv, long.csv and speed.csv, writes plots/*.svg and the tables between the marks
 """
 
 import csv
@@ -125,6 +125,21 @@ def table(rows):
     return "\n".join(out)
 
 
+def far_table(rows):
+    """Markdown: runs on long rows, what they cost and what they have of books far back; runs of one length of rows stand together."""
+    length = lambda r: int(re.search(r"row=(\d+)", r["settings"])[1])
+    far = [k for k in rows[0] if re.fullmatch(r"books by position (\d+)-(\d+)", k) and int(k.split()[-1].split("-")[0]) >= 1024]
+    out = ["| rows of | shape | decoded token behind 32k, M multiply-adds | grows, elements a token | books, bits/byte | " +
+           " | ".join(f"nats at {int(a):,} to {int(b):,}" for a, b in (k.split()[-1].split("-") for k in far)) + " | gain 1,024 | gain 4,096 |",
+           "|" + "---|" * (7 + len(far))]
+    for r in sorted(rows, key=lambda r: (length(r), float(r["books bits/byte"]))):
+        cfg = shapes.config(r["shape"])
+        cells = [f"{length(r):,}", r["shape"], f"{cost.count(cfg, 32768)['decode'] / 1e6:.1f}", f"{cost.count(cfg)['growth']:g}", r["books bits/byte"],
+                 *(r.get(k, "") for k in far), r["gain 1024"], r.get("gain 4096", "")]
+        out.append("| " + " | ".join(cells) + " |")
+    return "\n".join(out)
+
+
 def worth(rows):
     """Markdown: what is lost, in nats a token, where a part is taken away."""
     out = []
@@ -202,6 +217,9 @@ def main():
     for (millions, texts), some in by_budget(rows).items():
         text = page.fill(text, f"table {millions} {texts}".rstrip(), table(some))
     text = page.fill(text, "worth", worth(largest(rows)[1]))
+    long = read(os.path.join(docs, "results", "long.csv"))
+    if long:
+        text = page.fill(text, "long rows", far_table(long))
     if speeds:
         text = page.fill(text, "speed", speed_table(speeds))
     with open(path, "w", encoding="utf-8") as f:

@@ -166,6 +166,11 @@ class Run(unittest.TestCase):
         with self.assertRaisesRegex(SystemExit, "a teacher must have 258"):
             self.train("other", "--steps", "1", *teachers)
 
+    def test_it_starts_from_given_weights(self):
+        log = self.train("first", "--steps", "10")
+        again = self.train("second", "--steps", "1", "--muon-lr", "0", "--lr", "0", "--init", self.at("first/checkpoint.pt"))
+        self.assertEqual(again[-1]["heldout_bits_per_byte"], log[-1]["heldout_bits_per_byte"])
+
     def test_a_paused_run_goes_on_with_other_data(self):
         self.train("paused", "--steps", "6", "--pause", "0")
         log = self.train("paused", "--steps", "6", "--data", self.at("text.bin") + ":2")

@@ -178,6 +178,11 @@ def teacher(path, cfg, device):
     return out.requires_grad_(False)
 
 
+def initial(path):
+    """The weights of a model directory or of a checkpoint."""
+    return tensorfile.load(path) if os.path.isdir(path) else torch.load(path, map_location="cpu")["model"]
+
+
 def noisy(ids, share):
     """ids [B, T], of which about `share` are other tokens of the batch: what is learned by heart is of less use."""
     if share == 0:
@@ -213,7 +218,7 @@ def arguments(argv):
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--preset", help="a name of presets.py")
     model.add_argument("--config", help="a config.json")
-    parser.add_argument("--init", metavar="DIR", help="start from the weights of a model directory")
+    parser.add_argument("--init", metavar="DIR|CHECKPOINT", help="start from the weights of a model directory or a checkpoint")
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--data", action="append", required=True, metavar="FILE.bin[:WEIGHT[:LAST]]",
                         help="the weight goes to LAST as the learning rate goes to zero")
@@ -281,7 +286,7 @@ def main(argv=None):
         sys.exit(f"{options.tokenizer} has {tokenizer.vocab_size} tokens, the model {cfg.vocab_size}: train a tokenizer of that size")
     model = build(cfg).init_weights(options.seed)
     if options.init:
-        model.load_state_dict(tensorfile.load(options.init))
+        model.load_state_dict(initial(options.init))
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = options.dropout
