@@ -20,7 +20,6 @@ chat_template.jinja, or a generation_config.json in place of the usual one.
 import argparse
 import json
 import os
-import shutil
 import sys
 
 import numpy as np
@@ -71,11 +70,17 @@ def export(cfg, weights, directory, tokenizer_path, form, keep="F32", shards=1, 
     ids = tokenizer.encode(sentence)[:GOLDEN_TOKENS]
     if len(ids) < GOLDEN_TOKENS:
         raise ValueError(f"the golden sentence has {len(ids)} tokens, {GOLDEN_TOKENS} are needed: give a longer one")
+    with open(tokenizer_path, encoding="utf-8") as f:
+        shared = json.load(f)
+    copies = {}  # read first: they may be the directory's own
+    for path in along:
+        with open(path, "rb") as f:
+            copies[os.path.basename(path)] = f.read()
     os.makedirs(directory, exist_ok=True)
     stored = tensorfile.store(weights, form, keep)
     tensorfile.write_model(directory, stored, shards)
-    with open(tokenizer_path, encoding="utf-8") as source, open(os.path.join(directory, "tokenizer.json"), "w", encoding="utf-8") as copy:
-        json.dump(json.load(source), copy, ensure_ascii=False, separators=(",", ":"))
+    with open(os.path.join(directory, "tokenizer.json"), "w", encoding="utf-8") as f:
+        json.dump(shared, f, ensure_ascii=False, separators=(",", ":"))
     _write_json(directory, "config.json", cfg.to_dict())
     _write_json(directory, "generation_config.json", {
         "eos_token_id": cfg.eos_token_id, "do_sample": True,
@@ -83,8 +88,9 @@ def export(cfg, weights, directory, tokenizer_path, form, keep="F32", shards=1, 
     _write_json(directory, "golden.json", golden_block(cfg, stored, ids), indent=None)
     with open(os.path.join(directory, "README.md"), "w", encoding="utf-8") as file:
         file.write(card(cfg, stored, name or os.path.basename(os.path.normpath(directory)), form, keep, notes))
-    for path in along:
-        shutil.copy(path, directory)
+    for copied, content in copies.items():
+        with open(os.path.join(directory, copied), "wb") as file:
+            file.write(content)
     return stored
 
 

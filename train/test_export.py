@@ -172,6 +172,9 @@ class Export(unittest.TestCase):
         with open(settings, "w") as file:
             file.write('{"temperature": 0.1}')
         export.export(cfg, weights, out, self.tokenizer, "F32", along=[settings])
+        # Again, with the files that are there now.
+        again = [os.path.join(out, name) for name in ("generation_config.json", "tokenizer.json")]
+        export.export(cfg, weights, out, again[1], "F32", along=again[:1])
         with open(os.path.join(out, "generation_config.json")) as file:
             self.assertEqual(json.load(file), {"temperature": 0.1})
         with open(os.path.join(out, "README.md"), encoding="utf-8") as file:
