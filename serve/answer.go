@@ -297,7 +297,7 @@ func (s *server) writePrompt(ctx context.Context, q *query, index, most int, emi
 		}
 		return nil
 	}
-	session, err := s.shared(ctx, q, ids)
+	session, begun, err := s.shared(ctx, q, ids)
 	if err != nil {
 		return err
 	}
@@ -313,24 +313,30 @@ func (s *server) writePrompt(ctx context.Context, q *query, index, most int, emi
 		first.text, first.tokens = index*q.n+i, slices.Clip(echo.tokens)
 		texts.Go(func() {
 			defer catch(emit)
-			s.writeText(ctx, q, r, first, emit)
+			defer begun()
+			s.writeText(ctx, q, r, first, begun, emit)
 		})
 	}
 	return nil
 }
 
 // shared reads a prompt once where several texts go on from it; otherwise the batcher does. An empty one too is a
-// session's: the batcher takes a request without ids for one of text.
-func (s *server) shared(ctx context.Context, q *query, ids []int) (*photon.Session, error) {
+// session's: the batcher takes a request without ids for one of text. To be called when the first of them has begun:
+// until then no other prompt is read so, lest the states of those that wait add up.
+func (s *server) shared(ctx context.Context, q *query, ids []int) (_ *photon.Session, begun func(), err error) {
 	if q.n == 1 && len(ids) > 0 {
-		return nil, nil
+		return nil, func() {}, nil
 	}
 	if err := s.alone(ctx); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer func() { <-s.reading }()
+	begun = sync.OnceFunc(func() { <-s.reading })
 	session := s.m.NewSession()
-	return session, session.Append(ctx, ids...)
+	if err := session.Append(ctx, ids...); err != nil {
+		begun()
+		return nil, nil, err
+	}
+	return session, begun, nil
 }
 
 // alone waits until nobody else reads a prompt outside the batcher.
@@ -343,8 +349,10 @@ func (s *server) alone(ctx context.Context) error {
 	}
 }
 
-// writeText runs one text, which begins with first.
-func (s *server) writeText(ctx context.Context, q *query, r photon.Request, first piece, emit func(piece) bool) {
+// writeText runs one text, which begins with first, and calls begun when it has.
+func (s *server) writeText(
+	ctx context.Context, q *query, r photon.Request, first piece, begun func(), emit func(piece) bool,
+) {
 	p, last := first, q.arrived
 	var open *photon.StreamDecoder // has the rune that is open at a session's end, where nothing will come any more
 	if t := s.m.Tokenizer(); r.Session != nil && t != nil {
@@ -355,6 +363,7 @@ func (s *server) writeText(ctx context.Context, q *query, r photon.Request, firs
 	}
 	p.begins = true
 	for t, err := range s.batcher.Generate(ctx, r) {
+		begun()
 		p.s += t.Text
 		switch {
 		case errors.Is(err, context.DeadlineExceeded):

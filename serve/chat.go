@@ -164,7 +164,7 @@ func (r *chatRequest) most() (*int, error) {
 	case old != nil && *old != *now:
 		return nil, badRequest("max_completion_tokens",
 			"max_completion_tokens is %d, and its old name max_tokens %d: give one of them", *now, *old)
-	case *now < 0:
+	case *now < -1:
 		return nil, outOf("max_completion_tokens", *now, ranges["max_completion_tokens"])
 	default:
 		return now, nil
@@ -205,7 +205,8 @@ func (s *server) chat(w http.ResponseWriter, r *http.Request) {
 		q.options = append(q.options, photon.Stop(append([]string{stop}, body.Stop...)...))
 	}
 	q.source = "messages"
-	q.id, q.shape = "chatcmpl-"+q.id, &reply{t: s.m.Tokenizer(), trim: s.o.chat.afterColon(), begun: map[int]bool{}}
+	q.id, q.shape = "chatcmpl-"+q.id, &reply{t: s.m.Tokenizer(), trim: s.o.chat.afterColon(),
+		begun: map[int]bool{}, logProbs: body.LogProbs}
 	s.answer(w, r, q)
 }
 
@@ -306,6 +307,8 @@ type reply struct {
 	t     *photon.Tokenizer
 	trim  bool         // the answer follows a colon: the white space behind that is not part of it
 	begun map[int]bool // by choice: it has text
+
+	logProbs bool // asked for
 }
 
 type chatChoice struct {
@@ -362,6 +365,9 @@ func (c *reply) choice(p *piece, stream bool) any {
 		out.Delta = said
 	} else {
 		out.Message = said
+	}
+	if c.logProbs && !stream {
+		out.LogProbs = &chatLogProbs{Content: []chatToken{}} // also where no token is told
 	}
 	for _, t := range p.tokens {
 		if t.silent {

@@ -38,7 +38,7 @@ func (s *server) completions(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q.source, q.echo = "prompt", body.Echo
-	q.id, q.shape = "cmpl-"+q.id, &completion{t: s.m.Tokenizer(), ends: map[int]*textEnd{}}
+	q.id, q.shape = "cmpl-"+q.id, &completion{t: s.m.Tokenizer(), ends: map[int]*textEnd{}, logProbs: q.logProbs >= 0}
 	s.answer(w, r, q)
 }
 
@@ -68,6 +68,8 @@ func (s *server) promptIDs(p *prompts) (ids [][]int, texts []string, err error) 
 type completion struct {
 	t    *photon.Tokenizer
 	ends map[int]*textEnd
+
+	logProbs bool // asked for
 }
 
 // textEnd is where a text has got to: what token lists count their offsets from.
@@ -95,6 +97,9 @@ func (c *completion) object(bool) string { return "text_completion" }
 func (c *completion) choice(p *piece, stream bool) any {
 	out := completionChoice{Text: p.s, Index: p.text, Finish: orNull(p.finish)}
 	if len(p.tokens) == 0 {
+		if c.logProbs && !stream {
+			out.LogProbs = &completionLogProbs{[]string{}, []*float32{}, []map[string]float32{}, []int{}}
+		}
 		return out
 	}
 	end := c.ends[p.text]

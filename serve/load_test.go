@@ -195,6 +195,23 @@ func TestLastStep(t *testing.T) {
 }
 
 // Texts wait for their turn up to a number, and more are refused.
+// TestWaitingPrompts: of those who wait with several texts each, one has read its prompt.
+func TestWaitingPrompts(t *testing.T) {
+	c := serving(t, newModel(t, config(false)), forever(), MaxTexts(1, 100))
+	_, leave := c.begin("/v1/completions", endless)
+	var waiting sync.WaitGroup
+	for range 5 {
+		waiting.Go(func() { c.get(200, nil, "/v1/completions", `{"prompt":"Hello","max_tokens":3,"n":2}`) })
+	}
+	c.until("all wait", func() bool { return c.s.running() == 11 })
+	for range 10 { // it goes on to hold the place of those that read
+		time.Sleep(10 * time.Millisecond)
+		c.until("one has read", func() bool { return len(c.s.reading) == 1 })
+	}
+	leave()
+	waiting.Wait()
+}
+
 func TestWaiting(t *testing.T) {
 	c := serving(t, newModel(t, config(false)), forever(), MaxTexts(1, 2))
 	_, leave := c.begin("/v1/completions", endless)

@@ -160,7 +160,9 @@ func (s *server) query(f *sampling, most int) (*query, error) {
 	if len(f.Stop) > 0 && s.m.Tokenizer() == nil {
 		return nil, badRequest("stop", "this model has no tokenizer, so that its tokens have no text: leave stop out")
 	}
-	q.options = append(q.options, photon.Stop(f.Stop...))
+	if len(f.Stop) > 0 {
+		q.options = append(q.options, photon.Stop(f.Stop...))
+	}
 	return q, nil
 }
 

@@ -87,14 +87,16 @@ func MaxTexts(running, waiting int) Option {
 func MaxStateBytes(n int64) Option { return func(o *options) { o.state = n } }
 
 // KeepPrefixes keeps the states of texts that were read in so many bytes, so that requests that begin alike, such as
-// the turns of a conversation, do not read the same again: see photon.KeepPrefixes. Default 0: none.
+// the turns of a conversation, do not read the same again: see photon.KeepPrefixes. Default 0: none. A request for
+// several texts (n) reads its prompt once, by itself.
 func KeepPrefixes(n int64) Option { return func(o *options) { o.prefixes = n } }
 
 // Chat sets how conversations are laid out. Default none: /v1/chat/completions is refused.
 func Chat(form ChatForm) Option { return func(o *options) { o.chat = form } }
 
-// Defaults sets what holds where a request does not say. Without it that is what OpenAI's API documents: temperature 1,
-// and no other filter.
+// Defaults sets how texts are drawn where a request does not say. Without it that is what OpenAI's API documents:
+// temperature 1, and no other filter. A chat form's Stop replaces this one's; MaxTokens, Seed and Sample are each
+// request's own.
 func Defaults(opts ...photon.Option) Option { return func(o *options) { o.defaults = opts } }
 
 func (o *options) check(m *photon.Model) error {

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/photon-lm/photon"
+	"github.com/photon-lm/photon/models"
 )
 
 var (
@@ -494,6 +495,39 @@ func TestLogProbs(t *testing.T) {
 	}
 }
 
+// TestDefaults: what a request does not say, of all that Defaults may hold; lists of no tokens are lists.
+func TestDefaults(t *testing.T) {
+	m, err := photon.LoadFS(models.Stories(), photon.WithWeights(photon.Int8))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	plain := serving(t, m)
+	var free, stopped, own answer
+	const body = `{"prompt":"Once upon a","temperature":0,"max_tokens":12`
+	plain.get(200, &free, "/v1/completions", body+`}`)
+	text := free.Choices[0].Text
+	if len(text) < 4 {
+		t.Fatalf("%q is too short to stop in", text)
+	}
+	c := serving(t, m, Defaults(photon.Stop(text[2:3])))
+	c.get(200, &stopped, "/v1/completions", body+`}`)
+	if got := stopped.Choices[0]; !strings.HasPrefix(text, got.Text) || len(got.Text) > 2 || *got.Finish != "stop" {
+		t.Errorf("%+v, want what comes before %q in %q", got, text[2:3], text)
+	}
+	c.get(200, &own, "/v1/completions", body+`,"stop":"none of it"}`)
+	if got := own.Choices[0].Text; got != text {
+		t.Errorf("a stop of its own: %q, want %q", got, text)
+	}
+	var none struct {
+		Choices []struct{ LogProbs map[string][]any }
+	}
+	plain.get(200, &none, "/v1/completions", `{"prompt":"Hello","max_tokens":0,"logprobs":0}`)
+	if got := none.Choices[0].LogProbs; got["tokens"] == nil || got["text_offset"] == nil {
+		t.Errorf("no tokens: logprobs %v", got)
+	}
+}
+
 func TestChat(t *testing.T) {
 	m := newModel(t, config(false))
 	const messages = `"messages":[{"role":"system","content":"Be kind."},` +
@@ -559,7 +593,7 @@ func TestChat(t *testing.T) {
 				`{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}]}`,
 				`{"messages":[{"role":"user","content":3}]}`, `{"messages":"hi"}`, `{` + messages +
 					`,"tools":[{"type":"function"}]}`,
-				`{` + messages + `,"top_logprobs":2}`, `{` + messages + `,"logprobs":true,"top_logprobs":21}`,
+				`{` + messages + `,"max_completion_tokens":-2}`, `{` + messages + `,"top_logprobs":2}`, `{` + messages + `,"logprobs":true,"top_logprobs":21}`,
 				`{` + messages + `,"response_format":{"type":"json_object"}}`} {
 				a = answer{}
 				if c.get(400, &a, "/v1/chat/completions", body); a.Error == nil || a.Error.Message == "" {

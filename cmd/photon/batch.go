@@ -26,7 +26,9 @@ one a line, in the order of IN: "index" (the line of IN, from 0), "id", and "tex
 company nor on the shard. Where a line has no "seed", it is -seed plus its index; an "n" below 0 is no bound, so that
 the job waits until the model ends the text.
 -shard i/n does the lines whose index is i modulo n. -resume goes on behind the last whole line of OUT, after a crash
-too; OUT.job says what made OUT, and nothing else goes on from it. Exit code 1 where a line had an error.
+too; OUT.job says what made OUT: lines, weights, kernels, flags, and nothing else goes on from it. Where machines have
+different processors, the environment's PHOTON_KERNEL=avx2 (or generic) gives all the same kernels. Exit code 1 where a
+line of OUT has an error, also from before.
 `
 
 // A batchJob does one shard of the lines of a file.
@@ -110,9 +112,14 @@ func (j *batchJob) describe(ctx context.Context, in *os.File, model *modelFlags)
 	if _, err := in.Seek(0, io.SeekStart); err != nil {
 		return "", err
 	}
+	// A snapshot of no text tells weights, forms and kernels: each of them decides over the bits of what is written.
+	own := sha256.New()
+	if _, err := j.model.NewSession().WriteTo(own); err != nil {
+		return "", err
+	}
 	draws := &j.sampling
-	return fmt.Sprintf("photon batch of lines with the SHA-256 %x: %s, weights %v, cache %v, shard %d/%d, score %t, "+
-		"n %d, seed %d, stop %q, %v%s\n", hash.Sum(nil), model.name(), model.weights, model.cache,
+	return fmt.Sprintf("photon batch of lines with the SHA-256 %x: %s (%.8x on %s), weights %v, cache %v, shard %d/%d, score %t, "+
+		"n %d, seed %d, stop %q, %v%s\n", hash.Sum(nil), model.name(), own.Sum(nil), j.model.Kernel(), model.weights, model.cache,
 		j.shard, j.shards, j.score, draws.tokens, draws.seed, draws.stop, draws.mode, draws.drawn()), nil
 }
 
@@ -174,12 +181,19 @@ func cutTail(ctx context.Context, f *os.File, lines *shardLines) error {
 		if err != nil && err != io.EOF {
 			return err
 		}
-		row := struct{ Index *int64 }{}
+		row := struct {
+			Index *int64
+			Error string
+		}{}
 		if json.Unmarshal(line, &row) != nil || row.Index == nil || *row.Index != index || err == io.EOF {
 			return fmt.Errorf("the line at byte %d is not what this command writes there, the rows of IN's lines in "+
 				"their order: give another file", end)
 		}
 		end += int64(len(line))
+		lines.had++
+		if row.Error != "" {
+			lines.failed++
+		}
 	}
 	if err := f.Truncate(end); err != nil {
 		return err
@@ -193,6 +207,7 @@ type shardLines struct {
 	r             *bufio.Reader
 	shard, shards int64
 	index         int64 // of the line that is read next
+	had, failed   int   // lines that OUT had already, and those of them that say an error
 }
 
 // next returns a line and its index among all lines; io.EOF behind the last one.
@@ -245,7 +260,7 @@ func (j *batchJob) run(ctx context.Context, lines *shardLines, out io.Writer) er
 			go func() { row <- j.line(ctx, texts, turns, index, line) }()
 		}
 	}()
-	done, failed := 0, 0
+	done, failed := lines.had, lines.failed
 	var wrong error // the first that keeps rows from being written
 	for row := range rows {
 		r := <-row

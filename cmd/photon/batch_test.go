@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/photon-lm/photon"
 )
 
 // lines writes a file of lines, and returns its name.
@@ -117,6 +119,25 @@ func TestBatchResumes(t *testing.T) {
 	if _, errs = call(t, exitFailed, "", append(arguments, part)...); !strings.Contains(errs, "byte 0") {
 		t.Errorf("another file: %s", errs)
 	}
+}
+
+// What goes on is the same model on the same kernels, and a line that failed before has failed.
+func TestBatchResumesTheSame(t *testing.T) {
+	model, out := makeModel(t, hierarchical), filepath.Join(t.TempDir(), "out")
+	in := lines(t, `{"prompt":"a"}`, `{"prompt":"a\xff"}`)
+	arguments := []string{"batch", "-model", model, "-n", "2", "-resume", in, out}
+	for range 2 {
+		_, errs := call(t, exitFailed, "", arguments...)
+		want(t, errs, "1 of 2 lines had errors")
+	}
+	if err := photon.WriteRandom(filepath.Join(model, "new"), hierarchical, 8, "F32"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(model, "new", "model.safetensors"), filepath.Join(model, "model.safetensors")); err != nil {
+		t.Fatal(err)
+	}
+	_, errs := call(t, exitUsage, "", arguments...)
+	want(t, errs, "was begun by")
 }
 
 // A text of no tokens says so, and a stream is no file.

@@ -112,6 +112,16 @@ func TestTurn(t *testing.T) {
 	if got := template.turn(m, said, true); !slices.Equal(got, first) {
 		t.Errorf("first turn %v, want %v", got, first)
 	}
+	begins := flat // with a token that its template does not have: the server's prompts have none of it either
+	begins.BOSTokenID = 1
+	other, err := photon.Load(makeModel(t, begins))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if got := template.turn(other, said, true); !slices.Equal(got, first) {
+		t.Errorf("first turn of a flat model %v, want %v", got, first)
+	}
 	if got, want := template.turn(m, said, false), slices.Concat(text("C"), []int{256}, first); !slices.Equal(got, want) {
 		t.Errorf("second turn %v, want %v", got, want)
 	}

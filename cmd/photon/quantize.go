@@ -54,6 +54,12 @@ func setupQuantize(f *flag.FlagSet) func(c *console, args []string) error {
 			return err
 		}
 		ctx := interruptible()
+		var scored *score
+		if len(args) == 3 { // ahead of the work, for the text may be none
+			if scored, err = scoreFile(ctx, c, &from, args[2]); err != nil {
+				return err
+			}
+		}
 		if err := quantize(ctx, c, args[1], files, form); err != nil {
 			err = fmt.Errorf("%s to %s: %w", args[0], args[1], err)
 			if errors.Is(err, fs.ErrNotExist) { // of OUT: the model has been looked at
@@ -71,18 +77,14 @@ func setupQuantize(f *flag.FlagSet) func(c *console, args []string) error {
 		fmt.Fprintf(c.stdout, "%-12s %s of weights\n", args[0], size(before.WeightBytes))
 		fmt.Fprintf(c.stdout, "%-12s %s of weights\n", args[1], size(after.WeightBytes))
 		if len(args) == 3 {
-			return compareScores(ctx, c, &from, &to, args[2])
+			return compareScores(ctx, c, scored, &to, args[2])
 		}
 		return nil
 	}
 }
 
-// compareScores says how well a model and what was made of it predict a text.
-func compareScores(ctx context.Context, c *console, from, to *modelFlags, name string) error {
-	before, err := scoreFile(ctx, c, from, name)
-	if err != nil {
-		return err
-	}
+// compareScores says how well what was made of a model predicts a text that the model predicts so.
+func compareScores(ctx context.Context, c *console, before *score, to *modelFlags, name string) error {
 	after, err := scoreFile(ctx, c, to, name)
 	if err != nil {
 		return err

@@ -41,6 +41,10 @@ func TestQuantizeRefuses(t *testing.T) {
 	os.Remove(filepath.Join(silent, "tokenizer.json"))
 	full, text := filepath.Join(temp, "full"), filepath.Join(temp, "text")
 	os.Mkdir(full, 0o777)
+	empty := filepath.Join(temp, "empty")
+	if err := os.WriteFile(empty, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{text, filepath.Join(full, "tokenizer.json")} {
 		if err := os.WriteFile(name, []byte("a text"), 0o666); err != nil {
 			t.Fatal(err)
@@ -58,6 +62,7 @@ func TestQuantizeRefuses(t *testing.T) {
 		{exitFailed, filepath.Join(text, "out"), []string{dir, filepath.Join(text, "out")}},
 		{exitFailed, "none", []string{dir, out, filepath.Join(temp, "none")}},
 		{exitFailed, "no regular file", []string{dir, out, temp}},
+		{exitFailed, "no text to score", []string{dir, out, empty}},
 		{exitInvalidModel, "tokenizer.json", []string{silent, out, text}},
 	} {
 		printed, errs := call(t, test.code, "", append([]string{"quantize"}, test.args...)...)
@@ -65,7 +70,7 @@ func TestQuantizeRefuses(t *testing.T) {
 			t.Errorf("%v: %q", test.args, printed)
 		}
 	}
-	if left, _ := os.ReadDir(temp); len(left) != 2 {
+	if left, _ := os.ReadDir(temp); len(left) != 3 {
 		t.Errorf("%v are left", left)
 	}
 	call(t, 0, "", "quantize", dir, out, text)

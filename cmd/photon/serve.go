@@ -191,7 +191,7 @@ func localHosts(next http.Handler) http.Handler {
 			host = h
 		}
 		ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
-		if host != "localhost" && (err != nil || !ip.IsLoopback()) {
+		if !strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") && (err != nil || !ip.IsLoopback()) {
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusMisdirectedRequest)
 			io.WriteString(w, `{"error":{"message":"this server is for programs of its own machine: ask it as `+

@@ -91,6 +91,7 @@ func TestServe(t *testing.T) {
 		t.Errorf("chat: %d", status)
 	}
 	for host, want := range map[string]int{"evil.example": 421, "evil.example:80": 421, "localhost:99": 200,
+		"LocalHost.": 200, "localhost.evil.example": 421,
 		"[::1]:99": 200, "[::1]": 200, "127.0.0.1": 200} {
 		if status, _ := ask(t, url+"tokenize", `{"prompt":"x"}`, "Host", host); status != want {
 			t.Errorf("host %s: %d, want %d", host, status, want)

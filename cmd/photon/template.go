@@ -108,9 +108,6 @@ func (t *chatTemplate) turn(m *photon.Model, said string, first bool) (ids []int
 	}
 	if first {
 		ids = append(ids, tokens.Encode("")...) // what the tokenizer begins a text with
-		if bos := m.Config().BOSTokenID; len(ids) == 0 && m.Config().Flat() && bos >= 0 {
-			ids = append(ids, bos) // a flat model predicts nothing before its first token
-		}
 	} else {
 		markup(t.close)
 	}

@@ -39,7 +39,9 @@ func chat(model *photon.Model, file string, in io.Reader, out io.Writer) error {
 		return err
 	}
 	ctx := context.Background()
-	for lines := bufio.NewScanner(in); lines.Scan(); {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, 1<<20) // bytes of a line at most
+	for lines.Scan() {
 		if err := session.AppendText(ctx, "User: "+lines.Text()+"\nAssistant:"); err != nil {
 			return err
 		}
@@ -61,7 +63,7 @@ func chat(model *photon.Model, file string, in io.Reader, out io.Writer) error {
 			return err
 		}
 	}
-	return nil
+	return lines.Err()
 }
 
 // restore reads a session, or begins one where there is none, or one of another model.

@@ -42,6 +42,9 @@ func TestRestarts(t *testing.T) {
 	if err1 != nil || err2 != nil || !bytes.Equal(first, second) {
 		t.Errorf("the conversations that are kept differ: %v, %v", err1, err2)
 	}
+	if err := chat(model, file+"3", strings.NewReader(strings.Repeat("word ", 1<<18)), &parts); err == nil {
+		t.Error("a line that is too long was left out in silence")
+	}
 	if err := os.WriteFile(file+"1", []byte("no session"), 0o600); err != nil {
 		t.Fatal(err)
 	}

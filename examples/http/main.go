@@ -8,6 +8,7 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log"
 	"net/http"
@@ -35,11 +36,20 @@ func handler(stories *photon.Batcher) http.Handler {
 			Prompt:  cmp.Or(r.FormValue("begin"), "Once upon a time"),
 			Options: []photon.Option{photon.MaxTokens(200), photon.Seed(1)},
 		}
-		w.Header().Set("Content-Type", "text/event-stream")
+		begun := false                                                   // the headers are sent with the first token
 		for token, err := range stories.Generate(r.Context(), request) { // ends when the client is gone
-			if err != nil {
-				return // the headers are sent: all that is left to tell is the missing end
+			switch {
+			case err != nil && begun:
+				return // all that is left to tell is the missing end
+			case errors.Is(err, photon.ErrInvalid):
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			case err != nil:
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+				return
 			}
+			w.Header().Set("Content-Type", "text/event-stream")
+			begun = true
 			text, _ := json.Marshal(token.Text) // on one line
 			if _, err := fmt.Fprintf(w, "data: %s\n\n", text); err != nil {
 				return

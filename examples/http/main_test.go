@@ -66,6 +66,15 @@ func TestStory(t *testing.T) {
 		t.Errorf("%q, ended %v; alone %q, %v", whole, ended, want.Text, err)
 	}
 
+	bad, err := http.Get(server.URL + "/story?begin=%ff")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad.Body.Close()
+	if bad.StatusCode != http.StatusBadRequest {
+		t.Errorf("a prompt that is not UTF-8: %s", bad.Status)
+	}
+
 	// A client that leaves ends its text: soon nothing of it runs.
 	http.DefaultClient.CloseIdleConnections()
 	before := runtime.NumGoroutine()

@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime/debug"
 	"syscall/js"
 	"time"
@@ -41,17 +42,25 @@ func main() {
 	select {} // the functions live as long as the worker
 }
 
+var errWriting = errors.New("a text is being written: call stop first, and wait for its promise")
+
 // load(files) makes the model of the bytes of its files.
 func load(_ js.Value, args []js.Value) any {
 	return promise(func() (any, error) {
 		if len(args) != 1 || args[0].Type() != js.TypeObject {
 			return nil, errors.New(`load wants one object, {"config.json": Uint8Array, "model.safetensors": …, "tokenizer.json": …}`)
 		}
+		if stop != nil {
+			return nil, errWriting
+		}
 		begin := time.Now()
 		// The embedded model loses nothing as int8, which takes a quarter of the memory.
 		m, err := photon.LoadFS(arrays(args[0]), photon.WithWeights(photon.Int8))
 		if err != nil {
 			return nil, err
+		}
+		if stop != nil { // begun meanwhile
+			return nil, errWriting
 		}
 		model, session = m, nil
 		debug.FreeOSMemory() // what loading needed is most of the garbage there will ever be
@@ -71,7 +80,7 @@ func generate(_ js.Value, args []js.Value) any {
 		case model == nil:
 			return nil, errors.New("no model is loaded: call load first")
 		case stop != nil:
-			return nil, errors.New("a text is being written: call stop first, and wait for its promise")
+			return nil, errWriting
 		case len(args) != 2 || args[0].Type() != js.TypeObject || args[1].Type() != js.TypeFunction:
 			return nil, errors.New("generate wants options and a function for the tokens")
 		}
@@ -80,14 +89,18 @@ func generate(_ js.Value, args []js.Value) any {
 		if err != nil {
 			return nil, err
 		}
+		more, prompt := session != nil && options.Get("more").Truthy(), options.Get("prompt")
+		if !more && prompt.Type() != js.TypeString {
+			return nil, fmt.Errorf("prompt is a %v: give a string", prompt.Type())
+		}
 		ctx, cancel := context.WithCancel(context.Background())
 		stop = cancel
 		defer func() { cancel(); stop = nil }()
 
 		begin := time.Now()
-		if more := options.Get("more"); session == nil || !more.Truthy() {
+		if !more {
 			session = model.NewSession()
-			if err := session.AppendText(ctx, options.Get("prompt").String()); err != nil {
+			if err := session.AppendText(ctx, prompt.String()); err != nil {
 				return ended("stopped", begin, time.Since(begin), 0), unlessStopped(err)
 			}
 		}
@@ -101,13 +114,30 @@ func generate(_ js.Value, args []js.Value) any {
 				return ended("stopped", begin, first, written), unlessStopped(err)
 			}
 			written++
-			token.Invoke(map[string]any{"text": t.Text, "tokens": session.Len()})
+			if err := call(token, map[string]any{"text": t.Text, "tokens": session.Len()}); err != nil {
+				return nil, err
+			}
 			if t.Stop != photon.Going {
 				return ended(t.Stop.String(), begin, first, written), nil
 			}
 		}
-		return ended("stopped", begin, first, written), nil
+		return ended(photon.StopMaxTokens.String(), begin, first, written), nil // of none
 	})
+}
+
+// call calls a function of the page's, whose exception is an error.
+func call(f js.Value, arg any) (err error) {
+	defer func() {
+		switch thrown := recover().(type) {
+		case nil:
+		case js.Error:
+			err = thrown
+		default:
+			panic(thrown)
+		}
+	}()
+	f.Invoke(arg)
+	return nil
 }
 
 // read makes the library's options of options.{temperature, topP, seed, maxTokens}; what is undefined has its default.
@@ -123,8 +153,17 @@ func read(options js.Value) (list []photon.Option, err error) {
 	}
 	number("temperature", photon.Temperature)
 	number("topP", photon.TopP)
-	number("seed", func(f float64) photon.Option { return photon.Seed(uint64(f)) })
-	number("maxTokens", func(f float64) photon.Option { return photon.MaxTokens(int(f)) })
+	whole := func(name string, use func(int) photon.Option) {
+		number(name, func(f float64) photon.Option {
+			if f < 0 || f > 1<<31-1 || f != math.Trunc(f) {
+				err = fmt.Errorf("%s is %v: give a whole number from 0 to 2147483647", name, f)
+				f = 0
+			}
+			return use(int(f))
+		})
+	}
+	whole("seed", func(n int) photon.Option { return photon.Seed(uint64(n)) })
+	whole("maxTokens", photon.MaxTokens)
 	return list, err
 }
 

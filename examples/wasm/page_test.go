@@ -83,6 +83,8 @@ func TestProtocol(t *testing.T) {
 	}
 	var seen struct {
 		Unloaded, Empty, Cut, Hot, Word, Busy, Stopped string
+		Nothing, NaN, Thrown, Reloaded                 string
+		None                                           text
 		Loaded                                         struct{ Parameters, FlatParameters int64 }
 		First, Again, Other, Half, Rest, Prompt, After text
 		StopTook                                       int
@@ -98,6 +100,11 @@ func TestProtocol(t *testing.T) {
 		{seen.Cut, "model.safetensors"},
 		{seen.Hot, "temperature"},
 		{seen.Word, "seed is a string: give a number"},
+		{seen.Nothing, "prompt is a undefined: give a string"},
+		{seen.NaN, "maxTokens is NaN: give a whole number"},
+		{seen.Thrown, "mine"},
+		{seen.Reloaded, "a text is being written"},
+		{seen.None.Why, "max tokens"},
 		{seen.Busy, "call stop first"},
 		{seen.Stopped, "stopped"},
 	} {

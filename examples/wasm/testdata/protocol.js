@@ -26,12 +26,17 @@ const message = promise => promise.then(() => "no error", error => error.message
   seen.loaded = await photon.load(files);
   seen.hot = await message(photon.generate({...options, temperature: -1}, ignore));
   seen.word = await message(photon.generate({...options, seed: "one"}, ignore));
+  seen.nothing = await message(photon.generate({...options, prompt: undefined}, ignore));
+  seen.nan = await message(photon.generate({...options, maxTokens: NaN}, ignore));
+  seen.thrown = await message(photon.generate(options, () => { throw new Error("mine"); }));
+  seen.none = await write({maxTokens: 0});
   seen.first = await write({});
   seen.again = await write({});
   seen.other = await write({seed: 8});
   seen.half = await write({maxTokens: 12});
   seen.rest = await write({maxTokens: 12, more: true});
   const endless = photon.generate({...options, maxTokens: 100000}, ignore);
+  seen.reloaded = await message(photon.load(files));
   seen.busy = await message(photon.generate(options, ignore));
   setTimeout(() => { seen.pressed = Date.now(); photon.stop(); }, 300);
   seen.stopped = (await endless).why;
