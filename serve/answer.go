@@ -321,8 +321,8 @@ func (s *server) writePrompt(ctx context.Context, q *query, index, most int, emi
 }
 
 // shared reads a prompt once where several texts go on from it; otherwise the batcher does. An empty one too is a
-// session's: the batcher takes a request without ids for one of text. To be called when the first of them has begun:
-// until then no other prompt is read so, lest the states of those that wait add up.
+// session's: the batcher takes a request without ids for one of text. begun is to be called when the first of them has
+// begun: until then no other prompt is read so, lest the states of those that wait add up.
 func (s *server) shared(ctx context.Context, q *query, ids []int) (_ *photon.Session, begun func(), err error) {
 	if q.n == 1 && len(ids) > 0 {
 		return nil, func() {}, nil

@@ -140,7 +140,8 @@ func startClients(b *testing.B, url string, streams int) (stop func(), round fun
 }
 
 // TestStreamClients is the clients' process of BenchmarkStreams: for each line that it reads, each client reads a text.
-// They speak HTTP by hand: what is measured is the server, and a client that parses takes more of the processors than it.
+// They speak HTTP by hand: what is measured is the server, and a client that parses takes more of the processors than
+// it.
 func TestStreamClients(t *testing.T) {
 	url, streams := os.Getenv("PHOTON_STREAM_URL"), 0
 	if url == "" {

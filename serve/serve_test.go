@@ -593,7 +593,8 @@ func TestChat(t *testing.T) {
 				`{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}]}`,
 				`{"messages":[{"role":"user","content":3}]}`, `{"messages":"hi"}`, `{` + messages +
 					`,"tools":[{"type":"function"}]}`,
-				`{` + messages + `,"max_completion_tokens":-2}`, `{` + messages + `,"top_logprobs":2}`, `{` + messages + `,"logprobs":true,"top_logprobs":21}`,
+				`{` + messages + `,"max_completion_tokens":-2}`,
+				`{` + messages + `,"top_logprobs":2}`, `{` + messages + `,"logprobs":true,"top_logprobs":21}`,
 				`{` + messages + `,"response_format":{"type":"json_object"}}`} {
 				a = answer{}
 				if c.get(400, &a, "/v1/chat/completions", body); a.Error == nil || a.Error.Message == "" {

@@ -4,8 +4,8 @@
     photon batch -temp 1 -top-k 0 -top-p 1 -min-p 0.01 -n 1600 in.jsonl out.jsonl
     python3 continued.py join in.jsonl out.jsonl > continued.txt
 
-DOCUMENTS are those of corpus.py: FILE[.xz][@FIRST:LAST]. Each is cut, once in every round and at a place drawn anew, behind a word
-between 2 % and 80 % of it.
+DOCUMENTS are those of corpus.py: FILE[.xz][@FIRST:LAST]. Each is cut, once in every round and at a place drawn anew,
+behind a word between 2 % and 80 % of it.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def cut(document, draw):
 
 
 def joined(prompts, answers):
-    """Documents from the lines of both files, in the order of the answers; a line that was cut off, the last one, is left out."""
+    """Documents from the lines of both files, in the order of the answers; a last line that was cut off is left out."""
     beginnings = [json.loads(line)["prompt"] for line in prompts]
     for line in answers:
         if line.endswith("\n"):

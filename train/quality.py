@@ -1,6 +1,8 @@
 """Tables and plots of docs/quality.md, from the rows that sweep.py wrote and the speeds that `photon bench` measured.
 
-    python3 quality.py ../docs        reads results/forms.csv, long.csv and speed.csv, writes plots/*.svg and the tables between the marks
+    python3 quality.py ../docs
+
+reads results/forms.csv, long.csv and speed.csv, and writes plots/*.svg and the tables between the marks.
 """
 
 import csv
@@ -126,16 +128,18 @@ def table(rows):
 
 
 def far_table(rows):
-    """Markdown: runs on long rows, what they cost and what they have of books far back; runs of one length of rows stand together."""
+    """Markdown: runs on long rows, those of one length together: their cost, and what they have from far back."""
     length = lambda r: int(re.search(r"row=(\d+)", r["settings"])[1])
-    far = [k for k in rows[0] if re.fullmatch(r"books by position (\d+)-(\d+)", k) and int(k.split()[-1].split("-")[0]) >= 1024]
-    out = ["| rows of | shape | decoded token behind 32k, M multiply-adds | grows, elements a token | books, bits/byte | " +
-           " | ".join(f"nats at {int(a):,} to {int(b):,}" for a, b in (k.split()[-1].split("-") for k in far)) + " | gain 1,024 | gain 4,096 |",
-           "|" + "---|" * (7 + len(far))]
+    ranges = (re.fullmatch(r"books by position (\d+)-(\d+)", k) for k in rows[0])
+    far = {m[0]: f"nats at {int(m[1]):,} to {int(m[2]):,}" for m in ranges if m and int(m[1]) >= 1024}
+    head = ["rows of", "shape", "decoded token behind 32k, M multiply-adds", "grows, elements a token",
+            "books, bits/byte", *far.values(), "gain 1,024", "gain 4,096"]
+    out = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for r in sorted(rows, key=lambda r: (length(r), float(r["books bits/byte"]))):
         cfg = shapes.config(r["shape"])
-        cells = [f"{length(r):,}", r["shape"], f"{cost.count(cfg, 32768)['decode'] / 1e6:.1f}", f"{cost.count(cfg)['growth']:g}", r["books bits/byte"],
-                 *(r.get(k, "") for k in far), r["gain 1024"], r.get("gain 4096", "")]
+        cells = [f"{length(r):,}", r["shape"], f"{cost.count(cfg, 32768)['decode'] / 1e6:.1f}",
+                 f"{cost.count(cfg)['growth']:g}", r["books bits/byte"],
+                 *(r[k] for k in far), r["gain 1024"], r["gain 4096"]]
         out.append("| " + " | ".join(cells) + " |")
     return "\n".join(out)
 

@@ -19,8 +19,8 @@ class Continued(unittest.TestCase):
 
     def test_answers_are_joined_to_their_beginnings(self):
         prompts = [json.dumps({"prompt": p}) + "\n" for p in ("A hen", "A boat")]
-        answers = [json.dumps({"index": i, "text": text}) + "\n" for i, text in ((1, " sank.\n\nThe end.\n"), (0, " sat."))]
-        answers.append('{"index": 1, "te')
+        written = (1, " sank.\n\nThe end.\n"), (0, " sat.")
+        answers = [json.dumps({"index": i, "text": text}) + "\n" for i, text in written] + ['{"index": 1, "te']
         self.assertEqual(list(continued.joined(prompts, answers)), ["A boat sank.\n\nThe end.", "A hen sat."])
 
 

@@ -168,7 +168,8 @@ class Run(unittest.TestCase):
 
     def test_it_starts_from_given_weights(self):
         log = self.train("first", "--steps", "10")
-        again = self.train("second", "--steps", "1", "--muon-lr", "0", "--lr", "0", "--init", self.at("first/checkpoint.pt"))
+        still = ("--steps", "1", "--muon-lr", "0", "--lr", "0")
+        again = self.train("second", *still, "--init", self.at("first/checkpoint.pt"))
         self.assertEqual(again[-1]["heldout_bits_per_byte"], log[-1]["heldout_bits_per_byte"])
 
     def test_a_paused_run_goes_on_with_other_data(self):

@@ -218,7 +218,8 @@ def arguments(argv):
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--preset", help="a name of presets.py")
     model.add_argument("--config", help="a config.json")
-    parser.add_argument("--init", metavar="DIR|CHECKPOINT", help="start from the weights of a model directory or a checkpoint")
+    parser.add_argument("--init", metavar="DIR|CHECKPOINT",
+                        help="start from the weights of a model directory or a checkpoint")
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--data", action="append", required=True, metavar="FILE.bin[:WEIGHT[:LAST]]",
                         help="the weight goes to LAST as the learning rate goes to zero")

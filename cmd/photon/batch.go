@@ -118,8 +118,9 @@ func (j *batchJob) describe(ctx context.Context, in *os.File, model *modelFlags)
 		return "", err
 	}
 	draws := &j.sampling
-	return fmt.Sprintf("photon batch of lines with the SHA-256 %x: %s (%.8x on %s), weights %v, cache %v, shard %d/%d, score %t, "+
-		"n %d, seed %d, stop %q, %v%s\n", hash.Sum(nil), model.name(), own.Sum(nil), j.model.Kernel(), model.weights, model.cache,
+	return fmt.Sprintf("photon batch of lines with the SHA-256 %x: %s (%.8x on %s), weights %v, cache %v, "+
+		"shard %d/%d, score %t, n %d, seed %d, stop %q, %v%s\n",
+		hash.Sum(nil), model.name(), own.Sum(nil), j.model.Kernel(), model.weights, model.cache,
 		j.shard, j.shards, j.score, draws.tokens, draws.seed, draws.stop, draws.mode, draws.drawn()), nil
 }
 

@@ -133,7 +133,8 @@ func TestBatchResumesTheSame(t *testing.T) {
 	if err := photon.WriteRandom(filepath.Join(model, "new"), hierarchical, 8, "F32"); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Rename(filepath.Join(model, "new", "model.safetensors"), filepath.Join(model, "model.safetensors")); err != nil {
+	const weights = "model.safetensors"
+	if err := os.Rename(filepath.Join(model, "new", weights), filepath.Join(model, weights)); err != nil {
 		t.Fatal(err)
 	}
 	_, errs := call(t, exitUsage, "", arguments...)

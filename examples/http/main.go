@@ -36,7 +36,8 @@ func handler(stories *photon.Batcher) http.Handler {
 			Prompt:  cmp.Or(r.FormValue("begin"), "Once upon a time"),
 			Options: []photon.Option{photon.MaxTokens(200), photon.Seed(1)},
 		}
-		begun := false                                                   // the headers are sent with the first token
+		w.Header().Set("Content-Type", "text/event-stream") // of what goes well: http.Error sets its own
+		begun := false
 		for token, err := range stories.Generate(r.Context(), request) { // ends when the client is gone
 			switch {
 			case err != nil && begun:
@@ -48,7 +49,6 @@ func handler(stories *photon.Batcher) http.Handler {
 				http.Error(w, err.Error(), http.StatusServiceUnavailable)
 				return
 			}
-			w.Header().Set("Content-Type", "text/event-stream")
 			begun = true
 			text, _ := json.Marshal(token.Text) // on one line
 			if _, err := fmt.Fprintf(w, "data: %s\n\n", text); err != nil {
