@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 import bpe
 import corpus
+import tensorfile
 from model import Config, build
 
 
@@ -140,18 +141,15 @@ def json_texts(path):
         return [json.loads(line)["text"] for line in file if line.strip()]
 
 
-def load_checkpoint(path):
-    state = torch.load(path, map_location="cpu")
-    model = build(Config.from_dict(state["config"]))
-    model.load_state_dict(state["model"])
-    return model
-
-
-def load_directory(path):
-    import tensorfile
-
-    model = build(Config.from_file(os.path.join(path, "config.json")))
-    model.load_state_dict(tensorfile.load(path))
+def load(path):
+    """The model of a directory, or of a checkpoint of train.py."""
+    if os.path.isdir(path):
+        config, weights = Config.from_file(os.path.join(path, "config.json")), tensorfile.load(path)
+    else:
+        state = torch.load(path, map_location="cpu")
+        config, weights = Config.from_dict(state["config"]), state["model"]
+    model = build(config)
+    model.load_state_dict(weights)
     return model
 
 
@@ -173,7 +171,7 @@ def main():
         parser.error("--stride must be 0 or more, and at most --context")
     if options.lambada and (options.context or options.by):
         parser.error("--lambada goes without --context, --stride and --by")
-    model = load_directory(options.model) if options.model else load_checkpoint(options.checkpoint)
+    model = load(options.model or options.checkpoint)
     tokenizer = bpe.load(options.tokenizer or os.path.join(options.model, "tokenizer.json"))
     model.to(options.device).eval()
     for spec in options.files:

@@ -190,7 +190,7 @@ def main():
     if bool(options.model) == bool(options.checkpoint):
         parser.error("give either --model or --checkpoint")
     began = time.time()
-    model = evaluate.load_directory(options.model) if options.model else evaluate.load_checkpoint(options.checkpoint)
+    model = evaluate.load(options.model or options.checkpoint)
     if options.device == "cuda":
         import fast
 

@@ -198,8 +198,7 @@ def main(arguments=None):
     if min(options.metas, options.texts, options.batch) < 1 or min(options.prompt, options.greedy) < 0:
         parser.error("--metas, --texts and --batch must be 1 or more, --prompt and --greedy not negative")
     try:
-        load = evaluate.load_directory if options.model else evaluate.load_checkpoint
-        model = load(options.model or options.checkpoint)
+        model = evaluate.load(options.model or options.checkpoint)
         tokenizer = bpe.load(options.tokenizer or os.path.join(options.model, "tokenizer.json"))
         packed = data.open_packed(options.data, tokenizer)
         check(model.cfg)

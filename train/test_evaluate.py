@@ -75,7 +75,7 @@ class Program(unittest.TestCase):
         cls.addClassCleanup(directory.cleanup)
         cls.program = os.path.join(directory.name, "photon")
         subprocess.run(["go", "build", "-o", cls.program, "./cmd/photon"], cwd=ROOT, check=True)
-        cls.model = evaluate.load_directory(STORIES).eval()
+        cls.model = evaluate.load(STORIES).eval()
         cls.tokenizer = bpe.load(os.path.join(STORIES, "tokenizer.json"))
 
     def photon(self, text, *arguments):

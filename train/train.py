@@ -28,7 +28,6 @@ import bpe
 import data
 import evaluate
 import optim
-import tensorfile
 from model import Config, build, count_parameters
 
 
@@ -165,22 +164,15 @@ class Loss(nn.Module):
         return self.model.loss(ids, self.alpha, mask, given, self.teachers, self.taught)
 
 
-def teacher(path, cfg, device):
-    """The model of a checkpoint, to be learned from."""
-    state = torch.load(path, map_location=device)
-    own = Config.from_dict(state["config"])
+def teacher(path, cfg):
+    """A trained model, to be learned from."""
+    out = evaluate.load(path)
+    own = out.cfg
     if own.vocab_size != cfg.vocab_size or own.flat != cfg.flat:
         kind = "flat" if own.flat else "no flat"
         sys.exit(f"{path} is a {kind} model of {own.vocab_size} tokens: a teacher must have {cfg.vocab_size}, "
                  "and be flat only where the model is")
-    out = build(own).to(device).eval()
-    out.load_state_dict(state["model"])
-    return out.requires_grad_(False)
-
-
-def initial(path):
-    """The weights of a model directory or of a checkpoint."""
-    return tensorfile.load(path) if os.path.isdir(path) else torch.load(path, map_location="cpu")["model"]
+    return out.eval().requires_grad_(False)
 
 
 def noisy(ids, share):
@@ -245,7 +237,7 @@ def arguments(argv):
     parser.add_argument("--decay-from", type=float, default=0.3, help="share of the budget")
     parser.add_argument("--clip", type=float, default=1.0)
     parser.add_argument("--alpha", type=float, default=0.0)
-    parser.add_argument("--teacher", action="append", default=[], metavar="CHECKPOINT",
+    parser.add_argument("--teacher", action="append", default=[], metavar="DIR|CHECKPOINT",
                         help="a trained model to learn from, or several: from the mean of what they predict")
     parser.add_argument("--taught", type=float, default=0.5,
                         help="share of the loss that is what teachers predict, not the text")
@@ -287,7 +279,7 @@ def main(argv=None):
         sys.exit(f"{options.tokenizer} has {tokenizer.vocab_size} tokens, the model {cfg.vocab_size}: train a tokenizer of that size")
     model = build(cfg).init_weights(options.seed)
     if options.init:
-        model.load_state_dict(initial(options.init))
+        model.load_state_dict(evaluate.load(options.init).state_dict())
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = options.dropout
@@ -317,7 +309,7 @@ def main(argv=None):
             mixture.resume(state["mixtures"][rank])
     near, widen_at = (float(x) for x in options.curriculum.split(",")) if options.curriculum else (0, 0)
     windows = Windows(model, int(near))
-    teachers = [teacher(path, cfg, device) for path in options.teacher]
+    teachers = [teacher(path, cfg).to(device) for path in options.teacher]
     loss_of = Loss(model, options.alpha, teachers, options.taught)
     if options.compile:
         import fast
@@ -325,6 +317,8 @@ def main(argv=None):
         for each in (model, *teachers):
             fast.install(each, options.tokens)
         loss_of = torch.compile(loss_of, dynamic=False)
+        # Few gradients: one all-reduce behind the backward pass costs less than a graph cut in pieces.
+        torch._dynamo.config.optimize_ddp = False
     if world > 1:
         loss_of = nn.parallel.DistributedDataParallel(loss_of, gradient_as_bucket_view=True)
 
