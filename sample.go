@@ -160,8 +160,9 @@ func (s *sampler) draw(o *options, logits []float32, best float32, u float64) in
 	c := s.filter(o, logits, best)
 	if o.minP > 0 {
 		kept := c[:0]
+		far := 1e-9 - math.Log(o.minP) // most tokens are: of them no exponential is needed
 		for _, t := range c {
-			if odds(t.logit, best, 1) >= o.minP {
+			if !(float64(best)-float64(t.logit) > far) && odds(t.logit, best, 1) >= o.minP {
 				kept = append(kept, t)
 			}
 		}
