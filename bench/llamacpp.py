@@ -96,9 +96,9 @@ class Llama:
         """Tokens a second by test."""
         rates = {}
         if prompts or tokens:
-            out = run(self.folder + "/llama-bench", "-m", path, "-t", str(threads), "-fa", "1", "-r", "1", "-o", "jsonl",
+            out = run(self.folder + "/llama-bench", "-m", path, "-t", str(threads), "-fa", "1", "-r", "1", "-o", "json",
                       "-p", ",".join(map(str, prompts or [0])), "-n", str(tokens), *["-rtr", "1"][:2 * self.repack])
-            for row in map(json.loads, out.splitlines()):
+            for row in json.loads(out):
                 rates[("prefill", row["n_prompt"]) if row["n_prompt"] else ("decode", row["n_gen"])] = row["avg_ts"]
         if texts:
             out = run(self.folder + "/llama-batched-bench", "-m", path, "-t", str(threads), "-fa", "on", "-c",
