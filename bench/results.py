@@ -1,6 +1,8 @@
 """Tables and plots of docs/results.md, from the rows that `photon bench -paper` wrote.
 
-    python3 bench/results.py          reads docs/results/paper.csv, writes docs/plots/paper-*.svg and the tables between the marks
+    python3 bench/results.py
+
+reads docs/results/paper.csv and paper-xeon.csv, and writes docs/plots/paper-*.svg and the tables between the marks.
 
 A rate with a dagger was measured while other programs took more than a tenth of the processors; one is left out where they took
 more than a third. States and counts do not depend on that.
@@ -387,6 +389,7 @@ def main():
     text = page.fill(text, "quality", quality(read("forms.csv")))
     for name, make in tables.items():
         text = page.fill(text, name, make(rows))
+    text = page.fill(text, "long xeon", long_table(Rows(read("paper-xeon.csv"))))
     with open(path, "w", encoding="utf-8") as f:
         f.write(text)
 
