@@ -1,7 +1,7 @@
 """A checkpoint of train.py -> a model directory.
 
     python3 export.py CHECKPOINT DIR --tokenizer tokenizer.json --form I8 [--keep BF16] [--shards 3] [--name NAME] [--notes FILE.md]
-        [--average CHECKPOINT]... [--memory-window ROWS] [--with FILE]...
+        [--average CHECKPOINT]... [--memory-window ROWS] [--temperature T] [--with FILE]...
 
 config.json             model.py's configuration
 model.safetensors       weights as F32, F16, BF16, or the int8 form of tensorfile.py; or shards and an index
@@ -12,9 +12,13 @@ golden.json             logits for `photon verify`: of each of `rows`, the value
                         vocabulary, computed in float64 from the weights as stored; they hold to `tolerance` times the
                         largest of their absolute values
 
---average: the weights are the mean of these checkpoints and the first. --memory-window: memories show the last ROWS of what they have,
-for example as many as a row of training held: what is further back than ever in training is read worse than not at all. --with: a file that goes along as it is, for example
-chat_template.jinja, or a generation_config.json in place of the usual one.
+--average        the weights are the mean of these checkpoints and the first
+--memory-window  memories show the last ROWS of what they have, for example as many as a row of training held: what is
+                 further back than ever in training is read worse than not at all
+--temperature    logits are divided by T, for a model that believes too much in what it knows: choose T by text that
+                 training has not seen
+--with           a file that goes along as it is, for example chat_template.jinja, or a generation_config.json in place
+                 of the usual one
 """
 
 import argparse
@@ -59,6 +63,12 @@ def average(paths):
             raise ValueError(f"{path}: its configuration is not that of {paths[0]}: only checkpoints of one shape can be averaged")
         weights = {name: x + more[name] for name, x in weights.items()}
     return cfg, {name: x / np.float32(len(paths)) for name, x in weights.items()}
+
+
+def cooled(cfg, weights, temperature):
+    """The weights of the model whose logits are divided by the temperature: the norm before them is smaller."""
+    name = "model.norm.weight" if cfg.flat else "levels.0.decoder.norm.weight"
+    return {**weights, name: weights[name] / np.float32(temperature)}
 
 
 def export(cfg, weights, directory, tokenizer_path, form, keep="F32", shards=1, name="", notes="", sentence=SENTENCE, along=()):
@@ -174,6 +184,7 @@ def main():
     parser.add_argument("--notes", help="Markdown that goes to the end of the model card")
     parser.add_argument("--average", action="append", default=[], metavar="CHECKPOINT")
     parser.add_argument("--memory-window", type=int, metavar="ROWS")
+    parser.add_argument("--temperature", type=float, default=1.0, metavar="T")
     parser.add_argument("--with", action="append", default=[], metavar="FILE", dest="along")
     parser.add_argument("--sentence", default=SENTENCE, help="text whose first tokens golden.json is computed on")
     options = parser.parse_args()
@@ -185,6 +196,7 @@ def main():
         cfg, weights = average([options.checkpoint, *options.average])
         for memory in (m for level in cfg.levels for m in level.decoder.memories):
             memory.sliding_window = memory.sliding_window if options.memory_window is None else options.memory_window
+        weights = cooled(cfg, weights, options.temperature)
         export(cfg, weights, options.directory, options.tokenizer, options.form, options.keep, options.shards, options.name,
                notes, options.sentence, options.along)
     except (ValueError, OSError) as error:

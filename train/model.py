@@ -594,26 +594,27 @@ class LanguageModel(nn.Module):
         """Mean cross-entropy in nats of the tokens in mask [B, T] (default: all that are predicted), from the tokens
         `given` (default: ids).
 
-        `taught` is the share of it that is not with the tokens themselves but with the mean of what `teachers`, models
-        that are flat where this one is, predict from ids.
+        `taught` is the share of it, of all or of each row [B, 1], that is not with the tokens themselves but with the mean of
+        what `teachers`, models that are flat where this one is, predict from ids.
         """
         hidden = self.hidden(ids if given is None else given)
         x, targets = self.predicted(hidden, ids if mask is None else ids.masked_fill(~mask, IGNORED))
         with torch.no_grad():
             known = [teacher.predicted(teacher.hidden(ids), ids)[0] for teacher in teachers]
+            shares = self.predicted(hidden, torch.as_tensor(taught, device=ids.device).expand(ids.shape))[1]
         # In slices, so that the logits of a slice stay in the CPU's cache.
         size = 512 if x.device.type == "cpu" else 16384
         losses = []
-        for labels, rows, *others in zip(*(y.split(size) for y in (targets, x, *known))):
+        for labels, share, rows, *others in zip(*(y.split(size) for y in (targets, shares, x, *known))):
             logits = widened(self.project(rows))
-            nats = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
+            nats = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
             if teachers:
                 with torch.no_grad():
                     predictions = [torch.softmax(widened(t.project(y)), -1) for t, y in zip(teachers, others)]
                     soft = sum(predictions) / len(predictions)
                 cross = -(soft * torch.log_softmax(logits, -1)).sum(-1)
-                nats = (1 - taught) * nats + taught * (cross * (labels != IGNORED)).sum()
-            losses.append(nats)
+                nats = torch.where(labels != IGNORED, (1 - share) * nats + share * cross, 0)
+            losses.append(nats.sum())
         loss = torch.stack(losses).sum() / (targets != IGNORED).sum()
         if alpha and len(self.cfg.levels) > 1:
             loss = loss + alpha * self.reconstruction(hidden)

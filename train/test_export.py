@@ -164,6 +164,17 @@ class Export(unittest.TestCase):
         with self.assertRaisesRegex(ValueError, "one shape"):
             export.average([self.checkpoint, other])
 
+    def test_a_temperature_divides_the_logits(self):
+        for name in ("flat-gqa-f32", "photon-local-f32"):
+            cfg = golden.CASES[name].config
+            model = photon.build(cfg).init_weights(1)
+            ids = torch.arange(40)[None] % cfg.vocab_size
+            with self.subTest(model=name), torch.no_grad():
+                want = model(ids) / 1.25
+                weights = export.cooled(cfg, {name: x.numpy() for name, x in model.state_dict().items()}, 1.25)
+                model.load_state_dict({name: torch.from_numpy(x) for name, x in weights.items()})
+                torch.testing.assert_close(model(ids), want)
+
     def test_files_that_go_along_and_the_card_of_a_memory(self):
         cfg = golden.CASES["memory0-added-stream-f32"].config
         cfg = photon.Config.from_dict({**cfg.to_dict(), "vocab_size": 300, "eos_token_id": 299})

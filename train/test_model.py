@@ -66,6 +66,12 @@ class FirstStep(unittest.TestCase):
                 got = model.loss(ids, mask=mask, teachers=teachers, taught=0.75)
                 self.assertAlmostEqual(got.item(), want.item(), places=5)
                 self.assertGreater(abs(got.item() - model.loss(ids, mask=mask).item()), 0.01)
+                shares = torch.tensor([[0.0], [1.0]])
+                each = [model.loss(ids[i : i + 1], mask=mask[i : i + 1], teachers=teachers, taught=i) for i in (0, 1)]
+                rows = counted.sum(1)
+                want = (each[0] * rows[0] + each[1] * rows[1]) / rows.sum()
+                got = model.loss(ids, mask=mask, teachers=teachers, taught=shares)
+                self.assertAlmostEqual(got.item(), want.item(), places=5)
 
 
 class Causality(unittest.TestCase):

@@ -49,11 +49,11 @@ class Rows(unittest.TestCase):
         self.assertEqual(sorted(set(seen)), packed.ids.tolist())
         self.assertLessEqual(max(seen.count(i) for i in seen), 2)
 
-    def mixture(self, *weights):
+    def mixture(self, *weights, written=()):
         packed = [FakePacked([40, 7, 90], eos=0), FakePacked([11, 64], eos=0)]
         packed[1].ids += 1000
         with unittest.mock.patch.object(data, "open_packed", lambda path, _: packed[int(path)]):
-            return train.Mixture([f"{i}{w}" for i, w in enumerate(weights)], None, 32, 16, 1, 0, 1)
+            return train.Mixture([f"{i}{w}" for i, w in enumerate(weights)], None, 32, 16, 1, 0, 1, written)
 
     def test_a_mixture_goes_on_from_its_state(self):
         a, b = self.mixture(":1:3", ":2"), self.mixture(":1:3", ":2")
@@ -73,6 +73,11 @@ class Rows(unittest.TestCase):
             rows = [mixture.row(decayed)[0] for _ in range(2000)]
             shares.append(np.mean([(ids > 1000).any() for ids in rows]))
         np.testing.assert_allclose(shares, [0.25, 0.5, 0.75], atol=0.04)
+
+    def test_rows_say_whether_a_model_wrote_them(self):
+        ids, _, written = self.mixture(":1", written=["1:1"]).batch(50, "cpu")
+        self.assertEqual((ids > 1000).any(1).tolist(), written.tolist())
+        self.assertEqual(len(set(written.tolist())), 2)
 
 
 class Optimisers(unittest.TestCase):
@@ -165,6 +170,20 @@ class Run(unittest.TestCase):
         data.pack([self.at("text.txt")], bpe.load(self.at("tokenizer.json")), self.at("text.bin"))
         with self.assertRaisesRegex(SystemExit, "a teacher must have 258"):
             self.train("other", "--steps", "1", *teachers)
+
+    def test_of_written_text_teachers_are_believed_alone(self):
+        cfg = golden.CASES["photon-local-f32"].config
+        pupil, teacher = (model.build(cfg).init_weights(seed) for seed in (1, 2))
+        ids = torch.randint(cfg.vocab_size, (2, 32), generator=torch.Generator().manual_seed(1))
+        mask, written = torch.ones_like(ids, dtype=torch.bool), torch.tensor([False, True])
+        loss = train.Loss(pupil, 0, [teacher], 0.3)(ids, mask, ids, written)
+        each = [pupil.loss(row[None], teachers=[teacher], taught=taught) for row, taught in zip(ids, (0.3, 1))]
+        torch.testing.assert_close(loss, sum(each) / 2)
+
+    def test_written_text_wants_a_teacher(self):
+        with self.assertRaises(SystemExit), contextlib.redirect_stderr(io.StringIO()) as said:
+            self.train("alone", "--steps", "1", "--written", self.at("text.bin"))
+        self.assertIn("give a --teacher", said.getvalue())
 
     def test_it_starts_from_given_weights(self):
         log = self.train("first", "--steps", "10")

@@ -78,28 +78,29 @@ class Stream:
 
 class Mixture:
     """Draws each row from one of several streams, by weight. A spec is FILE.bin[:WEIGHT[:LAST]]: a weight goes to LAST as the
-    learning rate goes to zero."""
+    learning rate goes to zero. Those of `written` are text that a model wrote."""
 
-    def __init__(self, specs, tokenizer, tokens, align, seed, rank, world):
+    def __init__(self, specs, tokenizer, tokens, align, seed, rank, world, written=()):
         self.streams, weights = [], []
-        for i, spec in enumerate(specs):
+        for i, spec in enumerate([*specs, *written]):
             path, *weight = spec.split(":")
             packed = data.open_packed(path, tokenizer)
             self.streams.append(Stream(packed, tokens, align, seed + i, rank, world))
             first = float(weight[0]) if weight else 1.0
             weights.append((first, float(weight[1]) if len(weight) > 1 else first))
+        self.found = len(specs)  # streams before those that are written
         self.weights = np.array(weights).T
         self.weights /= self.weights.sum(1, keepdims=True)
         self.random = np.random.default_rng((seed, rank))
 
     def row(self, decayed):
-        """decayed: how much of the learning rate is gone, 0 ... 1."""
+        """ids [T], mask [T], and whether a model wrote them. decayed: how much of the learning rate is gone, 0 ... 1."""
         first, last = self.weights
-        return self.random.choice(self.streams, p=first + decayed * (last - first)).row()
+        i = self.random.choice(len(self.streams), p=first + decayed * (last - first))
+        return *self.streams[i].row(), np.bool_(i >= self.found)
 
     def batch(self, rows, device, decayed=0.0):
-        ids, mask = zip(*(self.row(decayed) for _ in range(rows)))
-        return torch.from_numpy(np.stack(ids)).to(device), torch.from_numpy(np.stack(mask)).to(device)
+        return [torch.from_numpy(np.stack(x)).to(device) for x in zip(*(self.row(decayed) for _ in range(rows)))]
 
     def state(self):
         return {"random": json.dumps(self.random.bit_generator.state), "streams": [stream.state() for stream in self.streams]}
@@ -160,8 +161,9 @@ class Loss(nn.Module):
         self.model, self.alpha, self.taught = model, alpha, taught
         self.teachers = tuple(teachers)  # which is no part of the module
 
-    def forward(self, ids, mask, given):
-        return self.model.loss(ids, self.alpha, mask, given, self.teachers, self.taught)
+    def forward(self, ids, mask, given, written):
+        taught = torch.where(written, 1.0, self.taught)[:, None]
+        return self.model.loss(ids, self.alpha, mask, given, self.teachers, taught)
 
 
 def teacher(path, cfg):
@@ -215,6 +217,8 @@ def arguments(argv):
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--data", action="append", required=True, metavar="FILE.bin[:WEIGHT[:LAST]]",
                         help="the weight goes to LAST as the learning rate goes to zero")
+    parser.add_argument("--written", action="append", default=[], metavar="FILE.bin[:WEIGHT[:LAST]]",
+                        help="text that a model wrote: of it teachers are believed alone, as if --taught were 1")
     parser.add_argument("--heldout", metavar="FILE.bin")
     parser.add_argument("--heldout-documents", type=int, default=8)
     parser.add_argument("--out", required=True)
@@ -251,7 +255,10 @@ def arguments(argv):
     parser.add_argument("--log-every", type=int, default=20, help="steps")
     parser.add_argument("--evaluate-every", type=float, default=300, help="seconds")
     parser.add_argument("--save-every", type=float, default=300, help="seconds")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.written and not options.teacher:
+        parser.error("--written is text to be taught on: give a --teacher, or call it --data")
+    return options
 
 
 def main(argv=None):
@@ -284,8 +291,8 @@ def main(argv=None):
         if isinstance(module, nn.Dropout):
             module.p = options.dropout
     model = model.to(device)
-    drawn_from = [options.seed, *options.data]
-    mixture = Mixture(options.data, tokenizer, options.tokens, cfg.meta_context, options.seed, rank, world)
+    drawn_from = [options.seed, *options.data, *options.written]
+    mixture = Mixture(options.data, tokenizer, options.tokens, cfg.meta_context, options.seed, rank, world, options.written)
     optimisers = optim.optimisers(model, options.lr, options.muon_lr, options.weight_decay, device)
     budget, step, tokens = Budget(options), 0, 0
 
@@ -365,9 +372,9 @@ def main(argv=None):
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * factor
         for _ in range(options.accumulate):
-            ids, mask = mixture.batch(options.rows, device, decayed)
+            ids, mask, written = mixture.batch(options.rows, device, decayed)
             with torch.autocast(device, torch.bfloat16, enabled=options.dtype == "bfloat16"):
-                loss = loss_of(ids, mask, noisy(ids, options.noise * (1 - decayed)))
+                loss = loss_of(ids, mask, noisy(ids, options.noise * (1 - decayed)), written)
             (loss / options.accumulate).backward()
             tokens += ids.numel() * world
         norm = nn.utils.clip_grad_norm_(model.parameters(), options.clip)
