@@ -180,6 +180,10 @@ class Run(unittest.TestCase):
         each = [pupil.loss(row[None], teachers=[teacher], taught=taught) for row, taught in zip(ids, (0.3, 1))]
         torch.testing.assert_close(loss, sum(each) / 2)
 
+    def test_a_time_that_is_past_ends_it_at_once(self):
+        log = self.train("late", "--until", "2026-01-31T18:00:00Z")
+        self.assertEqual([line["step"] for line in log if "step" in line], [0])
+
     def test_written_text_wants_a_teacher(self):
         with self.assertRaises(SystemExit), contextlib.redirect_stderr(io.StringIO()) as said:
             self.train("alone", "--steps", "1", "--written", self.at("text.bin"))

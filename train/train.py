@@ -122,7 +122,8 @@ class Budget:
 
     def spent(self, step):
         if self.until:
-            share = (time.time() - self.began) / (self.until - self.began)
+            now = time.time()
+            share = (now - self.began) / (self.until - self.began) if now < self.until else 1.0
         elif self.seconds:
             share = self.elapsed() / self.seconds
         else:
