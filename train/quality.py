@@ -110,18 +110,45 @@ def named(r):
     return r["shape"] + (f" ({r['options']})" if r["options"] else "") + (f", seed {r['seed']}" if r["seed"] != "1" else "")
 
 
+def books_of(row):
+    """The millions of bytes of books that were there to train on."""
+    match = re.search(r"books=(\d+)", row.get("texts") or "")
+    return round(int(match[1]) / 1e6) if match else 105
+
+
+def behind(row, first=64):
+    """Nats a token of the pieces of books from position `first` on, where what a model makes of a piece's cut is past."""
+    nats = tokens = 0
+    for key, value in row.items():
+        match = re.fullmatch(r"books by position (\d+)-(\d+)", key)
+        if match and value and int(match[1]) >= first:
+            n = int(match[2]) - int(match[1])
+            nats, tokens = nats + n * float(value), tokens + n
+    return nats / tokens if tokens else None
+
+
+def mean(values):
+    """Of those that are known; None where none is."""
+    known = [x for x in values if x is not None]
+    return sum(known) / len(known) if known else None
+
+
+def over(a, b):
+    return f"{a / b:.3f}" if a and b else ""
+
+
 def table(rows):
-    """Markdown: a row a run, the ratio to the flat models of the same budget and the usual learning rate, the mean of their seeds."""
-    flats = [float(r["books bits/byte"]) for r in rows if r["shape"] in ("flat", "flat-60m") and not r["options"]]
-    flat = sum(flats) / len(flats) if flats else None
+    """Markdown: a row a run, the ratios to the flat models of the same budget and the usual learning rate, the mean of their seeds."""
+    flats = [r for r in rows if r["shape"] in ("flat", "flat-60m") and not r["options"]]
+    flat, far_flat = mean([float(r["books bits/byte"]) for r in flats]), mean([behind(r) for r in flats])
     out = ["| run | parameters, M | decoded token, M multiply-adds: at 0 / 32k | prefilled token, M: at 0 / 32k | grows, elements a token | books, bits/byte | × flat | "
-           "gain 64 | gain 256 | gain 1,024 | stories, bits/byte |", "|" + "---|" * 11]
+           "× flat behind 64 | gain 64 | gain 256 | gain 1,024 | stories, bits/byte |", "|" + "---|" * 12]
     for r in sorted(rows, key=lambda r: float(r["books bits/byte"])):
         cfg = shapes.config(r["shape"])
         near, far = cost.count(cfg), cost.count(cfg, 32768)
         bits = float(r["books bits/byte"])
         cells = [named(r), f"{near['parameters'] / 1e6:.1f}", f"{near['decode'] / 1e6:.1f} / {far['decode'] / 1e6:.0f}", f"{near['prefill'] / 1e6:.1f} / {far['prefill'] / 1e6:.0f}",
-                 f"{near['growth']:g}", f"{bits:.4f}", f"{bits / flat:.3f}" if flat else "",
+                 f"{near['growth']:g}", f"{bits:.4f}", over(bits, flat), over(behind(r), far_flat),
                  *(f"{float(r[f'gain {n}']):.4f}" for n in (64, 256, 1024)), r.get("stories bits/byte", "")]
         out.append("| " + " | ".join(cells) + " |")
     return "\n".join(out)
@@ -150,7 +177,7 @@ def worth(rows):
     for r in rows:
         if r.get("worth"):
             parts = ", ".join(f"{name} {value:.3f}" for name, value in json.loads(r["worth"]).items())
-            out.append(f"- **{named(r)}**: {parts}")
+            out.append(f"- **{named(r)}**, {books_of(r)} MB of books: {parts}")
     return "\n".join(out)
 
 
@@ -176,7 +203,12 @@ def plots(rows, speeds, out):
         plot.point(x, y, name, colour(name))
     plot.save(os.path.join(out, "state.svg"))
 
-    curves = list({r["shape"]: positions(r) for r in rows if positions(r) and r["seed"] == "1"}.items())
+    # Of one text: where a shape has runs of both, the first that was trained on.
+    curves = {}
+    for r in sorted(rows, key=lambda r: (r["seed"], books_of(r))):
+        if positions(r):
+            curves.setdefault(r["shape"], positions(r))
+    curves = list(curves.items())
     if curves:
         # What stands above this is off the scale: a model that fails beyond the rows it was trained on.
         top = 3.6
@@ -212,6 +244,8 @@ def speed_table(speeds):
 
 
 def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     docs = sys.argv[1]
     rows, speeds = read(os.path.join(docs, "results", "forms.csv")), read(os.path.join(docs, "results", "speed.csv"))
     plots(rows, speeds, os.path.join(docs, "plots"))
