@@ -157,6 +157,8 @@ class Config:
                 raise ValueError(f"config: format_version {version!r} is not supported, want 1 or 2")
             if d.get("token_encoder"):
                 common["token_encoder"] = read(StackConfig, d["token_encoder"])
+            if not d["levels"]:
+                raise ValueError("config: levels is empty")
             levels = []
             for level in d["levels"]:
                 sizes = {k: level[k] for k in ("chunk_size", "prefix_length", "chunker")}
@@ -254,10 +256,19 @@ class Config:
                 if not m.layers or sorted(set(m.layers)) != m.layers or not 0 <= m.layers[0] <= m.layers[-1] < level.decoder.num_hidden_layers:
                     raise ValueError(f"{where}: a memory's layers must be increasing numbers of the decoder's layers, not {m.layers}")
             below = level.encoder.hidden_size
+        if not self.rms_norm_eps > 0:
+            raise ValueError(f"config: rms_norm_eps must be above 0, not {self.rms_norm_eps}")
+        if any(len(level.decoder.memories) > 64 for level in self.levels):
+            raise ValueError("config: a decoder has at most 64 memories")
         stacks = [s for level in self.levels for s in (level.encoder, level.decoder, *level.decoder.memories)]
         for stack in stacks + [s for s in (self.stack, self.token_encoder) if s]:
-            if stack.num_attention_heads % stack.num_key_value_heads or stack.head_dim % 2:
-                raise ValueError("config: num_key_value_heads must divide num_attention_heads, and head_dim be even")
+            if stack.num_attention_heads % stack.num_key_value_heads or stack.rope_theta and stack.head_dim % 2:
+                raise ValueError("config: num_key_value_heads must divide num_attention_heads, and head_dim be even where rows are turned")
+            if stack.rope_theta != 0 and not 1 <= stack.rope_theta < float("inf"):
+                raise ValueError(f"config: rope_theta must be 0 or at least 1, not {stack.rope_theta}")
+            windows = stack.sliding_window if isinstance(stack.sliding_window, list) else [stack.sliding_window]
+            if any(type(w) is not int or w < 0 for w in windows):
+                raise ValueError(f"config: sliding_window must be 0 or more, not {stack.sliding_window}")
             if isinstance(stack.sliding_window, list) and len(stack.sliding_window) != stack.num_hidden_layers:
                 raise ValueError("config: a list sliding_window must have one window a layer")
 

@@ -30,6 +30,9 @@ TEXTS = {  # name: file under TEXT
     "held-fables": "eval/fables_heldout.txt.xz",
 }
 HELD = [name for name in TEXTS if name.startswith("held-")]  # beside them "long": eval/long_*, where there are any
+# Options of train.py that a run may have: none that its row tells otherwise (steps, rows, tokens, data, out).
+OPTIONS = {"lr", "muon-lr", "weight-decay", "dropout", "noise", "warmup", "decay", "decay-from", "clip", "alpha", "init", "teacher",
+           "taught", "curriculum", "dtype", "seed"}
 DEFAULTS = {"weight-decay": "0.1", "warmup": "100", "decay-from": "0.4"}  # of train.py's options; the rest are its own
 
 
@@ -43,7 +46,12 @@ def shares(mix):
         name, _, share = part.partition("=")
         if name not in TEXTS or name in HELD or name in out:
             raise ValueError(f"--mix: {name!r} is no text to train on, or there twice: name each of {', '.join(set(TEXTS) - set(HELD))} once")
-        out[name] = float(share)
+        try:
+            out[name] = float(share)
+        except ValueError:
+            raise ValueError(f"--mix: {part!r} is not NAME=SHARE") from None
+    if min(out.values()) < 0 or not 0 < sum(out.values()) < float("inf"):
+        raise ValueError(f"--mix {mix}: shares are 0 or more, and some of them more")
     return out
 
 
@@ -61,6 +69,7 @@ def pack_all(options):
     missing = [path for paths in todo.values() for path in paths if not os.path.exists(path)]
     if missing:
         sys.exit(f"sweep.py: these texts are missing: {' '.join(missing)}")
+    os.makedirs(options.work, exist_ok=True)
     command = [sys.executable, os.path.join(HERE, "data.py"), "pack", "--tokenizer", options.tokenizer, "--out"]
     started = {name: subprocess.Popen([*command, packed(options, name), *paths], stdout=subprocess.DEVNULL) for name, paths in todo.items()}
     failed = [name for name, process in started.items() if process.wait()]
@@ -98,9 +107,11 @@ class Run:
         try:
             self.options = dict(change.split("=", 1) for change in changes)
             millions = float(millions)
-        except ValueError:
+            self.steps = round(millions * 1e6 / options.step_tokens)
+        except (ValueError, OverflowError):
             raise ValueError(f"{spec!r} is not SHAPE:MILLIONS[:OPTION=VALUE]...") from None
-        self.steps = round(millions * 1e6 / options.step_tokens)
+        if unknown := set(self.options) - OPTIONS:
+            raise ValueError(f"{spec!r}: {', '.join(sorted(unknown))} is no option of a run: {', '.join(sorted(OPTIONS))}")
         if self.steps < 1:
             raise ValueError(f"{spec!r} is less than one step of {options.step_tokens} tokens")
         meta = self.config.meta_context
@@ -116,13 +127,13 @@ class Run:
         return os.path.join(self.out, name)
 
     def prepare(self, options):
-        """Makes the run's directory; raises ValueError where it holds another run of that name."""
+        """Makes the run's directory; raises ValueError where it holds another run of that name. Texts are packed before."""
         os.makedirs(self.out, exist_ok=True)
-        own = {"settings": settings(options), "config": self.config.to_dict()}
+        own = {"settings": settings(options), "texts": sizes(options), "config": self.config.to_dict()}
         if os.path.exists(self.at("run.json")):
             with open(self.at("run.json"), encoding="utf-8") as f:
                 if json.load(f) != own:
-                    raise ValueError(f"{self.out} was begun with other settings or another shape: remove it, or choose another --work")
+                    raise ValueError(f"{self.out} was begun with other settings, other texts or another shape: remove it, or choose another --work")
         for name, value in (("run.json", own), ("config.json", own["config"])):
             with open(self.at(name), "w", encoding="utf-8") as f:
                 json.dump(value, f)
@@ -237,7 +248,7 @@ def card_names(wanted):
 
 
 def sweep(options, runs, rows):
-    """Runs all of them, as many at a time as there is room for; returns how many failed."""
+    """Runs all of them, as many at a time as there is room for; returns how many failed or have no row yet."""
     began, failed, running = time.time(), 0, []
     room = card_names(options.cards) * options.side_by_side
     say = lambda text: print(f"{time.time() - began:5.0f} s  {text}", flush=True)
@@ -246,6 +257,8 @@ def sweep(options, runs, rows):
     texts = sizes(options)
     done = {row["run"] for row in rows if row.get("texts") == texts}
     runs = [run for run in runs if run.id not in done]
+    for run in runs:
+        run.prepare(options)
     try:
         while runs or running:
             late = time.time() - began >= options.seconds
@@ -259,6 +272,7 @@ def sweep(options, runs, rows):
                 room.append(job.card)
                 if well is None:
                     job.stop()
+                    failed += 1
                     say(f"stopped {job.run.id}")
                 elif well:
                     rows.append(job.run.row(options))
@@ -268,12 +282,22 @@ def sweep(options, runs, rows):
                     failed += 1
                     say(f"FAILED {job.run.id}\n{job.last_words()}")
             if late:
+                failed += len(runs)
+                if runs:
+                    say(f"not begun: {', '.join(run.id for run in runs)}")
                 break
             time.sleep(0.2)
     finally:
         for job in running:
             job.stop()
     return failed
+
+
+def count(text):
+    """An argument of at least 1."""
+    if (n := int(text)) < 1:
+        raise ValueError
+    return n
 
 
 def main(argv=None):
@@ -283,12 +307,12 @@ def main(argv=None):
     parser.add_argument("--csv", required=True)
     parser.add_argument("--tokenizer", default=os.path.join(HERE, "..", "models", "stories", "tokenizer.json"))
     parser.add_argument("--mix", default="books=60,modern=40", help="shares of the texts to train on")
-    parser.add_argument("--cards", type=int, help="default: all")
-    parser.add_argument("--side-by-side", type=int, default=3, help="runs on each card")
-    parser.add_argument("--tokens", type=int, default=4096, help="tokens a row")
-    parser.add_argument("--step-tokens", type=int, default=65536, help="tokens a step")
-    parser.add_argument("--piece", type=int, default=4096, help="of probe.py")
-    parser.add_argument("--long-piece", type=int, default=16384, help="of probe.py")
+    parser.add_argument("--cards", type=count, help="default: all")
+    parser.add_argument("--side-by-side", type=count, default=3, help="runs on each card")
+    parser.add_argument("--tokens", type=count, default=4096, help="tokens a row")
+    parser.add_argument("--step-tokens", type=count, default=65536, help="tokens a step")
+    parser.add_argument("--piece", type=count, default=4096, help="of probe.py")
+    parser.add_argument("--long-piece", type=count, default=16384, help="of probe.py")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="then start no run, and stop those that go on, to be resumed")
     parser.add_argument("--save-every", type=float, default=120, help="seconds")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
@@ -299,12 +323,12 @@ def main(argv=None):
         if options.step_tokens % options.tokens:
             raise ValueError(f"--step-tokens {options.step_tokens} is no multiple of --tokens {options.tokens}")
         shares(options.mix)
-        runs = wanted(options, rows)
-        for run in runs:
-            run.prepare(options)
+        failed = sweep(options, wanted(options, rows), rows)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    sys.exit(1 if sweep(options, runs, rows) else 0)
+    except KeyboardInterrupt:  # what ran is stopped, to be resumed
+        sys.exit(130)
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """model.py: gradients, causality, the first loss, windows."""
 
 import math
+import copy
 import unittest
 
 import torch
@@ -189,7 +190,14 @@ class Names(unittest.TestCase):
         change("memory0-added-stream-f32", "memory's layers", *memory, "layers", [1, 0])
         change("memory0-added-stream-f32", "memory's layers", *memory, "layers", [2])
         change("memory0-added-stream-f32", "must divide", *memory, "num_key_value_heads", 4)
-        change("memory0-added-stream-f32", "be even", *memory, "head_dim", 5)
+        change("memory0-added-stream-f32", "be even", *added, "head_dim", 5)
+        for value in (0.5, -1.0, float("inf"), float("nan")):
+            change("memory0-added-stream-f32", "rope_theta must be", *memory, "rope_theta", value)
+        for value in (-1, 1.5, None):
+            change("memory0-added-stream-f32", "sliding_window must be", *memory, "sliding_window", value)
+        change("memory0-added-stream-f32", "rms_norm_eps", "rms_norm_eps", 0)
+        change("memory0-added-stream-f32", "levels is empty", "levels", [])
+        change("memory0-added-stream-f32", "at most 64", *added, "memories", [golden.memory(0, [1], 1, 1, 8).__dict__] * 65)
         # Only what has been grouped can be unpacked: level 1 at least, and the level of the decoder at least.
         change("memory0-added-stream-f32", r"memory's level must be 1 \.\.\. 1", *memory, "unpack", True)
         change("unpack1-added-stream-tied-f32", r"memory's level must be 1 \.\.\. 1", *memory, "level", 0)
@@ -203,7 +211,7 @@ class Names(unittest.TestCase):
         change("flat-ministral-bf16", "layer_types", "layer_types", ["chunked_attention"] * 3)
 
     def test_windows_of_flat_models(self):
-        cfg = golden.CASES["flat-ministral-bf16"].config
+        cfg = copy.deepcopy(golden.CASES["flat-ministral-bf16"].config)
         spec = cfg.to_dict()
         self.assertEqual((spec["sliding_window"], cfg.stack.windows), (7, [7, 0, 7]))
         cfg.stack = photon.StackConfig(**{**vars(cfg.stack), "sliding_window": [7, 0, 5]})

@@ -60,11 +60,11 @@ class Whole(Case):
             self.text(f"train/{name}.txt.xz", saw * 20)
         for name in ("books_simple_heldout", "llm_children_stories_heldout", "fables_heldout", "long_a", "long_b"):
             self.text(f"eval/{name}.txt.xz", [" ".join(saw) * 3])
-        spec, broken = self.at("tiny.json") + ":0.01024:seed=3:warmup=2:lr=0.01", self.at("tiny.json") + ":0.001:no-such-option=1"
+        spec, broken = self.at("tiny.json") + ":0.01024:seed=3:warmup=2:lr=0.01", self.at("tiny.json") + ":0.001:lr=much"
         code, out = self.sweep(spec, broken, spec)
         self.assertEqual(code, 1, out)
-        self.assertIn("FAILED tiny,no-such-option=1@0.001M-1", out)
-        self.assertIn("unrecognized arguments: --no-such-option", out)
+        self.assertIn("FAILED tiny,lr=much@0.001M-1", out)
+        self.assertIn("argument --lr: invalid float value", out)
 
         with open(self.at("runs.csv"), newline="", encoding="utf-8") as f:
             (row,) = csv.DictReader(f)
@@ -90,13 +90,23 @@ class Whole(Case):
             sweep.write_rows(self.at("runs.csv"), [dict(row, texts="books=1 modern=1")])
             with self.assertRaises(AssertionError):
                 self.sweep(spec)
+            # Texts that were packed anew are not those that a run in WORK was begun with.
+            self.text("train/books.txt.xz", saw * 21)
+            for name in ("books.bin", "books.json", "books.offsets"):
+                os.remove(self.at("work", name))
+            code, out = self.sweep(spec)
+            self.assertEqual(code, 2)
+            self.assertIn("other texts", out)
+            self.text("train/books.txt.xz", saw * 20)
+            for name in ("books.bin", "books.json", "books.offsets"):
+                os.remove(self.at("work", name))
         code, out = self.sweep("--piece", "128", spec)
         self.assertEqual(code, 2)
         self.assertIn("choose another --csv", out)
         os.remove(self.at("runs.csv"))
         code, out = self.sweep("--mix", "books=1", spec)
         self.assertEqual(code, 2)
-        self.assertIn("other settings or another shape", out)
+        self.assertIn("other settings, other texts or another shape", out)
         code, out = self.sweep("--long-piece", "1024", self.at("tiny.json") + ":0.02")
         self.assertIn("long.bin: its longest document has 7", code)
         # A run whose row is lost is trained and judged by its checkpoint.
@@ -131,6 +141,10 @@ class Specs(Case):
         tiny = self.at("tiny.json")
         for more, why in ((["flatt:79"], "no shape is called"), (["flat"], "is not SHAPE:MILLIONS"), (["flat:many"], "is not SHAPE:MILLIONS"),
                           (["flat:79:seed"], "is not SHAPE:MILLIONS"), (["flat:0.0001"], "less than one step of 256"),
+                          (["flat:inf"], "is not SHAPE:MILLIONS"), (["flat:79:steps=2"], "steps is no option of a run"),
+                          (["flat:79:out=x"], "out is no option of a run"), (["--side-by-side", "0", "flat:79"], "invalid count"),
+                          (["--cards", "-1", "flat:79"], "invalid count"), (["--tokens", "0", "flat:79"], "invalid count"),
+                          (["--mix", "books=0,modern=0", "flat:79"], "some of them more"), (["--mix", "books", "flat:79"], "not NAME=SHARE"),
                           (["--tokens", "100", "flat:79"], "no multiple of --tokens"),
                           (["--piece", "250", "published:79"], "its meta-context, 16"), (["--mix", "poems=1", "flat:79"], "'poems' is no text"),
                           (["--mix", "held-books=1", "flat:79"], "no text to train on"), ([self.at("none.json") + ":1"], "none.json")):
@@ -194,11 +208,12 @@ class Jobs(Case):
     def test_time_that_is_up_stops_all(self):
         job = self.job("import time; time.sleep(60)")
         options = mock.Mock(seconds=0.5, cards=None, side_by_side=1)
-        runs = [mock.Mock(), mock.Mock()]
+        runs = [mock.Mock(id="one"), mock.Mock(id="two")]
         with (mock.patch.object(sweep, "Job", return_value=job) as made,
               mock.patch.multiple(sweep, pack_all=mock.DEFAULT, sizes=mock.DEFAULT),
-              contextlib.redirect_stdout(io.StringIO())):
-            self.assertEqual(sweep.sweep(options, runs, []), 0)
+              contextlib.redirect_stdout(io.StringIO()) as said):
+            self.assertEqual(sweep.sweep(options, runs, []), 2)
+        self.assertIn("not begun: two", said.getvalue())
         self.assertEqual(made.call_count, 1)
         self.assertLess(job.process.returncode, 0)
 
