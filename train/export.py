@@ -134,6 +134,7 @@ def card(cfg, stored, name, form, keep, notes):
     size = sum(array.nbytes for _, array in stored.values())
     return f"""---
 language: en
+license: other
 library_name: photon
 pipeline_tag: text-generation
 tags: [photon, {"flat" if cfg.flat else "hierarchical"}]

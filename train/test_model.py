@@ -1,7 +1,7 @@
 """model.py: gradients, causality, the first loss, windows."""
 
-import math
 import copy
+import math
 import unittest
 
 import torch
