@@ -142,14 +142,17 @@ def json_texts(path):
 
 
 def load(path):
-    """The model of a directory, or of a checkpoint of train.py."""
+    """The model of a directory, or of a checkpoint of train.py. Raises ValueError where weights and configuration differ."""
     if os.path.isdir(path):
         config, weights = Config.from_file(os.path.join(path, "config.json")), tensorfile.load(path)
     else:
         state = torch.load(path, map_location="cpu")
         config, weights = Config.from_dict(state["config"]), state["model"]
     model = build(config)
-    model.load_state_dict(weights)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: {error}\nWas it written by another version of model.py?") from None
     return model
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint of train.py -> a model directory.
+"""A checkpoint of train.py, or a model directory -> a model directory.
 
     python3 export.py CHECKPOINT DIR --tokenizer tokenizer.json --form I8 [--keep BF16] [--shards 3] [--name NAME] [--notes FILE.md]
         [--average CHECKPOINT]... [--memory-window ROWS] [--temperature T] [--with FILE]...
@@ -30,35 +30,27 @@ import numpy as np
 import torch
 
 import bpe
+import evaluate
 import golden
 import tensorfile
 import tensors
-from model import Config
 
 GOLDEN_TOKENS, GOLDEN_LOGITS = 37, 16
 SENTENCE = ("The lantern on the hill had not been lit for nine winters, and yet this evening, while the geese were quarrelling "
             "over a crust of bread, Mara saw it glow. \"Who is up there?\" she whispered, and reached for her boots.")
 
 
-def load_checkpoint(path):
-    """The configuration and {name: float array} of a checkpoint, every tensor checked by name and shape."""
-    checkpoint = torch.load(path, map_location="cpu")
-    cfg = Config.from_dict(checkpoint["config"])
-    weights = {name: x.float().numpy() for name, x in checkpoint["model"].items()}
-    want = tensors.shapes(cfg)
-    for name in sorted(set(want) | set(weights)):
-        have = tuple(weights[name].shape) if name in weights else None
-        if have != want.get(name):
-            raise ValueError(f"{path}: tensor {name} is {have}, its configuration wants {want.get(name)}: "
-                             "was it written by another version of model.py?")
-    return cfg, {name: weights[name] for name in want}
+def load(path):
+    """The configuration and {name: float array} of a checkpoint or a model directory."""
+    model = evaluate.load(path)
+    return model.cfg, {name: x.float().numpy() for name, x in model.state_dict().items()}
 
 
 def average(paths):
     """The configuration and the mean of the weights of checkpoints of one shape."""
-    cfg, weights = load_checkpoint(paths[0])
+    cfg, weights = load(paths[0])
     for path in paths[1:]:
-        other, more = load_checkpoint(path)
+        other, more = load(path)
         if other != cfg:
             raise ValueError(f"{path}: its configuration is not that of {paths[0]}: only checkpoints of one shape can be averaged")
         weights = {name: x + more[name] for name, x in weights.items()}

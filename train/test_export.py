@@ -112,7 +112,7 @@ class Export(unittest.TestCase):
         for form, error in (("F32", 1e-6), ("F16", 1e-3), ("BF16", 1e-2), ("I8", 1e-2)):
             with self.subTest(form=form):
                 directory = os.path.join(self.directory, form)
-                cfg, weights = export.load_checkpoint(self.checkpoint)
+                cfg, weights = export.load(self.checkpoint)
                 export.export(cfg, weights, directory, self.tokenizer, form, shards=2 if form == "F16" else 1, notes="Trained on sand.")
                 self.check_directory(directory, error)
 
@@ -145,12 +145,12 @@ class Export(unittest.TestCase):
         for change in ({"start_latent": torch.zeros(3)}, {"extra": torch.zeros(1)}):
             self.save({**state, **change})
             with self.assertRaisesRegex(ValueError, next(iter(change))):
-                export.load_checkpoint(self.checkpoint)
+                export.load(self.checkpoint)
 
     def test_another_tokenizer_is_refused(self):
         bpe.save(self.tokenizer, bpe._train_own(bpe.count_words([export.SENTENCE] * 2), 280))
         with self.assertRaisesRegex(ValueError, "280 tokens"):
-            export.export(*export.load_checkpoint(self.checkpoint), self.directory, self.tokenizer, "F32")
+            export.export(*export.load(self.checkpoint), self.directory, self.tokenizer, "F32")
 
     def test_an_average_is_the_mean_of_checkpoints_of_one_shape(self):
         other = os.path.join(self.directory, "other.pt")
