@@ -461,14 +461,20 @@ func (p *program) batch() {
 		q.Options = p.options(n, LogitsFunc(nil), LogitBias(nil))
 		alone := p.m.NewSession()
 		if i < len(p.texts) && p.r.IntN(2) == 0 && p.room(p.texts[i]) > 20 {
-			q.of = p.texts[i]
-			q.Session, alone = q.of.s, q.of.s.Fork()
-		}
-		if !alone.rec.started {
-			q.IDs = p.ids(1 + p.r.IntN(6))
-			if err := alone.Append(background, q.IDs...); err != nil {
-				p.fatal("Append: %v", err)
+			if p.texts[i].s.rec.started { // which no batch goes on with
+				for _, err := range p.m.GenerateBatch(background, []Request{{Session: p.texts[i].s}}) {
+					if !errors.Is(err, ErrUnsupported) {
+						p.fatal("GenerateBatch after RecGen: %v", err)
+					}
+				}
+			} else {
+				q.of = p.texts[i]
+				q.Session, alone = q.of.s, q.of.s.Fork()
 			}
+		}
+		q.IDs = p.ids(1 + p.r.IntN(6))
+		if err := alone.Append(background, q.IDs...); err != nil {
+			p.fatal("Append: %v", err)
 		}
 		if q.leave == 0 {
 			q.leave = -1

@@ -304,7 +304,10 @@ func (c *coder) rows(k *kvCache, half int, spans []keySpan) {
 	}
 	if k.typ == CacheInt8 {
 		for _, s := range spans {
-			c.floats(s.layer.half(half).scale[s.base+s.from:][:s.to-s.from])
+			scales := s.layer.half(half).scale[s.base+s.from:][:s.to-s.from]
+			for i := range scales { // each by itself: a block may end between two, wherever the ring is cut
+				c.floats(scales[i:][:1])
+			}
 		}
 	}
 }

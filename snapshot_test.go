@@ -290,6 +290,30 @@ func TestSnapshotRings(t *testing.T) {
 	}
 }
 
+// TestSnapshotRingsOfManyBlocks: where a block ends does not depend on where a ring's rows are cut in two.
+func TestSnapshotRingsOfManyBlocks(t *testing.T) {
+	c := flat(30, testStack(64, 1, 8, 8, 8, 8, 600, 100))
+	c.ModelType = modelTypeMistral
+	for _, cache := range cacheTypes {
+		m, _ := randomModel(t, rand.New(rand.NewPCG(83, 0)), c, WithCache(cache))
+		text := randomText(m, 1300)
+		s := m.NewSession()
+		for s.Len() < len(text) {
+			if err := s.Append(background, text[s.Len():][:5]...); err != nil {
+				t.Fatal(err)
+			}
+			snapshot := snapshotOf(t, s)
+			read, err := m.ReadSession(bytes.NewReader(snapshot))
+			if err != nil {
+				t.Fatalf("%v, after %d tokens: %v", cache, s.Len(), err)
+			}
+			if !bytes.Equal(snapshotOf(t, read), snapshot) {
+				t.Errorf("%v, after %d tokens: what was read writes another snapshot", cache, s.Len())
+			}
+		}
+	}
+}
+
 func flatWindow(window int) Config {
 	c := flat(30, testStack(12, 2, 2, 1, 6, 8, window, 100))
 	c.ModelType = modelTypeMistral
