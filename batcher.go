@@ -55,7 +55,9 @@ func MaxStateBytes(n int64) BatcherOption { return func(o *batcherOptions) { o.s
 // prompts and where they ended, in n bytes of memory. A request that begins with the same tokens, such as those of an
 // instruction, of a document or of the conversation so far, starts from the longest that fits, and gets the tokens that
 // it would get without, bit for bit; Stats.ReusedTokens says how many it did not have to read. Of those that do not fit
-// into n bytes, the least recently used go first. Default 0: none.
+// into n bytes, texts that were not used for longest go first, and of one text those in its middle, so that the whole
+// of it stays longest. A state takes Config.StateBytes of its tokens; what grows with a text is shared by those of one
+// text. Default 0: none.
 func KeepPrefixes(n int64) BatcherOption { return func(o *batcherOptions) { o.prefixes = n } }
 
 // PrefillSlice sets how many tokens of prompts are read between two steps of the other texts. Default 0: as many as
@@ -216,7 +218,7 @@ func (b *Batcher) join(ctx context.Context, r Request) (*lane, error) {
 // reuse has a request start from the longest state that is kept of its text.
 func (b *Batcher) reuse(l *lane) {
 	h := hashes(l.todo)
-	l.keeping = keeping{border: b.m.border(), prompt: len(l.todo)}
+	l.keeping = keeping{border: b.m.border(), prompt: len(l.todo), begin: h}
 	b.mu.Lock()
 	p := b.prefixes.find(l.todo, h)
 	b.mu.Unlock()
@@ -237,7 +239,7 @@ func (b *Batcher) keep(l *lane) {
 	k.hash, k.at = hashOn(k.hash, s.ids[k.at:n]), n
 	state := s.seq.clone()
 	b.mu.Lock()
-	b.prefixes.keep(s.ids[:n], k.hash, state)
+	b.prefixes.keep(s.ids[:n], k.hash, k.begin, state)
 	b.mu.Unlock()
 }
 

@@ -69,10 +69,17 @@ func hashOn(h uint64, ids []int) uint64 {
 	return h
 }
 
-// keep takes the state of the text ids, and lets go of those that were not used for longest, of one text the longest
-// first, until all that is kept is within the bound.
-func (p *prefixes) keep(ids []int, hash uint64, state *sequence) {
-	if slices.ContainsFunc(p.list, func(x *prefix) bool { return x.hash == hash && slices.Equal(x.ids, ids) }) {
+// keep takes the state of the text ids, whose beginnings have these hashes, and drops others until all that is kept is
+// within the bound. It counts as used, and so do those that the text begins with.
+func (p *prefixes) keep(ids []int, hash uint64, begin []uint64, state *sequence) {
+	p.clock++
+	for _, y := range p.list {
+		if n := len(y.ids); n < min(len(begin), len(ids)) && y.hash == begin[n] {
+			y.used = p.clock
+		}
+	}
+	if i := slices.IndexFunc(p.list, func(x *prefix) bool { return x.hash == hash && slices.Equal(x.ids, ids) }); i >= 0 {
+		p.list[i].used = p.clock
 		return
 	}
 	x := &prefix{ids: slices.Clip(ids), hash: hash, state: state, parts: state.parts(nil), used: p.clock}
@@ -81,13 +88,36 @@ func (p *prefixes) keep(ids []int, hash uint64, state *sequence) {
 	p.ids += x.extra
 	p.held.add(x.parts)
 	for p.held.bytes+p.ids > p.most {
-		oldest := slices.MinFunc(p.list, func(a, b *prefix) int {
-			return cmp.Or(cmp.Compare(a.used, b.used), cmp.Compare(len(b.ids), len(a.ids)))
-		})
-		p.list = slices.DeleteFunc(p.list, func(y *prefix) bool { return y == oldest })
-		p.ids -= oldest.extra
-		p.held.drop(oldest.parts)
+		y := p.least()
+		p.list = slices.DeleteFunc(p.list, func(x *prefix) bool { return x == y })
+		p.ids -= y.extra
+		p.held.drop(y.parts)
 	}
+}
+
+// least is the state to be dropped first: of those that were not used for longest, which all are of one text, the one
+// without which the distances from the text's end grow least between neighbours. So the longest stays to the last, and
+// of the others more near the end, where texts that begin alike often part.
+func (p *prefixes) least() *prefix {
+	oldest := slices.MinFunc(p.list, func(a, b *prefix) int { return cmp.Compare(a.used, b.used) }).used
+	var text []*prefix
+	for _, x := range p.list {
+		if x.used == oldest {
+			text = append(text, x)
+		}
+	}
+	slices.SortFunc(text, func(a, b *prefix) int { return cmp.Compare(len(a.ids), len(b.ids)) })
+	least, most := text[len(text)-1], 0.0
+	end := len(least.ids)
+	for i, before := 0, 0; i+1 < len(text); i++ {
+		// The ratio of both neighbours' distances from the end: 1 where nothing lies between them.
+		near := float64(end-len(text[i+1].ids)+1) / float64(end-before+1)
+		if near > most {
+			least, most = text[i], near
+		}
+		before = len(text[i].ids)
+	}
+	return least
 }
 
 // start gives a new session the state of p.
@@ -105,6 +135,7 @@ type keeping struct {
 	prompt int // tokens
 	at     int // that the last one had
 	hash   uint64
+	begin  []uint64 // hashes of the prompt's beginnings
 }
 
 // due says whether a prompt's state after n tokens is to be kept: the nearer the end, the more are.

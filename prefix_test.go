@@ -217,7 +217,35 @@ func TestPrefixesLeave(t *testing.T) {
 	}
 }
 
-// A stop string does not reach back into a prompt, though all of that is known already.
+// TestPrefixesOfAGrowingText: in room for two states the whole of a conversation is kept, and what a sibling shares too.
+func TestPrefixesOfAGrowingText(t *testing.T) {
+	m := stories(t, WithCache(CacheF16))
+	text := longIDs(m, 2000)
+	for states := range int64(4) {
+		b := m.NewBatcher(KeepPrefixes((2 + states) * (m.Config().StateBytes(2000, CacheF16) + 1<<15)))
+		reused := func(ids []int) int {
+			var stats Stats
+			for _, err := range b.Generate(background, Request{IDs: ids, Options: []Option{MaxTokens(1)}, Stats: &stats}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.audit(t)
+			return stats.ReusedTokens
+		}
+		for n, before := 1500, 0; n < 2000; n, before = n+97, n {
+			if got := reused(text[:n]); got != before {
+				t.Errorf("room for %d states: %d tokens of %d are known, %d of them had been read", 2+states, got, n, before)
+			}
+		}
+		if got := reused(append(slices.Clip(text[:1900]), 5)); states > 0 && got < 1500 {
+			t.Errorf("room for %d states: %d tokens of a sibling's 1,900", 2+states, got)
+		}
+		b.Close()
+	}
+}
+
+// TestPrefixesAndStops: a stop string does not reach back into a prompt, though all of that is known already.
 func TestPrefixesAndStops(t *testing.T) {
 	m := stories(t)
 	prompt := letters(t, m, strings.Repeat("xxab", 64))

@@ -6,7 +6,13 @@ speed changes by the minute.
     bench/llamacpp.py NAME=FOLDER... [--rounds 5] [--threads 2] [--presets flat-20m,flat-134m,flat-597m]
                       [--weights f32,bf16,int8,int4] [--prompt 512,4096] [--tokens 128] [--texts 8,32 --depth 512]
 
-FOLDER is that of a build, with llama-bench, llama-quantize (the first's is used) and, for --texts, llama-batched-bench. A build that
+FOLDER is that of a build, with llama-bench, llama-quantize (the first's is used) and, for --texts, llama-batched-bench: in a clone of
+llama.cpp or of ik_llama.cpp
+
+    cmake -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_CURL=OFF
+    ninja -C build llama-bench llama-quantize llama-batched-bench
+
+makes build/bin. Where kernels for AMX stop with an invalid instruction, -DGGML_NATIVE=OFF and the processor's other features by name. A build that
 knows -rtr, which packs weights anew when it loads them, is measured with and without. Needs Go and numpy, 4 GB of disk for flat-597m
 and a quiet machine: llama.cpp waits in spin barriers. All hold keys and values as f16, with flash attention. --texts: so many texts,
 that have nothing in common, decode 64 tokens together, each behind --depth of its own.
@@ -17,9 +23,8 @@ import os
 import statistics
 import struct
 import subprocess
+import sys
 import tempfile
-
-import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FORMS = [("f32", "F32"), ("bf16", "BF16"), ("int8", "Q8_0"), ("int4", "Q4_0")]  # photon's weights, llama.cpp's
@@ -52,6 +57,8 @@ def gguf_field(key, value):
 
 def write_gguf(model, path):
     """Writes a flat model directory with BF16 weights as a GGUF file of float32, without a tokenizer."""
+    import numpy as np
+
     with open(model + "/config.json") as f:
         cfg = json.load(f)
     with open(model + "/model.safetensors", "rb") as f:
@@ -83,7 +90,10 @@ def write_gguf(model, path):
 
 
 def run(*command):
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"llamacpp.py: {' '.join(command)} ended with {done.returncode}:\n" + "".join(done.stderr.splitlines(True)[-8:]))
+    return done.stdout
 
 
 class Llama:
@@ -135,17 +145,23 @@ def title(test, depth):
 
 def main():
     numbers = lambda text: [int(n) for n in text.split(",") if n and int(n)]
-    args = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    args.add_argument("builds", nargs="+", metavar="NAME=FOLDER")
-    args.add_argument("--rounds", type=int, default=5)
-    args.add_argument("--threads", type=int, default=2)
-    args.add_argument("--presets", default="flat-20m,flat-134m,flat-597m")
-    args.add_argument("--weights", default="f32,bf16,int8,int4")
-    args.add_argument("--prompt", type=numbers, default=[512])
-    args.add_argument("--tokens", type=int, default=128)
-    args.add_argument("--texts", type=numbers, default=[])
-    args.add_argument("--depth", type=int, default=512)
-    args = args.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("builds", nargs="+", metavar="NAME=FOLDER")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--presets", default="flat-20m,flat-134m,flat-597m", help="flat ones that photon init knows")
+    parser.add_argument("--weights", default="f32,bf16,int8,int4")
+    parser.add_argument("--prompt", type=numbers, default=[512], help="tokens of prompts to read; 0: none")
+    parser.add_argument("--tokens", type=int, default=128, help="tokens to decode; 0: none")
+    parser.add_argument("--texts", type=numbers, default=[], help="how many decode together")
+    parser.add_argument("--depth", type=int, default=512, help="tokens behind which these do")
+    args = parser.parse_args()
+    tools = ["llama-bench", "llama-quantize"] + ["llama-batched-bench"] * bool(args.texts)
+    for build in args.builds:
+        name, is_one, folder = build.partition("=")
+        missing = [tool for tool in tools if not os.access(os.path.join(folder, tool), os.X_OK)]
+        if not is_one or missing:
+            parser.error(f"{build!r} is not NAME=FOLDER of a build" + f": {folder} has no {', '.join(missing)}" * bool(is_one))
     what = args.threads, args.prompt, args.tokens, args.texts, args.depth
     others = {}
     for name, folder in (build.split("=", 1) for build in args.builds):

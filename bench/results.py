@@ -11,6 +11,7 @@ more than a third. States and counts do not depend on that.
 import csv
 import math
 import os
+import statistics
 import sys
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
@@ -176,7 +177,8 @@ def long_table(rows, size="600m"):
             if not row["texts"]:
                 lines.append([depth_name(depth), name, row["note"]] + [""] * 6)
                 continue
-            over = [ratio(row.number(c), flat.number(c) if flat else None) if preset != f"vanilla-{size}" else "" for c in ("prefill_per_second", "decode_per_second")]
+            over = [ratio(row.number(c), flat.number(c) if flat else None) + "†" * bool(flat and flat.busy) if preset != f"vanilla-{size}" else ""
+                    for c in ("prefill_per_second", "decode_per_second")]
             lines.append([depth_name(depth), name, digits(row.number("state") / 1e6), cell(row, "first_token_ms_p50", 1e-3),
                           cell(row, "prefill_per_second"), over[0], cell(row, "decode_per_second"), over[1],
                           ratio(row.number("first32_per_second"), row.number("next128_per_second"), "{:.2f}")])
@@ -207,8 +209,8 @@ def samples_table(rows, size="600m"):
         last = next(r for r in reversed(found) if r)
         first = next(r for r in found if r)
         lines.append([name] + [cell(r, "decode_per_second") for r in found] + [ratio(last.number("decode_per_second"), first.number("decode_per_second")),
-                     digits(last.number("state_text") / 1e6), cell(last, "first_token_ms_p50")])
-    return table(["samples of one prompt of 2,048 tokens, tok/s"] + [str(n) for n in counts] + ["most to one", "state of one more, MB", "first tokens, ms"], lines)
+                     digits(last.number("state_text") / 1e6), last["made"], cell(last, "first_token_ms_p50")])
+    return table(["samples of one prompt of 2,048 tokens, tok/s"] + [str(n) for n in counts] + ["most to one", "state of one more, MB", "of so many tokens", "first tokens, ms"], lines)
 
 
 def arrivals_table(rows, size="600m"):
@@ -240,40 +242,59 @@ def figures(rows, size="600m"):
     """The figures that were set, and what was measured."""
     photons = ["photon", "bounded", "memory"]
 
-    def against(column, test, over=None, inverse=False, **which):
+    def told(x, *used):
+        """A figure, marked where a row that it is of was measured on a busy machine."""
+        return digits(x) + "†" * (x is not None and any(r.busy for r in used))
+
+    def over(column, a, b):
+        """The ratio of a column of two rows, of which there may be none."""
+        x, y = (r.number(column) if r else None for r in (a, b))
+        return told(x / y, a, b) if x and y else ""
+
+    def against(column, test, inverse=False, **which):
         def f(form):
-            a = rows.value(column, f"{form}-{size}", test, **which)
-            b = rows.value(column, over or f"vanilla-{size}", test, **which)
-            return None if not a or not b else b / a if inverse else a / b
+            a, b = (rows.find(f"{x}-{size}", test, **which) for x in (form, "vanilla"))
+            return over(column, b, a) if inverse else over(column, a, b)
         return f
 
     def within(column, test, first, second):
+        """Of two rows of one model, where they are of one machine and of one day: else it is the machines that differ."""
         def f(form):
-            a, b = (rows.value(column, f"{form}-{size}", test, **w) for w in (first, second))
-            return None if not a or not b else a / b
+            a, b = (rows.find(f"{form}-{size}", test, **w) for w in (first, second))
+            alike = a and b and (a["machine"], a["date"][:10]) == (b["machine"], b["date"][:10])
+            return over(column, a, b) if alike else ""
         return f
+
+    def sooner(form):
+        """How much sooner the first token behind 2,048 comes: the medians of all rows that read such a prompt."""
+        of = lambda x: [r for r in rows.rows if r["preset"] == f"{x}-{size}" and r["mode"] == "hiergen" and r["depth"] == "2048"
+                        and r["test"] in ("pf", "samples") and r.number("first_token_ms_p50")]
+        a, b = of(form), of("vanilla")
+        middle = lambda list: statistics.median(r.number("first_token_ms_p50") for r in list)
+        return told(middle(b) / middle(a), *a, *b) if a and b else ""
 
     def tpm(test, **which):
         def f(form):
-            a, b = (tpms(rows.find(f"{x}-{size}", test, **which))[0] for x in (form, "vanilla"))
-            return None if not a or not b else a / b
+            used = [rows.find(f"{x}-{size}", test, **which) for x in (form, "vanilla")]
+            a, b = (tpms(r)[0] for r in used)
+            return told(a / b, *used) if a and b else ""
         return f
 
     def burst(depth):
         def f(form):
             r = rows.find(f"{form}-{size}", "long", depth=depth)
-            return r.number("first32_per_second") / r.number("next128_per_second") if r and r.number("next128_per_second") else None
+            return told(r.number("first32_per_second") / r.number("next128_per_second"), r) if r and r.number("next128_per_second") else ""
         return f
 
     def sample_state(form):
-        x = rows.value("state_text", f"{form}-{size}", "samples", wanted=128)
-        return x / 1e6 if x else None
+        r = rows.find(f"{form}-{size}", "samples", wanted=128)
+        return told(r.number("state_text") / 1e6) if r else ""
 
     wanted = [
         ("flat's keys and values to a text's, PF", "12 (published), 45 (bounded)", against("state_text", "pf", inverse=True)),
         ("flat's keys and values to a text's, DE", "12, 45", against("state_text", "de", inverse=True)),
         ("flat's keys and values to a text's, behind 32k", "58 (bounded)", against("state", "long", inverse=True, depth=32768)),
-        ("first token of a prompt of 2,048, sooner", "16", against("first_token_ms_p50", "pf", inverse=True)),
+        ("first token of a prompt of 2,048, sooner", "16", sooner),
         ("prefill behind 8k", "40", against("prefill_per_second", "long", depth=8192)),
         ("prefill behind 32k", "100", against("prefill_per_second", "long", depth=32768)),
         ("decode at the beginning", "2.4 (bounded)", against("decode_per_second", "long", depth=0)),
@@ -289,11 +310,11 @@ def figures(rows, size="600m"):
         ("TPM behind 8k", "1,000", tpm("long-many", depth=8192)),
         ("TPM behind 32k", "5,000", tpm("long-many", depth=32768)),
         ("128 samples of one prompt, tokens/s to those of one", "5", within("decode_per_second", "samples", {"wanted": 128}, {"wanted": 1})),
-        ("state of one more sample, MB", "at most 2", sample_state),
+        ("state of one more sample, MB, of as many tokens as were done (below)", "at most 2", sample_state),
     ]
     lines = []
     for what, want, f in wanted:
-        cells = [digits(f(form)) for form in photons]
+        cells = [f(form) for form in photons]
         if any(cells):
             lines.append([what, want] + cells)
     if not lines:

@@ -137,8 +137,18 @@ func (p *paper) run(ctx context.Context, c *console, given map[string]bool) (err
 	if p.rows, err = openPaperRows(p.file, c.stdout, p.quiet); err != nil {
 		return err
 	}
+	if p.presets == nil {
+		p.presets = paperPresets
+	}
+	p.presets, p.depths = unique(p.presets), unique(p.depths)
 	p.progress = c.progress()
-	defer p.progress.done()
+	defer func() {
+		p.progress.done()
+		if n := len(p.rows.left); n > 0 {
+			fmt.Fprintf(c.stderr, "%s has %d of these rows already, which were left as they are, whatever their -seconds, "+
+				"-memory, -rate and kernel: to measure them again give another file\n", p.file, n)
+		}
+	}()
 	if given["model"] {
 		m, err := p.load(ctx, p.model, p.model.name())
 		if err != nil {
@@ -146,9 +156,6 @@ func (p *paper) run(ctx context.Context, c *console, given map[string]bool) (err
 		}
 		defer m.m.Close()
 		return p.measure(ctx, []*paperModel{m})
-	}
-	if p.presets == nil {
-		p.presets = paperPresets
 	}
 	for rest := p.presets; len(rest) > 0; {
 		size := rest[0][strings.LastIndexByte(rest[0], '-'):]
@@ -166,6 +173,16 @@ func (p *paper) run(ctx context.Context, c *console, given map[string]bool) (err
 		rest = others
 	}
 	return nil
+}
+
+// unique leaves out what stands there again.
+func unique[T comparable](list []T) (out []T) {
+	for _, x := range list {
+		if !slices.Contains(out, x) {
+			out = append(out, x)
+		}
+	}
+	return out
 }
 
 // measurePresets measures models of random weights, of one size: they take turns, so that what happens to the machine

@@ -103,6 +103,7 @@ func (t *paperModel) manyBehind(ctx context.Context, r *paperRow, s *photon.Sess
 	most := t.memoryFor(r, s.Len())
 	texts := []*photon.Session{s}
 	steps := max(leastSteps, t.round())
+	drawn := 0 // texts that have drawn a token which they have not read yet: others draw their first without a pass
 	for n := min(2, most); ; n = min(2*n, most) {
 		for len(texts) < n {
 			c, err := t.copyOf(s)
@@ -121,7 +122,8 @@ func (t *paperModel) manyBehind(ctx context.Context, r *paperRow, s *photon.Sess
 			return err
 		}
 		r.times(times)
-		r.costs(texts, before, n*r.Made)
+		r.costs(texts, before, n*r.Made-(n-drawn))
+		drawn = n
 		if n == most {
 			break
 		}

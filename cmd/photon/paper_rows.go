@@ -118,6 +118,7 @@ type paperRows struct {
 	out   io.Writer
 	quiet float64 // rows that were disturbed more do not count as measured
 	rows  []paperRow
+	left  map[int]bool // places of rows that were asked for and are there already
 }
 
 // openPaperRows reads a file, if it is there.
@@ -134,8 +135,13 @@ func openPaperRows(file string, out io.Writer, quiet float64) (*paperRows, error
 		return nil, usageError{err}
 	}
 	p.file = file
+	// Before anything is measured: rows are written beside the file and take its place.
+	if err := os.WriteFile(p.temp(), nil, 0o666); err != nil {
+		return nil, usageError{fmt.Errorf("-to: %w", err)}
+	}
+	os.Remove(p.temp())
 	data, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(data) == 0 {
 		return p, nil
 	}
 	if err != nil {
@@ -158,7 +164,14 @@ func openPaperRows(file string, out io.Writer, quiet float64) (*paperRows, error
 // has says whether a measurement need not be made again.
 func (p *paperRows) has(r paperRow) bool {
 	i := p.find(&r)
-	return i >= 0 && p.rows[i].Others <= p.quiet
+	if i < 0 || p.rows[i].Others > p.quiet {
+		return false
+	}
+	if p.left == nil {
+		p.left = map[int]bool{}
+	}
+	p.left[i] = true
+	return true
 }
 
 func (p *paperRows) find(r *paperRow) int {
@@ -185,9 +198,11 @@ func (p *paperRows) put(r paperRow) error {
 		w.Write(p.rows[i].record())
 	}
 	w.Flush()
-	temp := p.file + ".tmp" // a file that is cut short would lose hours
-	if err := os.WriteFile(temp, b.Bytes(), 0o666); err != nil {
+	if err := os.WriteFile(p.temp(), b.Bytes(), 0o666); err != nil {
 		return err
 	}
-	return os.Rename(temp, filepath.Clean(p.file))
+	return os.Rename(p.temp(), filepath.Clean(p.file))
 }
+
+// temp is where the rows are written first: a file that is cut short would lose hours.
+func (p *paperRows) temp() string { return p.file + ".tmp" }

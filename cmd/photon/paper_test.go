@@ -78,7 +78,7 @@ func TestPaper(t *testing.T) {
 			t.Errorf("%s: %d bytes at most, with the model %d", w.test, r.PeakBytes, r.ModelBytes)
 		}
 	}
-	if out, errs := call(t, 0, "", args...); out+errs != "" {
+	if out, errs := call(t, 0, "", args...); out != "" || !strings.Contains(errs, "has 14 of these rows already") {
 		t.Errorf("measured again: %q, %q", out, errs)
 	}
 	data, err := os.ReadFile(file)
@@ -91,7 +91,7 @@ func TestPaper(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, errs = call(t, 0, "", args...)
-	if out != "" || strings.Count(errs, "\n") != 1 || len(readPaper(t, file).rows) != 14 {
+	if out != "" || strings.Count(errs, "\n") != 2 || len(readPaper(t, file).rows) != 14 {
 		t.Errorf("one row was missing: %q, %q", out, errs)
 	}
 }
@@ -215,6 +215,25 @@ func TestPaperRows(t *testing.T) {
 	r.Others, r.Texts = 0, 3
 	if err := rows.put(r); err != nil || !rows.has(r) || len(rows.rows) != 2 {
 		t.Errorf("%v, %+v", err, rows.rows)
+	}
+}
+
+// TestPaperFile: a file that cannot be written is refused before anything is measured.
+func TestPaperFile(t *testing.T) {
+	dir := t.TempDir()
+	empty := filepath.Join(dir, "empty.csv")
+	if err := os.WriteFile(empty, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if rows, err := openPaperRows(empty, nil, 1); err != nil || len(rows.rows) != 0 {
+		t.Errorf("an empty file: %v", err)
+	}
+	_, errs := call(t, 2, "", "bench", "-paper", "-presets", "flat-15m", "-to", filepath.Join(dir, "none", "rows.csv"))
+	if !strings.Contains(errs, "-to: open ") {
+		t.Error(errs)
+	}
+	if files, _ := os.ReadDir(dir); len(files) != 1 {
+		t.Errorf("%v are left", files)
 	}
 }
 
