@@ -78,7 +78,8 @@ func (p *prefixes) keep(ids []int, hash uint64, begin []uint64, state *sequence)
 			y.used = p.clock
 		}
 	}
-	if i := slices.IndexFunc(p.list, func(x *prefix) bool { return x.hash == hash && slices.Equal(x.ids, ids) }); i >= 0 {
+	same := func(x *prefix) bool { return x.hash == hash && slices.Equal(x.ids, ids) }
+	if i := slices.IndexFunc(p.list, same); i >= 0 {
 		p.list[i].used = p.clock
 		return
 	}

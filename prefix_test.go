@@ -217,7 +217,8 @@ func TestPrefixesLeave(t *testing.T) {
 	}
 }
 
-// TestPrefixesOfAGrowingText: in room for two states the whole of a conversation is kept, and what a sibling shares too.
+// TestPrefixesOfAGrowingText: in room for two states the whole of a conversation is kept, in room for more also what a
+// sibling shares.
 func TestPrefixesOfAGrowingText(t *testing.T) {
 	m := stories(t, WithCache(CacheF16))
 	text := longIDs(m, 2000)
@@ -225,7 +226,8 @@ func TestPrefixesOfAGrowingText(t *testing.T) {
 		b := m.NewBatcher(KeepPrefixes((2 + states) * (m.Config().StateBytes(2000, CacheF16) + 1<<15)))
 		reused := func(ids []int) int {
 			var stats Stats
-			for _, err := range b.Generate(background, Request{IDs: ids, Options: []Option{MaxTokens(1)}, Stats: &stats}) {
+			r := Request{IDs: ids, Options: []Option{MaxTokens(1)}, Stats: &stats}
+			for _, err := range b.Generate(background, r) {
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -235,7 +237,7 @@ func TestPrefixesOfAGrowingText(t *testing.T) {
 		}
 		for n, before := 1500, 0; n < 2000; n, before = n+97, n {
 			if got := reused(text[:n]); got != before {
-				t.Errorf("room for %d states: %d tokens of %d are known, %d of them had been read", 2+states, got, n, before)
+				t.Errorf("room for %d states: %d tokens of %d are known, %d had been read", 2+states, got, n, before)
 			}
 		}
 		if got := reused(append(slices.Clip(text[:1900]), 5)); states > 0 && got < 1500 {

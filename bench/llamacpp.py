@@ -6,16 +6,18 @@ speed changes by the minute.
     bench/llamacpp.py NAME=FOLDER... [--rounds 5] [--threads 2] [--presets flat-20m,flat-134m,flat-597m]
                       [--weights f32,bf16,int8,int4] [--prompt 512,4096] [--tokens 128] [--texts 8,32 --depth 512]
 
-FOLDER is that of a build, with llama-bench, llama-quantize (the first's is used) and, for --texts, llama-batched-bench: in a clone of
-llama.cpp or of ik_llama.cpp
+FOLDER is that of a build, with llama-bench, llama-quantize (the first's is used) and, for --texts, llama-batched-bench:
+in a clone of llama.cpp or of ik_llama.cpp
 
     cmake -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_CURL=OFF
     ninja -C build llama-bench llama-quantize llama-batched-bench
 
-makes build/bin. Where kernels for AMX stop with an invalid instruction, -DGGML_NATIVE=OFF and the processor's other features by name. A build that
-knows -rtr, which packs weights anew when it loads them, is measured with and without. Needs Go and numpy, 4 GB of disk for flat-597m
-and a quiet machine: llama.cpp waits in spin barriers. All hold keys and values as f16, with flash attention. --texts: so many texts,
-that have nothing in common, decode 64 tokens together, each behind --depth of its own.
+makes build/bin. Where its kernels for AMX stop with an invalid instruction: -DGGML_NATIVE=OFF, and the processor's
+other features by name. A build that knows -rtr, which packs weights anew when it loads them, is measured with and without.
+
+Needs Go and numpy, 4 GB of disk for flat-597m and a quiet machine: llama.cpp waits in spin barriers. All hold keys and
+values as f16, with flash attention. --texts: so many texts, that have nothing in common, decode 64 tokens together,
+each behind --depth of its own.
 """
 import argparse
 import json
@@ -92,7 +94,8 @@ def write_gguf(model, path):
 def run(*command):
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        sys.exit(f"llamacpp.py: {' '.join(command)} ended with {done.returncode}:\n" + "".join(done.stderr.splitlines(True)[-8:]))
+        last = "".join(done.stderr.splitlines(True)[-8:])
+        sys.exit(f"llamacpp.py: {' '.join(command)} ended with {done.returncode}:\n{last}")
     return done.stdout
 
 
@@ -161,7 +164,8 @@ def main():
         name, is_one, folder = build.partition("=")
         missing = [tool for tool in tools if not os.access(os.path.join(folder, tool), os.X_OK)]
         if not is_one or missing:
-            parser.error(f"{build!r} is not NAME=FOLDER of a build" + f": {folder} has no {', '.join(missing)}" * bool(is_one))
+            why = f": {folder} has no {', '.join(missing)}" if is_one else ""
+            parser.error(f"{build!r} is not NAME=FOLDER of a build{why}")
     what = args.threads, args.prompt, args.tokens, args.texts, args.depth
     others = {}
     for name, folder in (build.split("=", 1) for build in args.builds):

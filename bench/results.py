@@ -177,8 +177,10 @@ def long_table(rows, size="600m"):
             if not row["texts"]:
                 lines.append([depth_name(depth), name, row["note"]] + [""] * 6)
                 continue
-            over = [ratio(row.number(c), flat.number(c) if flat else None) + "†" * bool(flat and flat.busy) if preset != f"vanilla-{size}" else ""
-                    for c in ("prefill_per_second", "decode_per_second")]
+            over, base = ["", ""], flat if preset != f"vanilla-{size}" else None
+            if base:
+                over = [ratio(row.number(c), base.number(c)) + "†" * base.busy
+                        for c in ("prefill_per_second", "decode_per_second")]
             lines.append([depth_name(depth), name, digits(row.number("state") / 1e6), cell(row, "first_token_ms_p50", 1e-3),
                           cell(row, "prefill_per_second"), over[0], cell(row, "decode_per_second"), over[1],
                           ratio(row.number("first32_per_second"), row.number("next128_per_second"), "{:.2f}")])
@@ -210,7 +212,9 @@ def samples_table(rows, size="600m"):
         first = next(r for r in found if r)
         lines.append([name] + [cell(r, "decode_per_second") for r in found] + [ratio(last.number("decode_per_second"), first.number("decode_per_second")),
                      digits(last.number("state_text") / 1e6), last["made"], cell(last, "first_token_ms_p50")])
-    return table(["samples of one prompt of 2,048 tokens, tok/s"] + [str(n) for n in counts] + ["most to one", "state of one more, MB", "of so many tokens", "first tokens, ms"], lines)
+    head = ["samples of one prompt of 2,048 tokens, tok/s", *map(str, counts), "most to one", "state of one more, MB",
+            "of so many tokens", "first tokens, ms"]
+    return table(head, lines)
 
 
 def arrivals_table(rows, size="600m"):
@@ -224,16 +228,18 @@ def arrivals_table(rows, size="600m"):
 
 
 def quality(trained):
-    """Bits a byte of the forms that were trained alike, at 14 to 29M parameters, on as many tokens of the same texts."""
+    """Bits a byte of the forms that were trained alike, at 14 to 29M parameters: as many tokens of the same texts."""
     budget = max(round(int(r["tokens"]) / 1e6) for r in trained if r["shape"] == "flat")
-    texts = next(r["texts"] for r in trained if r["shape"] == TRAINED["photon"] and round(int(r["tokens"]) / 1e6) == budget)
-    alike = [r for r in trained if (round(int(r["tokens"]) / 1e6), r["texts"]) == (budget, texts)]
+    largest = [r for r in trained if round(int(r["tokens"]) / 1e6) == budget]
+    texts = next(r["texts"] for r in largest if r["shape"] == TRAINED["photon"])
+    alike = [r for r in largest if r["texts"] == texts]
     mean = lambda shape, column: sum(x := [float(r[column]) for r in alike if r["shape"] == shape]) / len(x)
     lines = []
     for form, (name, _) in FORMS.items():
         shape = TRAINED[form]
-        lines.append([name, PAPER.get(form, ""), ", ".join(f"{float(r['books bits/byte']):.3f}" for r in alike if r["shape"] == shape),
-                      f"{mean(shape, 'books bits/byte') / mean('flat', 'books bits/byte'):.3f}", f"{mean(shape, 'gain 256'):.3f}"])
+        bits = [f"{float(r['books bits/byte']):.3f}" for r in alike if r["shape"] == shape]
+        over = mean(shape, "books bits/byte") / mean("flat", "books bits/byte")
+        lines.append([name, PAPER.get(form, ""), ", ".join(bits), f"{over:.3f}", f"{mean(shape, 'gain 256'):.3f}"])
     return table(["", "the paper, 600M, 134 G tokens: WikiText perplexity", f"here, {budget}M tokens: books, bits a byte, a run each", "× flat",
                   "nats from beyond 256 tokens"], lines)
 
@@ -258,7 +264,7 @@ def figures(rows, size="600m"):
         return f
 
     def within(column, test, first, second):
-        """Of two rows of one model, where they are of one machine and of one day: else it is the machines that differ."""
+        """Of two rows of one model, of one machine and of one day: else it is the machines that differ."""
         def f(form):
             a, b = (rows.find(f"{form}-{size}", test, **w) for w in (first, second))
             alike = a and b and (a["machine"], a["date"][:10]) == (b["machine"], b["date"][:10])
@@ -267,7 +273,8 @@ def figures(rows, size="600m"):
 
     def sooner(form):
         """How much sooner the first token behind 2,048 comes: the medians of all rows that read such a prompt."""
-        of = lambda x: [r for r in rows.rows if r["preset"] == f"{x}-{size}" and r["mode"] == "hiergen" and r["depth"] == "2048"
+        of = lambda x: [r for r in rows.rows
+                        if (r["preset"], r["mode"], r["depth"]) == (f"{x}-{size}", "hiergen", "2048")
                         and r["test"] in ("pf", "samples") and r.number("first_token_ms_p50")]
         a, b = of(form), of("vanilla")
         middle = lambda list: statistics.median(r.number("first_token_ms_p50") for r in list)
@@ -283,7 +290,8 @@ def figures(rows, size="600m"):
     def burst(depth):
         def f(form):
             r = rows.find(f"{form}-{size}", "long", depth=depth)
-            return told(r.number("first32_per_second") / r.number("next128_per_second"), r) if r and r.number("next128_per_second") else ""
+            first, then = (r.number(c) if r else None for c in ("first32_per_second", "next128_per_second"))
+            return told(first / then, r) if first and then else ""
         return f
 
     def sample_state(form):
@@ -293,7 +301,8 @@ def figures(rows, size="600m"):
     wanted = [
         ("flat's keys and values to a text's, PF", "12 (published), 45 (bounded)", against("state_text", "pf", inverse=True)),
         ("flat's keys and values to a text's, DE", "12, 45", against("state_text", "de", inverse=True)),
-        ("flat's keys and values to a text's, behind 32k", "58 (bounded)", against("state", "long", inverse=True, depth=32768)),
+        ("flat's keys and values to a text's, behind 32k", "58 (bounded)",
+         against("state", "long", inverse=True, depth=32768)),
         ("first token of a prompt of 2,048, sooner", "16", sooner),
         ("prefill behind 8k", "40", against("prefill_per_second", "long", depth=8192)),
         ("prefill behind 32k", "100", against("prefill_per_second", "long", depth=32768)),
@@ -304,8 +313,10 @@ def figures(rows, size="600m"):
         ("decode behind 1M to that at the beginning", "0.5 (bounded)", within("decode_per_second", "long", {"depth": 1 << 20}, {"depth": 0})),
         ("the first 32 tokens behind 128k to the next 128", "0.95", burst(131072)),
         ("tokens/s of all texts in equal memory, middle of DE", "4", against("decode_per_second", "long-many", depth=1152)),
-        ("tokens/s of all texts in equal memory, behind 8k", "20", against("decode_per_second", "long-many", depth=8192)),
-        ("tokens/s of all texts in equal memory, behind 32k", "80", against("decode_per_second", "long-many", depth=32768)),
+        ("tokens/s of all texts in equal memory, behind 8k", "20",
+         against("decode_per_second", "long-many", depth=8192)),
+        ("tokens/s of all texts in equal memory, behind 32k", "80",
+         against("decode_per_second", "long-many", depth=32768)),
         ("TPM, middle of DE", "200", tpm("long-many", depth=1152)),
         ("TPM behind 8k", "1,000", tpm("long-many", depth=8192)),
         ("TPM behind 32k", "5,000", tpm("long-many", depth=32768)),

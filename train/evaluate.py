@@ -142,7 +142,7 @@ def json_texts(path):
 
 
 def load(path):
-    """The model of a directory, or of a checkpoint of train.py. Raises ValueError where weights and configuration differ."""
+    """The model of a directory, or of a checkpoint of train.py; ValueError where weights and configuration differ."""
     if os.path.isdir(path):
         config, weights = Config.from_file(os.path.join(path, "config.json")), tensorfile.load(path)
     else:

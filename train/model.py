@@ -263,7 +263,8 @@ class Config:
         stacks = [s for level in self.levels for s in (level.encoder, level.decoder, *level.decoder.memories)]
         for stack in stacks + [s for s in (self.stack, self.token_encoder) if s]:
             if stack.num_attention_heads % stack.num_key_value_heads or stack.rope_theta and stack.head_dim % 2:
-                raise ValueError("config: num_key_value_heads must divide num_attention_heads, and head_dim be even where rows are turned")
+                raise ValueError("config: num_key_value_heads must divide num_attention_heads, "
+                                 "and head_dim be even where rows are turned")
             if stack.rope_theta != 0 and not 1 <= stack.rope_theta < float("inf"):
                 raise ValueError(f"config: rope_theta must be 0 or at least 1, not {stack.rope_theta}")
             windows = stack.sliding_window if isinstance(stack.sliding_window, list) else [stack.sliding_window]
@@ -605,8 +606,8 @@ class LanguageModel(nn.Module):
         """Mean cross-entropy in nats of the tokens in mask [B, T] (default: all that are predicted), from the tokens
         `given` (default: ids).
 
-        `taught` is the share of it, of all or of each row [B, 1], that is not with the tokens themselves but with the mean of
-        what `teachers`, models that are flat where this one is, predict from ids.
+        `taught` is the share of it, of all or of each row [B, 1], that is not with the tokens themselves but with the
+        mean of what `teachers`, models that are flat where this one is, predict from ids.
         """
         hidden = self.hidden(ids if given is None else given)
         x, targets = self.predicted(hidden, ids if mask is None else ids.masked_fill(~mask, IGNORED))

@@ -117,7 +117,7 @@ def books_of(row):
 
 
 def behind(row, first=64):
-    """Nats a token of the pieces of books from position `first` on, where what a model makes of a piece's cut is past."""
+    """Nats a token of the pieces of books from position `first` on: what a model makes of a piece's cut is past."""
     nats = tokens = 0
     for key, value in row.items():
         match = re.fullmatch(r"books by position (\d+)-(\d+)", key)
@@ -138,7 +138,7 @@ def over(a, b):
 
 
 def table(rows):
-    """Markdown: a row a run, the ratios to the flat models of the same budget and the usual learning rate, the mean of their seeds."""
+    """Markdown: a row a run, the ratios to the mean of flat models of the same budget and the usual learning rate."""
     flats = [r for r in rows if r["shape"] in ("flat", "flat-60m") and not r["options"]]
     flat, far_flat = mean([float(r["books bits/byte"]) for r in flats]), mean([behind(r) for r in flats])
     out = ["| run | parameters, M | decoded token, M multiply-adds: at 0 / 32k | prefilled token, M: at 0 / 32k | grows, elements a token | books, bits/byte | × flat | "

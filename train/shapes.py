@@ -123,7 +123,7 @@ SHAPES = {
     # Between the two: a prefilled token costs less than a quarter of flat's, a decoded one as much.
     "thin2-wide-320": lambda: new(unpack=True, tokens=2, token_ffn=224, window=32, token_window=32, unit=320,
                                   memories=[memory(1, [3], unpack=True, head=128)]),
-    # Its control: the same memory of the tokens themselves, no hierarchy to speak of, and the work that this saves there.
+    # Its control: the same memory of the tokens themselves, no hierarchy to speak of, what that saves spent at tokens.
     "wide-no-units": lambda: new(tokens=2, token_ffn=800, window=32, token_window=32, unit=64, units=1,
                                  memories=[memory(0, [3], head=128)]),
     # For texts of 16k tokens and more: the memory of thin2-small bounded, and above that a second level, whose memory

@@ -31,8 +31,8 @@ TEXTS = {  # name: file under TEXT
 }
 HELD = [name for name in TEXTS if name.startswith("held-")]  # beside them "long": eval/long_*, where there are any
 # Options of train.py that a run may have: none that its row tells otherwise (steps, rows, tokens, data, out).
-OPTIONS = {"lr", "muon-lr", "weight-decay", "dropout", "noise", "warmup", "decay", "decay-from", "clip", "alpha", "init", "teacher",
-           "taught", "curriculum", "dtype", "seed"}
+OPTIONS = {"lr", "muon-lr", "weight-decay", "dropout", "noise", "warmup", "decay", "decay-from", "clip", "alpha",
+           "init", "teacher", "taught", "curriculum", "dtype", "seed"}
 DEFAULTS = {"weight-decay": "0.1", "warmup": "100", "decay-from": "0.4"}  # of train.py's options; the rest are its own
 
 
@@ -111,7 +111,8 @@ class Run:
         except (ValueError, OverflowError):
             raise ValueError(f"{spec!r} is not SHAPE:MILLIONS[:OPTION=VALUE]...") from None
         if unknown := set(self.options) - OPTIONS:
-            raise ValueError(f"{spec!r}: {', '.join(sorted(unknown))} is no option of a run: {', '.join(sorted(OPTIONS))}")
+            known = ", ".join(sorted(OPTIONS))
+            raise ValueError(f"{spec!r}: {', '.join(sorted(unknown))} is no option of a run: {known}")
         if self.steps < 1:
             raise ValueError(f"{spec!r} is less than one step of {options.step_tokens} tokens")
         meta = self.config.meta_context
@@ -127,13 +128,14 @@ class Run:
         return os.path.join(self.out, name)
 
     def prepare(self, options):
-        """Makes the run's directory; raises ValueError where it holds another run of that name. Texts are packed before."""
+        """Makes the run's directory, when texts are packed; ValueError where it holds another run of that name."""
         os.makedirs(self.out, exist_ok=True)
         own = {"settings": settings(options), "texts": sizes(options), "config": self.config.to_dict()}
         if os.path.exists(self.at("run.json")):
             with open(self.at("run.json"), encoding="utf-8") as f:
                 if json.load(f) != own:
-                    raise ValueError(f"{self.out} was begun with other settings, other texts or another shape: remove it, or choose another --work")
+                    raise ValueError(f"{self.out} was begun with other settings, other texts or another shape: "
+                                     "remove it, or choose another --work")
         for name, value in (("run.json", own), ("config.json", own["config"])):
             with open(self.at(name), "w", encoding="utf-8") as f:
                 json.dump(value, f)

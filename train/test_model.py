@@ -197,7 +197,8 @@ class Names(unittest.TestCase):
             change("memory0-added-stream-f32", "sliding_window must be", *memory, "sliding_window", value)
         change("memory0-added-stream-f32", "rms_norm_eps", "rms_norm_eps", 0)
         change("memory0-added-stream-f32", "levels is empty", "levels", [])
-        change("memory0-added-stream-f32", "at most 64", *added, "memories", [golden.memory(0, [1], 1, 1, 8).__dict__] * 65)
+        many = [vars(golden.memory(0, [1], 1, 1, 8))] * 65
+        change("memory0-added-stream-f32", "at most 64", *added, "memories", many)
         # Only what has been grouped can be unpacked: level 1 at least, and the level of the decoder at least.
         change("memory0-added-stream-f32", r"memory's level must be 1 \.\.\. 1", *memory, "unpack", True)
         change("unpack1-added-stream-tied-f32", r"memory's level must be 1 \.\.\. 1", *memory, "level", 0)

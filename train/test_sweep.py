@@ -60,7 +60,8 @@ class Whole(Case):
             self.text(f"train/{name}.txt.xz", saw * 20)
         for name in ("books_simple_heldout", "llm_children_stories_heldout", "fables_heldout", "long_a", "long_b"):
             self.text(f"eval/{name}.txt.xz", [" ".join(saw) * 3])
-        spec, broken = self.at("tiny.json") + ":0.01024:seed=3:warmup=2:lr=0.01", self.at("tiny.json") + ":0.001:lr=much"
+        spec = self.at("tiny.json") + ":0.01024:seed=3:warmup=2:lr=0.01"
+        broken = self.at("tiny.json") + ":0.001:lr=much"
         code, out = self.sweep(spec, broken, spec)
         self.assertEqual(code, 1, out)
         self.assertIn("FAILED tiny,lr=much@0.001M-1", out)
@@ -142,9 +143,12 @@ class Specs(Case):
         for more, why in ((["flatt:79"], "no shape is called"), (["flat"], "is not SHAPE:MILLIONS"), (["flat:many"], "is not SHAPE:MILLIONS"),
                           (["flat:79:seed"], "is not SHAPE:MILLIONS"), (["flat:0.0001"], "less than one step of 256"),
                           (["flat:inf"], "is not SHAPE:MILLIONS"), (["flat:79:steps=2"], "steps is no option of a run"),
-                          (["flat:79:out=x"], "out is no option of a run"), (["--side-by-side", "0", "flat:79"], "invalid count"),
-                          (["--cards", "-1", "flat:79"], "invalid count"), (["--tokens", "0", "flat:79"], "invalid count"),
-                          (["--mix", "books=0,modern=0", "flat:79"], "some of them more"), (["--mix", "books", "flat:79"], "not NAME=SHARE"),
+                          (["flat:79:out=x"], "out is no option of a run"),
+                          (["--side-by-side", "0", "flat:79"], "invalid count"),
+                          (["--cards", "-1", "flat:79"], "invalid count"),
+                          (["--tokens", "0", "flat:79"], "invalid count"),
+                          (["--mix", "books=0,modern=0", "flat:79"], "some of them more"),
+                          (["--mix", "books", "flat:79"], "not NAME=SHARE"),
                           (["--tokens", "100", "flat:79"], "no multiple of --tokens"),
                           (["--piece", "250", "published:79"], "its meta-context, 16"), (["--mix", "poems=1", "flat:79"], "'poems' is no text"),
                           (["--mix", "held-books=1", "flat:79"], "no text to train on"), ([self.at("none.json") + ":1"], "none.json")):

@@ -94,7 +94,7 @@ class Mixture:
         self.random = np.random.default_rng((seed, rank))
 
     def row(self, decayed):
-        """ids [T], mask [T], and whether a model wrote them. decayed: how much of the learning rate is gone, 0 ... 1."""
+        """ids [T], mask [T], and whether a model wrote them. decayed: the share of the learning rate that is gone."""
         first, last = self.weights
         i = self.random.choice(len(self.streams), p=first + decayed * (last - first))
         return *self.streams[i].row(), np.bool_(i >= self.found)
@@ -293,7 +293,8 @@ def main(argv=None):
             module.p = options.dropout
     model = model.to(device)
     drawn_from = [options.seed, *options.data, *options.written]
-    mixture = Mixture(options.data, tokenizer, options.tokens, cfg.meta_context, options.seed, rank, world, options.written)
+    mixture = Mixture(options.data, tokenizer, options.tokens, cfg.meta_context, options.seed, rank, world,
+                      options.written)
     optimisers = optim.optimisers(model, options.lr, options.muon_lr, options.weight_decay, device)
     budget, step, tokens = Budget(options), 0, 0
 

@@ -145,8 +145,9 @@ func (p *paper) run(ctx context.Context, c *console, given map[string]bool) (err
 	defer func() {
 		p.progress.done()
 		if n := len(p.rows.left); n > 0 {
-			fmt.Fprintf(c.stderr, "%s has %d of these rows already, which were left as they are, whatever their -seconds, "+
-				"-memory, -rate and kernel: to measure them again give another file\n", p.file, n)
+			const left = "%s has %d of these rows already, which were left as they are, whatever their -seconds, " +
+				"-memory, -rate and kernel: to measure them again give another file\n"
+			fmt.Fprintf(c.stderr, left, p.file, n)
 		}
 	}()
 	if given["model"] {

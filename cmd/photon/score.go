@@ -83,7 +83,8 @@ func setupScore(f *flag.FlagSet) func(c *console, args []string) error {
 	f.IntVar(&cut.context, "context", 0, "score windows of this many tokens; 0: whole documents")
 	f.IntVar(&cut.stride, "stride", 0, "begin windows this many tokens apart; 0: one behind the other")
 	by := map[string]bool{"position": true}
-	f.Func("by", "also print where the nats fall, by `what`: position, of a token in its document", choice(&byPosition, by))
+	f.Func("by", "also print where the nats fall, by `what`: position, of a token in its document",
+		choice(&byPosition, by))
 	f.Usage = func() { fmt.Fprint(f.Output(), scoreNotes) }
 	return func(c *console, args []string) error {
 		if len(args) != 1 {
