@@ -13,7 +13,7 @@ in a clone of llama.cpp or of ik_llama.cpp
     ninja -C build llama-bench llama-quantize llama-batched-bench
 
 makes build/bin. Where its kernels for AMX stop with an invalid instruction: -DGGML_NATIVE=OFF, and the processor's
-other features by name. A build that knows -rtr, which packs weights anew when it loads them, is measured with and without.
+other features by name. A build that knows -rtr, which packs weights anew when it loads them, is measured with it too.
 
 Needs Go and numpy, 4 GB of disk for flat-597m and a quiet machine: llama.cpp waits in spin barriers. All hold keys and
 values as f16, with flash attention. --texts: so many texts, that have nothing in common, decode 64 tokens together,

@@ -120,23 +120,28 @@ def depth_name(depth):
 def loads(rows):
     """PF and DE: a text alone, and as many as there were time and memory for."""
     out = []
-    for size in SIZES:
+    for size, weights in [(size, "int8") for size in SIZES] + [(SIZES[0], "bf16")]:
         lines = []
-        flat = {t: rows.find(f"vanilla-{size}", t) for t in ("pf", "de")}
+        flat = {t: rows.find(f"vanilla-{size}", t, weights=weights) for t in ("pf", "de")}
         for preset, mode, name in forms(rows, size):
-            one = {t: rows.find(preset, t, mode=mode) for t in ("pf", "de")}
+            one = {t: rows.find(preset, t, mode=mode, weights=weights) for t in ("pf", "de")}
             if not any(one.values()):
                 continue
             line = [name]
             for t in ("pf", "de"):
                 state, base = (r.number("state_text") if r else None for r in (one[t], flat[t]))
-                line.append(mib(state) + (f" (1/{base / state:.0f})" if state and base and base / state > 1.05 else ""))
+                stopped = [r for r in (one[t], flat[t]) if r and "stopped" in r["note"]]
+                if stopped:  # texts of other lengths
+                    line.append(mib(state) + f" at {int(one[t]['depth']) + int(one[t]['made']):,}")
+                else:
+                    over = base / state if state and base else 0
+                    line.append(mib(state) + (f" (1/{over:.0f})" if over > 1.05 else ""))
             for t in ("pf", "de"):
                 line += [cell(one[t], "tokens_per_second"), cell(one[t], "first_token_ms_p50"),
                          "/".join(filter(None, (cell(one[t], f"token_ms_{p}", mark=False) for p in ("p50", "p99"))))]
             lines.append(line)
         if lines:
-            out.append(f"**{size.upper()}**\n\n" + table(
+            out.append(f"**{size.upper()}, {weights}**\n\n" + table(
                 ["", "state, MiB, PF", "DE", "PF: tok/s", "first token, ms", "a token, ms, p50/p99", "DE: tok/s", "first token, ms", "a token, ms, p50/p99"], lines))
     return "\n\n".join(out)
 
@@ -257,10 +262,17 @@ def figures(rows, size="600m"):
         x, y = (r.number(column) if r else None for r in (a, b))
         return told(x / y, a, b) if x and y else ""
 
-    def against(column, test, inverse=False, **which):
+    def against(column, test, **which):
+        return lambda form: over(column, *(rows.find(f"{x}-{size}", test, **which) for x in (form, "vanilla")))
+
+    def smaller(test, column="state_text", **which):
+        """Flat's state to a text's, at the text's length: flat's grows by the same with each token."""
         def f(form):
             a, b = (rows.find(f"{x}-{size}", test, **which) for x in (form, "vanilla"))
-            return over(column, b, a) if inverse else over(column, a, b)
+            if not a or not b:
+                return ""
+            tokens = [int(r["depth"]) + (int(r["made"]) if test != "long" else 0) for r in (a, b)]
+            return told(b.number(column) / a.number(column) * tokens[0] / tokens[1])
         return f
 
     def within(column, test, first, second):
@@ -275,7 +287,8 @@ def figures(rows, size="600m"):
         """How much sooner the first token behind 2,048 comes: the medians of all rows that read such a prompt."""
         of = lambda x: [r for r in rows.rows
                         if (r["preset"], r["mode"], r["depth"]) == (f"{x}-{size}", "hiergen", "2048")
-                        and r["test"] in ("pf", "samples") and r.number("first_token_ms_p50")]
+                        and r["weights"] == "int8" and r["test"] in ("pf", "samples")
+                        and r.number("first_token_ms_p50")]
         a, b = of(form), of("vanilla")
         middle = lambda list: statistics.median(r.number("first_token_ms_p50") for r in list)
         return told(middle(b) / middle(a), *a, *b) if a and b else ""
@@ -299,10 +312,10 @@ def figures(rows, size="600m"):
         return told(r.number("state_text") / 1e6) if r else ""
 
     wanted = [
-        ("flat's keys and values to a text's, PF", "12 (published), 45 (bounded)", against("state_text", "pf", inverse=True)),
-        ("flat's keys and values to a text's, DE", "12, 45", against("state_text", "de", inverse=True)),
+        ("flat's keys and values to a text's, PF", "12 (published), 45 (bounded)", smaller("pf")),
+        ("flat's keys and values to a text's, DE", "12, 45", smaller("de")),
         ("flat's keys and values to a text's, behind 32k", "58 (bounded)",
-         against("state", "long", inverse=True, depth=32768)),
+         smaller("long", "state", depth=32768)),
         ("first token of a prompt of 2,048, sooner", "16", sooner),
         ("prefill behind 8k", "40", against("prefill_per_second", "long", depth=8192)),
         ("prefill behind 32k", "100", against("prefill_per_second", "long", depth=32768)),
