@@ -35,20 +35,27 @@ func (m *Model) border() int {
 	return (prefixBorder + meta - 1) / meta * meta
 }
 
-// find returns the longest of the states that ids begin with, or nil. It and those that it begins with count as used.
+// find returns the longest of the states that ids begin with, or nil.
 func (p *prefixes) find(ids []int, hashes []uint64) (best *prefix) {
-	p.clock++
-	slices.SortFunc(p.list, func(a, b *prefix) int { return cmp.Compare(len(b.ids), len(a.ids)) })
-	for _, x := range p.list {
-		n := len(x.ids)
-		if n > len(ids) || x.hash != hashes[n] || best == nil && !slices.Equal(x.ids, ids[:n]) {
-			continue
-		}
-		if x.used = p.clock; best == nil {
+	for _, x := range p.use(len(ids), hashes) {
+		if (best == nil || len(x.ids) > len(best.ids)) && slices.Equal(x.ids, ids[:len(x.ids)]) {
 			best = x
 		}
 	}
 	return best
+}
+
+// use counts as used, and returns, the states of at most n tokens that a text whose beginnings have these hashes begins
+// with, but for texts that have the same hash.
+func (p *prefixes) use(n int, hashes []uint64) (list []*prefix) {
+	p.clock++
+	for _, x := range p.list {
+		if m := len(x.ids); m <= n && m < len(hashes) && x.hash == hashes[m] {
+			x.used = p.clock
+			list = append(list, x)
+		}
+	}
+	return list
 }
 
 // hashes are those of the first 0, 1, … of ids.
@@ -72,12 +79,7 @@ func hashOn(h uint64, ids []int) uint64 {
 // keep takes the state of the text ids, whose beginnings have these hashes, and drops others until all that is kept is
 // within the bound. It counts as used, and so do those that the text begins with.
 func (p *prefixes) keep(ids []int, hash uint64, begin []uint64, state *sequence) {
-	p.clock++
-	for _, y := range p.list {
-		if n := len(y.ids); n < min(len(begin), len(ids)) && y.hash == begin[n] {
-			y.used = p.clock
-		}
-	}
+	p.use(len(ids), begin)
 	same := func(x *prefix) bool { return x.hash == hash && slices.Equal(x.ids, ids) }
 	if i := slices.IndexFunc(p.list, same); i >= 0 {
 		p.list[i].used = p.clock

@@ -161,40 +161,29 @@ func TestKeepPrefixes(t *testing.T) {
 func TestPrefixesLeave(t *testing.T) {
 	m := stories(t, WithCache(CacheF16))
 	text := longIDs(m, 4000)
-	reused := func(b *Batcher, ids []int) int {
-		t.Helper()
-		var stats Stats
-		for _, err := range b.Generate(background, Request{IDs: ids, Options: []Option{MaxTokens(1)}, Stats: &stats}) {
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		b.audit(t)
-		return stats.ReusedTokens
-	}
 	first := text[:1000]
 	probe := m.NewBatcher(KeepPrefixes(1 << 40))
-	reused(probe, first)
+	reusedTokens(t, probe, first)
 	probe.mu.Lock()
 	b := m.NewBatcher(KeepPrefixes(2 * (probe.prefixes.held.bytes + probe.prefixes.ids)))
 	probe.mu.Unlock()
 	probe.Close()
 	defer b.Close()
-	if n := reused(b, first); n != 0 {
+	if n := reusedTokens(t, b, first); n != 0 {
 		t.Errorf("%d tokens of a new text", n)
 	}
-	if n := reused(b, append(slices.Clip(first[:990]), 5, 6, 7)); n < 900 {
+	if n := reusedTokens(t, b, append(slices.Clip(first[:990]), 5, 6, 7)); n < 900 {
 		t.Errorf("%d tokens of 990", n)
 	}
 	for i := range 5 { // others come and go
-		if n := reused(b, text[1000+300*i:][:300]); n != 0 {
+		if n := reusedTokens(t, b, text[1000+300*i:][:300]); n != 0 {
 			t.Errorf("%d tokens of a new text", n)
 		}
-		if n := reused(b, append(slices.Clip(first), i)); n < 900 {
+		if n := reusedTokens(t, b, append(slices.Clip(first), i)); n < 900 {
 			t.Errorf("%d tokens of 1,000, after %d others", n, i+1)
 		}
 	}
-	if n := reused(b, append(slices.Clip(text[1000:1300]), 1)); n != 0 {
+	if n := reusedTokens(t, b, append(slices.Clip(text[1000:1300]), 1)); n != 0 {
 		t.Errorf("%d tokens of a text that has had to leave", n)
 	}
 
@@ -212,9 +201,22 @@ func TestPrefixesLeave(t *testing.T) {
 			t.Error("not cancelled")
 		}
 	}
-	if n := reused(c, text[:3000]); n == 0 {
+	if n := reusedTokens(t, c, text[:3000]); n == 0 {
 		t.Error("a cancelled request has left nothing")
 	}
+}
+
+// reusedTokens is how many tokens of a prompt a Batcher knew.
+func reusedTokens(t *testing.T, b *Batcher, ids []int) int {
+	t.Helper()
+	var stats Stats
+	for _, err := range b.Generate(background, Request{IDs: ids, Options: []Option{MaxTokens(1)}, Stats: &stats}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.audit(t)
+	return stats.ReusedTokens
 }
 
 // TestPrefixesOfAGrowingText: in room for two states the whole of a conversation is kept, in room for more also what a
@@ -224,23 +226,12 @@ func TestPrefixesOfAGrowingText(t *testing.T) {
 	text := longIDs(m, 2000)
 	for states := range int64(4) {
 		b := m.NewBatcher(KeepPrefixes((2 + states) * (m.Config().StateBytes(2000, CacheF16) + 1<<15)))
-		reused := func(ids []int) int {
-			var stats Stats
-			r := Request{IDs: ids, Options: []Option{MaxTokens(1)}, Stats: &stats}
-			for _, err := range b.Generate(background, r) {
-				if err != nil {
-					t.Fatal(err)
-				}
-			}
-			b.audit(t)
-			return stats.ReusedTokens
-		}
 		for n, before := 1500, 0; n < 2000; n, before = n+97, n {
-			if got := reused(text[:n]); got != before {
+			if got := reusedTokens(t, b, text[:n]); got != before {
 				t.Errorf("room for %d states: %d tokens of %d are known, %d had been read", 2+states, got, n, before)
 			}
 		}
-		if got := reused(append(slices.Clip(text[:1900]), 5)); states > 0 && got < 1500 {
+		if got := reusedTokens(t, b, append(slices.Clip(text[:1900]), 5)); states > 0 && got < 1500 {
 			t.Errorf("room for %d states: %d tokens of a sibling's 1,900", 2+states, got)
 		}
 		b.Close()

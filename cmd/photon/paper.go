@@ -83,10 +83,13 @@ var (
 // names reads a list of some of known, with commas between them.
 func names(to *[]string, known []string) func(list string) error {
 	return func(list string) error {
-		*to = strings.Split(list, ",")
-		for _, name := range *to {
+		*to = nil
+		for name := range strings.SplitSeq(list, ",") {
 			if !slices.Contains(known, name) {
 				return fmt.Errorf("%q is none of %s", name, strings.Join(known, ", "))
+			}
+			if !slices.Contains(*to, name) {
+				*to = append(*to, name)
 			}
 		}
 		return nil
@@ -137,10 +140,6 @@ func (p *paper) run(ctx context.Context, c *console, given map[string]bool) (err
 	if p.rows, err = openPaperRows(p.file, c.stdout, p.quiet); err != nil {
 		return err
 	}
-	if p.presets == nil {
-		p.presets = paperPresets
-	}
-	p.presets, p.depths = unique(p.presets), unique(p.depths)
 	p.progress = c.progress()
 	defer func() {
 		p.progress.done()
@@ -158,6 +157,9 @@ func (p *paper) run(ctx context.Context, c *console, given map[string]bool) (err
 		defer m.m.Close()
 		return p.measure(ctx, []*paperModel{m})
 	}
+	if p.presets == nil {
+		p.presets = paperPresets
+	}
 	for rest := p.presets; len(rest) > 0; {
 		size := rest[0][strings.LastIndexByte(rest[0], '-'):]
 		var same, others []string
@@ -174,16 +176,6 @@ func (p *paper) run(ctx context.Context, c *console, given map[string]bool) (err
 		rest = others
 	}
 	return nil
-}
-
-// unique leaves out what stands there again.
-func unique[T comparable](list []T) (out []T) {
-	for _, x := range list {
-		if !slices.Contains(out, x) {
-			out = append(out, x)
-		}
-	}
-	return out
 }
 
 // measurePresets measures models of random weights, of one size: they take turns, so that what happens to the machine
