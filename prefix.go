@@ -37,7 +37,7 @@ func (m *Model) border() int {
 
 // find returns the longest of the states that ids begin with, or nil.
 func (p *prefixes) find(ids []int, hashes []uint64) (best *prefix) {
-	for _, x := range p.use(len(ids), hashes) {
+	for _, x := range slices.Backward(p.use(len(ids), hashes)) { // the last kept is mostly the longest
 		if (best == nil || len(x.ids) > len(best.ids)) && slices.Equal(x.ids, ids[:len(x.ids)]) {
 			best = x
 		}
