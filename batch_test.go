@@ -387,3 +387,39 @@ func TestStatsAtTheEnd(t *testing.T) {
 		}
 	}
 }
+
+// A pass that took too long makes the next smaller, one that was short and full a larger one, within bounds.
+func TestPace(t *testing.T) {
+	const long = sliceTime * 3 / 2
+	for _, c := range []struct {
+		from pace
+		took time.Duration
+		n    int
+		want pace
+	}{
+		{0, sliceTime, 64, 64}, {100, 2*sliceTime + 1, 100, 50}, {100, 2 * sliceTime, 100, 75}, {100, long, 100, 75},
+		{100, sliceTime, 100, 100}, {100, sliceTime * 2 / 3, 100, 100}, {100, sliceTime*2/3 - 1, 100, 150},
+		{100, sliceTime / 2, 75, 150}, {100, sliceTime / 2, 74, 100}, {100, 0, 0, 100}, {100, 9 * sliceTime, 0, 100},
+		{10, 9 * sliceTime, 10, leastTune}, {10, long, 10, leastTune}, {200, 0, 200, 256},
+	} {
+		p := c.from
+		if p.tune(c.took, c.n, 256); p != c.want {
+			t.Errorf("%d tokens of %d took %v: %d, want %d", c.n, c.from, c.took, p, c.want)
+		}
+	}
+}
+
+// The last value of a batch that is cancelled is of no request.
+func TestBatchEndsCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancel(background)
+	defer cancel()
+	var last BatchToken
+	var failed error
+	for token, err := range stories(t).GenerateBatch(ctx, []Request{{Prompt: "Once"}, {Prompt: "Twice"}}) {
+		cancel()
+		last, failed = token, err
+	}
+	if last.Request != -1 || last.Text != "" || !errors.Is(failed, context.Canceled) {
+		t.Errorf("%+v, %v", last, failed)
+	}
+}

@@ -207,3 +207,32 @@ func TestCacheOverflow(t *testing.T) {
 		b.Close()
 	}
 }
+
+func TestValidPrefix(t *testing.T) {
+	for text, want := range map[string]int{"": 0, "aä": 3, "a\ufffdb": 5, "a\ufffd\xff": 4, "\xffa": 0, "ab\xc3": 2} {
+		if got := validPrefix(text); got != want {
+			t.Errorf("%q: %d, want %d", text, got, want)
+		}
+	}
+}
+
+func TestNamesOfReasons(t *testing.T) {
+	for reason, want := range map[StopReason]string{-1: "StopReason(-1)", Going: "going", StopFull: "full", StopFull + 1: "StopReason(6)"} {
+		if got := reason.String(); got != want {
+			t.Errorf("%d is %q, want %q", int(reason), got, want)
+		}
+	}
+}
+
+// Without a number of others to report, a token has its probability and no list.
+func TestLogProbsOfNoOthers(t *testing.T) {
+	r, err := stories(t).Complete(background, "Once", MaxTokens(3), LogProbs(0))
+	if err != nil || len(r.Tokens) != len(r.IDs) {
+		t.Fatal(err, r)
+	}
+	for _, token := range r.Tokens {
+		if token.Top != nil || !(token.LogProb <= 0) {
+			t.Errorf("%+v", token)
+		}
+	}
+}

@@ -442,6 +442,12 @@ func hostileSnapshots(t *testing.T) int {
 		binary.LittleEndian.PutUint64(changed[at:], n)
 		return sealed(changed, nil)
 	}
+	text := binary.LittleEndian.AppendUint64(nil, 21)
+	text = binary.LittleEndian.AppendUint64(text, uint64(g.ids[0]))
+	ids := bytes.Index(body, text) + 8
+	if ids < 8 {
+		t.Fatal("the ids stand elsewhere")
+	}
 	kinds := map[string]struct {
 		data []byte
 		kind error
@@ -463,6 +469,7 @@ func hostileSnapshots(t *testing.T) int {
 		"zeros":                 {sealed(make([]byte, len(body)), nil), ErrCorrupt},
 		"ones":                  {sealed(bytes.Repeat([]byte{255}, len(body)), nil), ErrCorrupt},
 		"blocks of one":         {sealed(body[:1], body[1:2], nil), ErrCorrupt},
+		"an id too large":       {number(ids, uint64(m.cfg.VocabSize)), ErrCorrupt},
 	}
 	for at := 0; at+8 <= min(len(body), 128); at += 8 {
 		kinds[fmt.Sprintf("2^64-1 at %d", at)] = struct {

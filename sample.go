@@ -241,7 +241,7 @@ func (s *sampler) all(logits []float32) []candidate {
 	return c
 }
 
-// rank returns the n best tokens, best first; fewer if fewer have a probability. It reads the vocabulary once, with a
+// rank returns the n best tokens, 1 or more, best first; fewer if fewer have a probability. It reads the vocabulary once, with a
 // heap of the n best so far whose root is the worst of them: most tokens cost one comparison.
 func (s *sampler) rank(logits []float32, n int) []candidate {
 	c := s.candidates[:0]
@@ -265,7 +265,7 @@ func (s *sampler) rank(logits []float32, n int) []candidate {
 			for root := n/2 - 1; root >= 0; root-- {
 				siftDown(c, root)
 			}
-		} else if n > 0 {
+		} else {
 			c[0] = t
 			siftDown(c, 0)
 		}

@@ -214,6 +214,8 @@ func TestSnapshotReaders(t *testing.T) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
 		}
 	}
+	_, err := m.ReadSession(iotest.OneByteReader(bytes.NewReader(data[:snapshotHeader+2])))
+	checkRefused(t, err, ErrCorrupt, fmt.Sprintf("ends after %d bytes", snapshotHeader+2))
 }
 
 type reading func([]byte) (int, error)

@@ -477,3 +477,32 @@ func TestOpenRuneCancelled(t *testing.T) {
 		}
 	}
 }
+
+// Text that is held comes with the next call, also where an Append between was cancelled before it added anything, and
+// not where tokens came between.
+func TestHeldTextAndAppend(t *testing.T) {
+	m := stories(t)
+	ids := letters(t, m, "a🦊bc")
+	gone, cancel := context.WithCancel(background)
+	cancel()
+	for _, added := range []bool{false, true} {
+		s := m.NewSession(Temperature(0), Stop("🦊bcX"))
+		if err := s.AppendText(background, "Once"); err != nil {
+			t.Fatal(err)
+		}
+		first := listen(t, s, 3, s.Generate(background, spell(ids)))
+		got, want := first.text(), "a🦊bc"
+		if added {
+			want = "a"
+			if err := s.Append(background, ids[3]); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := s.Append(gone, ids[3]); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		rest := listen(t, s, 0, s.Generate(background, spell(ids[3:]), MaxTokens(len(ids)-3)))
+		if got += rest.text(); !added && got != want || added && (!strings.HasPrefix(got, want) || strings.Contains(got, "🦊")) {
+			t.Errorf("added %v: %q, want %q", added, got, want)
+		}
+	}
+}

@@ -518,3 +518,21 @@ func BenchmarkEncode(b *testing.B) {
 		})
 	}
 }
+
+// Ids begin at 0, also those of added tokens, and end below the vocabulary's size.
+func TestTokenizerBounds(t *testing.T) {
+	tokenizer := mustParseTokenizer(t, []byte(`{"model":{"type":"BPE","vocab":{"a":1,"b":2},"merges":[]},
+		"added_tokens":[{"id":0,"content":"ab","special":true}],"decoder":{"type":"ByteLevel"}}`))
+	if got := tokenizer.Encode("aabb"); !slices.Equal(got, []int{1, 0, 2}) {
+		t.Errorf("ids %v", got)
+	}
+	if got := tokenizer.EncodeText("aabb"); !slices.Equal(got, []int{1, 1, 2, 2}) {
+		t.Errorf("ids of text %v", got)
+	}
+	for id, want := range map[int]string{-1: "", 0: "ab", 1: "a", 2: "b", 3: ""} {
+		got, ok := tokenizer.Token(id)
+		if got != want || ok != (want != "") || string(tokenizer.Bytes(id)) != want || tokenizer.isSpecial(id) != (id == 0) {
+			t.Errorf("id %d: %q, %v, %q, special %v", id, got, ok, tokenizer.Bytes(id), tokenizer.isSpecial(id))
+		}
+	}
+}
