@@ -481,3 +481,37 @@ func TestGGUFBlocks(t *testing.T) {
 		}
 	}
 }
+
+// The tokens that end a text are what the key names, also id 0, and control tokens of well-known spellings.
+func TestGGUFEnds(t *testing.T) {
+	for _, c := range []struct {
+		eos  uint32
+		kind byte // of <|im_end|>
+		want []int
+	}{{7, 3, []int{7}}, {0, 3, []int{0, 7}}, {3, 1, []int{3}}, {3, 3, []int{3, 7}}} {
+		data := tinyGGUF("llama")
+		behind := func(key string) []byte { return data[bytes.Index(data, []byte(key))+len(key)+4:] } // its kind
+		binary.LittleEndian.PutUint32(behind("tokenizer.ggml.eos_token_id"), c.eos)
+		behind("tokenizer.ggml.token_type")[12+4*7] = c.kind
+		m, err := LoadFS(fstest.MapFS{"model.gguf": {Data: data}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := m.Config().EOSTokenIDs; !slices.Equal(got, c.want) {
+			t.Errorf("eos %d, <|im_end|> of kind %d: %v, want %v", c.eos, c.kind, got, c.want)
+		}
+		if got := m.Tokenizer().Encode("a"); len(got) == 0 || got[0] != 0 {
+			t.Errorf("ids %v do not begin with <s>", got)
+		}
+		m.Close()
+	}
+}
+
+func TestGGUFAlignment(t *testing.T) {
+	const name = "llama3-f32"
+	if err := loadGGUFBytes(editGGUF(t, name, "general.alignment", 4, uint32(32))); err != nil {
+		t.Error(err)
+	}
+	err := loadGGUFBytes(editGGUF(t, name, "general.alignment", 8, "32"))
+	checkRefused(t, err, ErrCorrupt, "alignment")
+}

@@ -369,6 +369,9 @@ func TestNFC(t *testing.T) {
 		"a\u0315\u0300\u05ae\u0300b":           "à\u05ae\u0300\u0315b",
 		"\u1100\u1161\u11a8\u11a8":             "각\u11a8",
 		"가\u11a8\u1161":                        "각\u1161",
+		"\u1112\u1175\u11c2 \u1102\u1162":      "\ud7a3 \ub0b4",
+		"\u1113\u1161\u1100\u1176":             "\u1113\u1161\u1100\u1176",
+		"a\u0310\u0301":                        "a\u0310\u0301", // a mark of the same class stands between
 		"\u0958":                               "\u0915\u093c", // never put together
 		"\u0344x":                              "\u0308\u0301x",
 		"\u0f73\u0f71":                         "\u0f71\u0f71\u0f72",
