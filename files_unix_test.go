@@ -144,3 +144,21 @@ func (b blindFS) Lstat(name string) (fs.FileInfo, error) {
 }
 
 func (blindInfo) Mode() fs.FileMode { return 0o644 }
+
+// ReadLink is that of the system, of a directory and of a .gguf file's.
+func TestReadLink(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Symlink("there", filepath.Join(dir, "model.gguf")); err != nil {
+		t.Fatal(err)
+	}
+	for _, fsys := range []fs.ReadLinkFS{directory(dir), ggufFiles{directory(dir), "model.gguf"}} {
+		if to, err := fsys.ReadLink("model.gguf"); err != nil || to != "there" {
+			t.Errorf("%T: %q, %v", fsys, to, err)
+		}
+		for _, name := range []string{"absent", "../x"} {
+			if to, err := fsys.ReadLink(name); err == nil || to != "" {
+				t.Errorf("%T: %s leads to %q", fsys, name, to)
+			}
+		}
+	}
+}

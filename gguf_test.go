@@ -515,3 +515,32 @@ func TestGGUFAlignment(t *testing.T) {
 	err := loadGGUFBytes(editGGUF(t, name, "general.alignment", 8, "32"))
 	checkRefused(t, err, ErrCorrupt, "alignment")
 }
+
+// TestGGUFMergeWork: tokens of which to find the merges would take minutes are refused.
+func TestGGUFMergeWork(t *testing.T) {
+	var f tokenizerFile
+	long := strings.Repeat("a", 1<<14)
+	for n, want := range map[int]error{4: nil, 5: ErrUnsupported} {
+		tokens := []string{"a", "b"}
+		for i := range n {
+			tokens = append(tokens, long[i:])
+		}
+		f = tokenizerFile{}
+		if err := f.sentencePiece(tokens, nil, make([]float64, len(tokens)), true); !errors.Is(err, want) || want == nil && err != nil {
+			t.Errorf("%d tokens of 16 KiB: %v, want %v", n, err, want)
+		}
+	}
+}
+
+// The id of unknown characters may be 0.
+func TestGGUFUnknown(t *testing.T) {
+	data := editGGUF(t, "llama2-q4_0", "tokenizer.ggml.unknown_token_id", 4, uint32(0))
+	g, err := readGGUF(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokenizer, err := g.tokenizer(nil)
+	if err != nil || tokenizer.bpe.unknown != 0 {
+		t.Errorf("%v, unknown %d", err, tokenizer.bpe.unknown)
+	}
+}

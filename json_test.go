@@ -162,3 +162,22 @@ func TestJSONSurrogates(t *testing.T) {
 		}
 	}
 }
+
+// A key that stands twice is found among few and among many.
+func TestJSONKeyTwice(t *testing.T) {
+	for _, n := range []int{1, 2, 31, 32, 33, 34, 300} {
+		var text strings.Builder
+		for i := range n {
+			fmt.Fprintf(&text, `"%d":0,`, i)
+		}
+		if err := readJSON([]byte("{" + text.String() + `"x":0}`)); err != nil {
+			t.Errorf("%d keys: %v", n, err)
+		}
+		for _, again := range []int{0, n - 1} {
+			err := readJSON(fmt.Appendf(nil, `{%s"%d":0}`, text.String(), again))
+			if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "stands twice") {
+				t.Errorf("%d keys and %d again: %v", n, again, err)
+			}
+		}
+	}
+}

@@ -56,3 +56,12 @@ func TestByteLevelText(t *testing.T) {
 		}
 	}
 }
+
+func TestTemplateBound(t *testing.T) {
+	c := component{specials: map[string][]int{"x": {3, 5}}}
+	for size, ok := range map[int]bool{5: false, 6: true} {
+		if ids, err := c.templateIDs([]string{"x"}, size); (err == nil) != ok || ok && len(ids) != 2 {
+			t.Errorf("of %d tokens: %v, %v", size, ids, err)
+		}
+	}
+}
