@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Speed of the forms that docs/quality.md compares, on random weights: writes docs/results/speed.csv.
 
-    python3 bench/forms.py          # about ten minutes; on a quiet machine
+    python3 bench/forms.py                       # about ten minutes; on a quiet machine
+    python3 bench/forms.py OUT.csv flat thin3    # some of the shapes, to a file elsewhere
 
 int8 weights, f16 caches, two threads; the shapes take turns, round by round, and each figure is the median of the rounds.
 """
@@ -38,16 +39,16 @@ def measure(program, model):
 
 
 def main():
+    path, *shapes = sys.argv[1:] or [os.path.join(ROOT, "docs", "results", "speed.csv"), *SHAPES]
     with tempfile.TemporaryDirectory() as directory:
         program = os.path.join(directory, "photon")
         subprocess.run(["go", "build", "-o", program, "./cmd/photon"], cwd=ROOT, check=True)
-        models = {name: init(program, name, directory) for name in SHAPES}
+        models = {name: init(program, name, directory) for name in shapes}
         rounds = [{name: measure(program, model) for name, model in models.items()} for _ in range(ROUNDS)]
-    path = os.path.join(ROOT, "docs", "results", "speed.csv")
     with open(path, "w", newline="", encoding="utf-8") as f:
         writer = csv.writer(f)
         writer.writerow(["shape", "depth", "decode tokens/s", "prefill tokens/s", "state bytes"])
-        for name in SHAPES:
+        for name in shapes:
             for depth in DEPTHS:
                 decode, prefill = (statistics.median(r[name][depth, kind][0] for r in rounds) for kind in ("tg", "pp"))
                 writer.writerow([name, depth, round(decode), round(prefill), rounds[0][name][depth, "tg"][1]])
