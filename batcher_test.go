@@ -449,3 +449,20 @@ func TestFairness(t *testing.T) {
 		}
 	}
 }
+
+// What texts share takes room too.
+func TestBatcherFits(t *testing.T) {
+	b := Batcher{reserved: 40}
+	b.shared.bytes = 30
+	for _, c := range []struct {
+		state, need int64
+		want        bool
+	}{{0, 1 << 40, true}, {100, 30, true}, {100, 31, false}} {
+		b.o.state = c.state
+		var l lane
+		l.need = c.need
+		if got := b.fits(&l); got != c.want {
+			t.Errorf("%d bytes beside 70 of %d fit: %v", c.need, c.state, got)
+		}
+	}
+}

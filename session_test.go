@@ -556,3 +556,27 @@ func TestNilContext(t *testing.T) {
 		t.Errorf("afterwards: %v, %v", h.ids, h.err)
 	}
 }
+
+// States that nothing reads any more are dropped, at every level.
+func TestStatesAreDropped(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		s := m.NewSession()
+		var kept []int
+		for round := range 24 {
+			for range m.Config().MetaContext() {
+				if err := s.Append(background, g.ids[s.Len()%len(g.ids)]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var now []int
+			for _, run := range s.seq.states {
+				now = append(now, len(run.rows))
+			}
+			if round == 12 {
+				kept = now
+			} else if round > 12 && !slices.Equal(now, kept) {
+				t.Fatalf("after %d meta-contexts %d numbers of states are kept, after 13 %d", round+1, now, kept)
+			}
+		}
+	})
+}

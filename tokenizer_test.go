@@ -372,7 +372,7 @@ func TestNFC(t *testing.T) {
 		"\u1112\u1175\u11c2 \u1102\u1162":      "\ud7a3 \ub0b4",
 		"\u1113\u1161\u1100\u1176":             "\u1113\u1161\u1100\u1176",
 		"a\u0310\u0301":                        "a\u0310\u0301", // a mark of the same class stands between
-		"\u0958":                               "\u0915\u093c", // never put together
+		"\u0958":                               "\u0915\u093c",  // never put together
 		"\u0344x":                              "\u0308\u0301x",
 		"\u0f73\u0f71":                         "\u0f71\u0f71\u0f72",
 		"\u0cc6\u0cc2\u0cd5":                   "\u0ccb",
