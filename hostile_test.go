@@ -432,6 +432,12 @@ func hostileSnapshots(t *testing.T) int {
 	if len(body) > snapshotBlock || !bytes.Equal(sealed(body, nil), whole) {
 		t.Fatal("a snapshot is sealed otherwise")
 	}
+	var astray []byte // a decoder that stands at another row
+	c = coder{flush: func(b []byte) error { astray = append(astray, b...); return nil }}
+	s.seq.dec[0].next++
+	c.session(s)
+	astray = append(astray, c.data...)
+	s.seq.dec[0].next--
 	header := func(at int, b ...byte) []byte {
 		changed := bytes.Clone(whole)
 		copy(changed[at:], b)
@@ -469,6 +475,7 @@ func hostileSnapshots(t *testing.T) int {
 		"zeros":                 {sealed(make([]byte, len(body)), nil), ErrCorrupt},
 		"ones":                  {sealed(bytes.Repeat([]byte{255}, len(body)), nil), ErrCorrupt},
 		"blocks of one":         {sealed(body[:1], body[1:2], nil), ErrCorrupt},
+		"a decoder astray":      {sealed(astray, nil), ErrCorrupt},
 		"an id too large":       {number(ids, uint64(m.cfg.VocabSize)), ErrCorrupt},
 	}
 	for at := 0; at+8 <= min(len(body), 128); at += 8 {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -577,6 +578,42 @@ func TestStatesAreDropped(t *testing.T) {
 			} else if round > 12 && !slices.Equal(now, kept) {
 				t.Fatalf("after %d meta-contexts %d numbers of states are kept, after 13 %d", round+1, now, kept)
 			}
+		}
+	})
+}
+
+// RecGen decodes again what it guessed otherwise than was drawn, and only that: the logits are those of a session that
+// decodes all again.
+func TestRecGenGuesses(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		if len(g.ints["recgen_tokens"]) == 0 {
+			t.Skip("no model for RecGen")
+		}
+		var logits [2][]float32
+		for again := range logits {
+			// A coin of the caller's decides between two tokens, of which the guesses know nothing.
+			coin := rand.New(rand.NewPCG(7, 0))
+			s := m.NewSession(Mode(RecGen), Temperature(50), LogitBias(map[int]float32{1: 5000, 2: 5000}),
+				LogitsFunc(func(_ []int, now []float32) {
+					logits[again] = append(logits[again], now...)
+					now[1+coin.IntN(2)] += 5000
+				}))
+			if err := s.Append(background, g.ints["ragged_prompt"]...); err != nil {
+				t.Fatal(err)
+			}
+			for range 200 {
+				if again == 1 {
+					clear(s.rec.known)
+				}
+				for _, err := range s.Generate(background, MaxTokens(1)) {
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+		if !sameBits(logits[0], logits[1]) {
+			t.Error("logits differ where all is decoded again")
 		}
 	})
 }

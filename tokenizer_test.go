@@ -2,6 +2,7 @@ package photon
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"math"
 	"os"
@@ -532,10 +533,29 @@ func TestTokenizerBounds(t *testing.T) {
 	if got := tokenizer.EncodeText("aabb"); !slices.Equal(got, []int{1, 1, 2, 2}) {
 		t.Errorf("ids of text %v", got)
 	}
+	for _, normalized := range []string{"false", "true"} { // text has added tokens that are not special
+		plain := mustParseTokenizer(t, []byte(`{"model":{"type":"BPE","vocab":{"a":1,"b":2},"merges":[]},
+			"added_tokens":[{"id":0,"content":"ab","normalized":`+normalized+`}],"decoder":{"type":"ByteLevel"}}`))
+		for _, encode := range []func(string) []int{plain.Encode, plain.EncodeText} {
+			if got := encode("aabb"); !slices.Equal(got, []int{1, 0, 2}) {
+				t.Errorf("normalized %s: ids %v", normalized, got)
+			}
+		}
+	}
 	for id, want := range map[int]string{-1: "", 0: "ab", 1: "a", 2: "b", 3: ""} {
 		got, ok := tokenizer.Token(id)
 		if got != want || ok != (want != "") || string(tokenizer.Bytes(id)) != want || tokenizer.isSpecial(id) != (id == 0) {
 			t.Errorf("id %d: %q, %v, %q, special %v", id, got, ok, tokenizer.Bytes(id), tokenizer.isSpecial(id))
+		}
+	}
+}
+
+func TestTokenizerSequenceWithin(t *testing.T) {
+	for inner, ok := range map[string]bool{`{"type":"NFC"}`: true, ``: false} {
+		_, err := parseTokenizer(background, []byte(`{"model":{"type":"BPE","vocab":{"a":0},"merges":[]},"decoder":{"type":"ByteLevel"},
+			"normalizer":{"type":"Sequence","normalizers":[{"type":"Sequence","normalizers":[`+inner+`]}]}}`))
+		if (err == nil) != ok || !ok && !errors.Is(err, ErrUnsupported) {
+			t.Errorf("%q within two sequences: %v", inner, err)
 		}
 	}
 }
