@@ -4,11 +4,13 @@ import (
 	"archive/zip"
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -50,6 +52,36 @@ func TestCheckpointReads(t *testing.T) {
 					t.Error(diff)
 				}
 			})
+		}
+	}
+}
+
+// Wherever files are cut, also between a matrix and its scales, and whichever comes first.
+func TestCheckpointShards(t *testing.T) {
+	tensors := sampleTensors()
+	for turn := range 2 * len(tensors) {
+		if turn == len(tensors) {
+			slices.Reverse(tensors)
+		}
+		tensors = append(tensors[1:len(tensors):len(tensors)], tensors[0])
+		for cut := 1; cut < len(tensors); cut++ {
+			places := map[string]string{}
+			for i, x := range tensors {
+				places[x.name] = []string{"1", "2"}[min(1, i/cut)]
+			}
+			index, _ := json.Marshal(map[string]any{"weight_map": places})
+			files := fstest.MapFS{
+				indexFile: {Data: index}, "1": {Data: testFile(tensors[:cut]...)}, "2": {Data: testFile(tensors[cut:]...)},
+			}
+			for form, fsys := range map[string]fs.FS{"map": files, "deflated": zipped(t, files, zip.Deflate)} {
+				got, err := readAll(fsys, sampleSpecs)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(sampleValues(), got); diff != "" {
+					t.Errorf("%s, turn %d, cut at %d: %s", form, turn, cut, diff)
+				}
+			}
 		}
 	}
 }
