@@ -416,12 +416,13 @@ func FuzzAttention(f *testing.F) {
 		tiers := kernelTiers()
 		tier := tiers[seed/64%uint64(len(tiers))]
 		withKernel(t, tier)
-		a := newTestAttention(rand.New(rand.NewPCG(19, seed)), c, cacheTypes[int(form)%len(cacheTypes)], 2, []int{cached}, []int{fresh})
+		r := rand.New(rand.NewPCG(19, seed))
+		a := newTestAttention(r, c, cacheTypes[int(form)%len(cacheTypes)], 2, []int{cached}, []int{fresh})
 		a.ws.attendAll()
-		r, g := int(seed%uint64(a.rows)), int(seed/64%uint64(c.Heads))
-		for d, want := range a.want(r, g) {
-			if got := a.ws.mixed[(r*c.Heads+g)*c.HeadDim+d]; !(math.Abs(float64(got)-want) <= 2e-5) {
-				t.Fatalf("%s: row %d head %d element %d is %g, want %g", tier, r, g, d, got, want)
+		row, g := int(seed%uint64(a.rows)), int(seed/64%uint64(c.Heads))
+		for d, want := range a.want(row, g) {
+			if got := a.ws.mixed[(row*c.Heads+g)*c.HeadDim+d]; !(math.Abs(float64(got)-want) <= 2e-5) {
+				t.Fatalf("%s: row %d head %d element %d is %g, want %g", tier, row, g, d, got, want)
 			}
 		}
 	})

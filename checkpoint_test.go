@@ -71,7 +71,8 @@ func TestCheckpointShards(t *testing.T) {
 			}
 			index, _ := json.Marshal(map[string]any{"weight_map": places})
 			files := fstest.MapFS{
-				indexFile: {Data: index}, "1": {Data: testFile(tensors[:cut]...)}, "2": {Data: testFile(tensors[cut:]...)},
+				indexFile: {Data: index},
+				"1":       {Data: testFile(tensors[:cut]...)}, "2": {Data: testFile(tensors[cut:]...)},
 			}
 			for form, fsys := range map[string]fs.FS{"map": files, "deflated": zipped(t, files, zip.Deflate)} {
 				got, err := readAll(fsys, sampleSpecs)

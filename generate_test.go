@@ -217,7 +217,9 @@ func TestValidPrefix(t *testing.T) {
 }
 
 func TestNamesOfReasons(t *testing.T) {
-	for reason, want := range map[StopReason]string{-1: "StopReason(-1)", Going: "going", StopFull: "full", StopFull + 1: "StopReason(6)"} {
+	for reason, want := range map[StopReason]string{
+		-1: "StopReason(-1)", Going: "going", StopFull: "full", StopFull + 1: "StopReason(6)",
+	} {
 		if got := reason.String(); got != want {
 			t.Errorf("%d is %q, want %q", int(reason), got, want)
 		}

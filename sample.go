@@ -241,8 +241,8 @@ func (s *sampler) all(logits []float32) []candidate {
 	return c
 }
 
-// rank returns the n best tokens, 1 or more, best first; fewer if fewer have a probability. It reads the vocabulary once, with a
-// heap of the n best so far whose root is the worst of them: most tokens cost one comparison.
+// rank returns the n best tokens, 1 or more, best first; fewer if fewer have a probability. It reads the vocabulary
+// once, with a heap of the n best so far whose root is the worst of them: most tokens cost one comparison.
 func (s *sampler) rank(logits []float32, n int) []candidate {
 	c := s.candidates[:0]
 	threshold := negInf

@@ -501,7 +501,8 @@ func TestHeldTextAndAppend(t *testing.T) {
 			t.Fatal(err)
 		}
 		rest := listen(t, s, 0, s.Generate(background, spell(ids[3:]), MaxTokens(len(ids)-3)))
-		if got += rest.text(); !added && got != want || added && (!strings.HasPrefix(got, want) || strings.Contains(got, "🦊")) {
+		got += rest.text()
+		if !added && got != want || added && (!strings.HasPrefix(got, want) || strings.Contains(got, "🦊")) {
 			t.Errorf("added %v: %q, want %q", added, got, want)
 		}
 	}

@@ -544,8 +544,9 @@ func TestTokenizerBounds(t *testing.T) {
 	}
 	for id, want := range map[int]string{-1: "", 0: "ab", 1: "a", 2: "b", 3: ""} {
 		got, ok := tokenizer.Token(id)
-		if got != want || ok != (want != "") || string(tokenizer.Bytes(id)) != want || tokenizer.isSpecial(id) != (id == 0) {
-			t.Errorf("id %d: %q, %v, %q, special %v", id, got, ok, tokenizer.Bytes(id), tokenizer.isSpecial(id))
+		bytes, special := string(tokenizer.Bytes(id)), tokenizer.isSpecial(id)
+		if got != want || ok != (want != "") || bytes != want || special != (id == 0) {
+			t.Errorf("id %d: %q, %v, %q, special %v", id, got, ok, bytes, special)
 		}
 	}
 }

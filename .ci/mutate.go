@@ -5,10 +5,11 @@
 //	go run .ci/mutate.go [-o OUT.csv] [-j 2] [-n 0] [-most 20] FILE.go…
 //
 // The changes are those that gremlins makes by default: the bounds and the sense of comparisons, arithmetic, signs, ++
-// and --. All are compiled at once, each behind a number that the environment names, so that a change costs no compiler.
+// and --. All are compiled at once, each behind a number that the environment names, so that none costs a compiler.
 // Every test runs once, alone, to see how long it takes and which places it reaches. A change then meets the tests
-// that reach it, short ones first, until one fails or they have taken -most seconds. OUT.csv has a row a change: the test
-// that failed, or how many passed; a change that has its row is left out. With -n, so many places of a file are tried.
+// that reach it, short ones first, until one fails or they have taken -most seconds. OUT.csv has a row a change: the
+// test that failed, or how many passed; a change that has its row is left out. With -n, so many places of a file are
+// tried.
 package main
 
 import (
@@ -18,7 +19,6 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
-	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -184,7 +184,8 @@ var helper = map[token.Token]struct {
 	token.EQL: {"mutFlip", []string{"== is !="}}, token.NEQ: {"mutFlip", []string{"!= is =="}},
 	token.LSS: {"mutLess", []string{"< is <=", "< is >="}}, token.LEQ: {"mutAtMost", []string{"<= is <", "<= is >"}},
 	token.GTR: {"mutMore", []string{"> is >=", "> is <="}}, token.GEQ: {"mutAtLeast", []string{">= is >", ">= is <"}},
-	token.ADD: {"mutAdd", []string{"+ is -"}}, token.SUB: {"mutSub", []string{"- is +"}}, token.MUL: {"mutMul", []string{"* is /"}},
+	token.ADD: {"mutAdd", []string{"+ is -"}}, token.SUB: {"mutSub", []string{"- is +"}},
+	token.MUL: {"mutMul", []string{"* is /"}},
 	token.QUO: {"mutQuo", []string{"/ is *"}}, token.REM: {"mutRem", []string{"% is *"}},
 }
 
@@ -228,7 +229,9 @@ func places(fset *token.FileSet, path string, source []byte) []*place {
 				edits[i].depth = depth
 			}
 			begins := fset.Position(node.Pos()).Line
-			out = append(out, &place{file: path, line: p.Line, column: p.Column, begins: begins, changes: changes, edits: edits})
+			out = append(out, &place{
+				file: path, line: p.Line, column: p.Column, begins: begins, changes: changes, edits: edits,
+			})
 		}
 		switch e := node.(type) {
 		case *ast.BinaryExpr:
@@ -245,7 +248,8 @@ func places(fset *token.FileSet, path string, source []byte) []*place {
 				edit{from: offset(e.Y.End()), to: offset(e.Y.End()), text: ")", closes: true})
 		case *ast.UnaryExpr:
 			if e.Op == token.SUB {
-				add(e.OpPos, []string{"-x is x"}, edit{from: offset(e.OpPos), to: offset(e.OpPos) + 1, text: "mutNeg(#, "},
+				add(e.OpPos, []string{"-x is x"},
+					edit{from: offset(e.OpPos), to: offset(e.OpPos) + 1, text: "mutNeg(#, "},
 					edit{from: offset(e.X.End()), to: offset(e.X.End()), text: ")", closes: true})
 			}
 		case *ast.IncDecStmt:
@@ -254,11 +258,16 @@ func places(fset *token.FileSet, path string, source []byte) []*place {
 				by, change = "-1", "-- is ++"
 			}
 			add(e.TokPos, []string{change},
-				edit{from: offset(e.TokPos), to: offset(e.TokPos) + 2, text: fmt.Sprintf(" += mutStep(#, %s, %s)", x, by)})
+				edit{from: offset(e.TokPos), to: offset(e.TokPos) + 2, text: " += mutStep(#, " + x + ", " + by + ")"})
 		}
 		return true
 	})
 	return out
+}
+
+// of are the places in a file.
+func of(path string, all []*place) []*place {
+	return slices.DeleteFunc(slices.Clone(all), func(p *place) bool { return p.file != path })
 }
 
 // changed is the source with all places of it.
@@ -307,12 +316,13 @@ func build(folder, binary, reached string, sources map[string][]byte, all []*pla
 	put("mutant_reached.go", []byte(reached))
 	for {
 		for path, source := range sources {
-			put(path, changed(source, slices.DeleteFunc(slices.Clone(all), func(p *place) bool { return p.file != path })))
+			put(path, changed(source, of(path, all)))
 		}
 		b, _ := json.Marshal(map[string]any{"Replace": replace})
 		overlay := filepath.Join(folder, "overlay.json")
 		write(overlay, b)
-		out, err := exec.Command("go", "test", "-vet=off", "-gcflags=-e", "-overlay", overlay, "-c", "-o", binary, ".").CombinedOutput()
+		compile := exec.Command("go", "test", "-vet=off", "-gcflags=-e", "-overlay", overlay, "-c", "-o", binary, ".")
+		out, err := compile.CombinedOutput()
 		if err == nil {
 			return all
 		}
@@ -348,7 +358,8 @@ func write(path string, b []byte) {
 func run(binary string, n int, limit time.Duration, tests []string, env ...string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	c := exec.CommandContext(ctx, "prlimit", "--as=12000000000", binary, "-test.failfast", "-test.run", "^("+strings.Join(tests, "|")+")$")
+	c := exec.CommandContext(ctx, "prlimit", "--as=12000000000", binary, "-test.failfast",
+		"-test.run", "^("+strings.Join(tests, "|")+")$")
 	c.Env = append(append(os.Environ(), "PHOTON_MUTANT="+strconv.Itoa(n)), env...)
 	out, err := c.CombinedOutput()
 	switch failed := regexp.MustCompile(`(?m)^--- FAIL: (\S+)`).FindSubmatch(out); {
@@ -499,9 +510,10 @@ func main() {
 	}
 	var changes []change
 	for _, path := range flag.Args() {
-		mine := slices.DeleteFunc(slices.Clone(all), func(p *place) bool { return p.file != path })
+		mine := of(path, all)
 		if *sample > 0 {
-			rand.New(rand.NewPCG(1, uint64(len(mine)))).Shuffle(len(mine), func(i, j int) { mine[i], mine[j] = mine[j], mine[i] })
+			random := rand.New(rand.NewPCG(1, uint64(len(mine))))
+			random.Shuffle(len(mine), func(i, j int) { mine[i], mine[j] = mine[j], mine[i] })
 			mine = mine[:min(*sample, len(mine))]
 		}
 		for _, p := range mine {
