@@ -423,3 +423,20 @@ func TestBatchEndsCancelled(t *testing.T) {
 		t.Errorf("%+v, %v", last, failed)
 	}
 }
+
+// The pass that reads a prompt is booked as such, and those that draw are not.
+func TestBatchTimes(t *testing.T) {
+	m := stories(t)
+	s := m.NewSession(LogitBias(forbidEnds(m)))
+	for range 2 {
+		before := s.Stats()
+		for _, err := range m.GenerateBatch(background, []Request{{Session: s, Prompt: "Once"}}, MaxTokens(1)) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if now := s.Stats(); now.PromptTime <= before.PromptTime {
+			t.Errorf("a prompt was read in %v", now.PromptTime-before.PromptTime)
+		}
+	}
+}

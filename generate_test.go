@@ -238,3 +238,16 @@ func TestLogProbsOfNoOthers(t *testing.T) {
 		}
 	}
 }
+
+// MinP(1) leaves the most likely token.
+func TestMinPOfOne(t *testing.T) {
+	m := stories(t)
+	want, err := m.Complete(background, "Once", MaxTokens(5), Temperature(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := m.Complete(background, "Once", MaxTokens(5), Temperature(1), TopK(0), TopP(1), MinP(1))
+	if err != nil || !slices.Equal(got.IDs, want.IDs) {
+		t.Errorf("%v, %v; want %v", got.IDs, err, want.IDs)
+	}
+}
