@@ -357,3 +357,12 @@ func checkEncode(t *testing.T, tokenizer *Tokenizer, text string) []int {
 	}
 	return ids
 }
+
+func TestTemplateBound(t *testing.T) {
+	c := component{specials: map[string][]int{"x": {3, 5}}}
+	for size, ok := range map[int]bool{5: false, 6: true} {
+		if ids, err := c.templateIDs([]string{"x"}, size); (err == nil) != ok || ok && len(ids) != 2 {
+			t.Errorf("of %d tokens: %v, %v", size, ids, err)
+		}
+	}
+}

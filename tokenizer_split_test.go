@@ -44,25 +44,3 @@ func TestScanners(t *testing.T) {
 		}
 	}
 }
-
-func TestByteLevelText(t *testing.T) {
-	for b := range 256 {
-		if got, ok := byteLevelText(string(byteRune(byte(b)))); !ok || got != string([]byte{byte(b)}) {
-			t.Errorf("byte %#x comes back as %q, %v", b, got, ok)
-		}
-	}
-	for _, text := range []string{" ", "\x7f", "\u0080", "\u00a0", "\u00ad", "\u0144", "a b", "\n"} {
-		if got, ok := byteLevelText(text); ok {
-			t.Errorf("%q is %q", text, got)
-		}
-	}
-}
-
-func TestTemplateBound(t *testing.T) {
-	c := component{specials: map[string][]int{"x": {3, 5}}}
-	for size, ok := range map[int]bool{5: false, 6: true} {
-		if ids, err := c.templateIDs([]string{"x"}, size); (err == nil) != ok || ok && len(ids) != 2 {
-			t.Errorf("of %d tokens: %v, %v", size, ids, err)
-		}
-	}
-}

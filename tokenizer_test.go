@@ -553,10 +553,24 @@ func TestTokenizerBounds(t *testing.T) {
 
 func TestTokenizerSequenceWithin(t *testing.T) {
 	for inner, ok := range map[string]bool{`{"type":"NFC"}`: true, ``: false} {
-		_, err := parseTokenizer(background, []byte(`{"model":{"type":"BPE","vocab":{"a":0},"merges":[]},"decoder":{"type":"ByteLevel"},
+		_, err := parseTokenizer(background, []byte(`{"model":{"type":"BPE","vocab":{"a":0},"merges":[]},
+			"decoder":{"type":"ByteLevel"},
 			"normalizer":{"type":"Sequence","normalizers":[{"type":"Sequence","normalizers":[`+inner+`]}]}}`))
 		if (err == nil) != ok || !ok && !errors.Is(err, ErrUnsupported) {
 			t.Errorf("%q within two sequences: %v", inner, err)
+		}
+	}
+}
+
+func TestByteLevelText(t *testing.T) {
+	for b := range 256 {
+		if got, ok := byteLevelText(string(byteRune(byte(b)))); !ok || got != string([]byte{byte(b)}) {
+			t.Errorf("byte %#x comes back as %q, %v", b, got, ok)
+		}
+	}
+	for _, text := range []string{" ", "\x7f", "\u0080", "\u00a0", "\u00ad", "\u0144", "a b", "\n"} {
+		if got, ok := byteLevelText(text); ok {
+			t.Errorf("%q is %q", text, got)
 		}
 	}
 }

@@ -216,29 +216,3 @@ func TestPresetWork(t *testing.T) {
 		}
 	}
 }
-
-// RecGen's own caches count too.
-func TestRecGenTraffic(t *testing.T) {
-	eachGolden(t, func(t *testing.T, g golden, m *Model) {
-		if len(g.ints["recgen_tokens"]) == 0 {
-			t.Skip("no model for RecGen")
-		}
-		s := m.NewSession(Mode(RecGen), Temperature(0), LogitBias(forbidEnds(m)))
-		if err := s.Append(background, g.ints["ragged_prompt"]...); err != nil {
-			t.Fatal(err)
-		}
-		last := s.Stats()
-		for range 3 {
-			for _, err := range s.Generate(background, MaxTokens(m.Config().MetaContext())) {
-				if err != nil {
-					t.Fatal(err)
-				}
-			}
-			now := s.Stats()
-			if now.KVReadBytes <= last.KVReadBytes || now.KVWriteBytes <= last.KVWriteBytes {
-				t.Errorf("%d and %d bytes, %d and %d before", now.KVReadBytes, now.KVWriteBytes, last.KVReadBytes, last.KVWriteBytes)
-			}
-			last = now
-		}
-	})
-}
