@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"slices"
 	"strings"
 )
@@ -223,7 +224,7 @@ func (c *checkpoint) pairScales() error {
 // After it, each leaves out what a Hugging Face directory may hold beside the weights.
 //
 // copies are tensors that may be there, with the shape of those that they are copies of.
-func (c *checkpoint) match(specs []tensorSpec, copies map[string]string) error {
+func (c *checkpoint) match(specs iter.Seq[tensorSpec], copies map[string]string) error {
 	fail := func(format string, args ...any) error {
 		where := weightsFile
 		if len(c.files) > 1 {
@@ -232,7 +233,7 @@ func (c *checkpoint) match(specs []tensorSpec, copies map[string]string) error {
 		return fmt.Errorf("photon: %s: %s: %w", where, fmt.Sprintf(format, args...), ErrMismatch)
 	}
 	wanted := make([]bool, len(c.tensors))
-	for _, spec := range specs {
+	for spec := range specs {
 		i, ok := c.byName[spec.name]
 		if !ok {
 			return fail("tensor %q is missing; config.json wants it with shape %v", spec.name, spec.shape)

@@ -2,6 +2,7 @@ package photon
 
 import (
 	"fmt"
+	"iter"
 	"math"
 	"math/bits"
 	"slices"
@@ -164,7 +165,7 @@ func (c Config) Parameters() int64 {
 		return 0
 	}
 	var n int64
-	for _, t := range c.tensors() {
+	for t := range c.tensors() {
 		n += t.elements()
 	}
 	return n
@@ -341,7 +342,7 @@ const (
 	maxTensors      = 1 << 16
 )
 
-// tensorCount is len(c.tensors()), or a little more.
+// tensorCount is how many c.tensors has, or a little more.
 func (c Config) tensorCount() int {
 	n := mostPerLayer*c.Transformer.Layers + 4
 	for _, l := range c.Levels {
@@ -356,10 +357,20 @@ func (c Config) tensorCount() int {
 	return n
 }
 
-// tensors lists every tensor that the checkpoint must hold.
-func (c Config) tensors() []tensorSpec {
-	var specs []tensorSpec
-	add := func(name string, shape ...int) { specs = append(specs, tensorSpec{name, shape}) }
+// tensors goes through every tensor that the checkpoint must hold. It makes their names as it goes: a config can ask for
+// thousands, and the file lack the first.
+func (c Config) tensors() iter.Seq[tensorSpec] {
+	return func(yield func(tensorSpec) bool) {
+		more := true
+		c.addTensors(func(name string, shape ...int) bool {
+			more = more && yield(tensorSpec{name, shape})
+			return more
+		})
+	}
+}
+
+// addTensors calls add for every tensor, which tells whether to go on, and may be called a few times more.
+func (c Config) addTensors(add func(name string, shape ...int) bool) {
 	if c.Flat() {
 		s := c.Transformer
 		add("model.embed_tokens.weight", c.VocabSize, s.HiddenSize)
@@ -367,7 +378,7 @@ func (c Config) tensors() []tensorSpec {
 		if !c.TieWordEmbeddings {
 			add("lm_head.weight", c.VocabSize, s.HiddenSize)
 		}
-		return specs
+		return
 	}
 	add("encoder.embed_tokens.weight", c.VocabSize, c.EmbeddingSize)
 	if c.TokenEncoder != nil {
@@ -411,7 +422,6 @@ func (c Config) tensors() []tensorSpec {
 	if !c.TieWordEmbeddings {
 		add("lm_head.weight", c.VocabSize, c.Levels[0].Decoder.HiddenSize)
 	}
-	return specs
 }
 
 // width is that of the encoder's states of a level; level 0 is the tokens.
@@ -430,7 +440,7 @@ func (l LevelConfig) slices() int {
 	return l.PrefixLength
 }
 
-func (e MemoryConfig) tensors(at string, width int, add func(name string, shape ...int)) {
+func (e MemoryConfig) tensors(at string, width int, add func(name string, shape ...int) bool) {
 	add(at+"sink", width)
 	add(at+"norm.weight", width)
 	add(at+"k_proj.weight", e.KVHeads*e.HeadDim, width)
@@ -445,11 +455,13 @@ func (c Config) copies() map[string]string {
 	return nil
 }
 
-func (s StackConfig) tensors(at string, add func(name string, shape ...int)) {
+func (s StackConfig) tensors(at string, add func(name string, shape ...int) bool) {
 	queries := s.Heads * s.HeadDim
 	for n := range s.Layers {
 		layer := fmt.Sprintf("%slayers.%d.", at, n)
-		add(layer+"input_layernorm.weight", s.HiddenSize)
+		if !add(layer+"input_layernorm.weight", s.HiddenSize) {
+			return
+		}
 		add(layer+"self_attn.q_proj.weight", queries, s.HiddenSize)
 		add(layer+"self_attn.k_proj.weight", s.kvWidth(), s.HiddenSize)
 		add(layer+"self_attn.v_proj.weight", s.kvWidth(), s.HiddenSize)

@@ -310,7 +310,7 @@ func TestConfigJSONRoundTrip(t *testing.T) {
 func TestConfigTensors(t *testing.T) {
 	var names []string
 	var total int64
-	for _, spec := range photonConfig().tensors() {
+	for spec := range photonConfig().tensors() {
 		names = append(names, fmt.Sprint(spec.name, spec.shape))
 		n := int64(1)
 		for _, size := range spec.shape {
@@ -531,7 +531,7 @@ func FuzzConfig(f *testing.F) {
 		if diff := cmp.Diff(c, again); diff != "" {
 			t.Fatal(diff)
 		}
-		specs := c.tensors()
+		specs := specsOf(c)
 		if len(specs) > c.tensorCount() || len(specs) > maxTensors {
 			t.Fatalf("%d tensors, counted %d", len(specs), c.tensorCount())
 		}

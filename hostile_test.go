@@ -133,6 +133,8 @@ func hostileConfigs(t *testing.T) (list []hostileFile) {
 	one := string(valueAt(t, m, "levels.0.decoder.memories.0"))
 	set(m, ErrUnsupported, "levels.0.decoder.memories", "["+strings.Repeat(one+",", 64)+"{}]")
 	set(m, ErrCorrupt, "token_encoder", "{}")
+	set(p, ErrMismatch, "levels.0.decoder.num_hidden_layers", "2000", "7200") // of their tensors the file has a few
+	set(f, ErrMismatch, "num_hidden_layers", "2000", "3600")
 	set(f, ErrUnsupported, "rope_scaling", `{"rope_type":"yarn","factor":4}`, `{"type":"dynamic","factor":2}`)
 	set(f, ErrUnsupported, "hidden_act", `"gelu"`)
 	set(f, ErrMismatch, "attention_bias", "true")

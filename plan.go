@@ -79,7 +79,7 @@ func (m *Model) plan(weights *checkpoint) loadPlan {
 	p := loadPlan{m: m, rows: int64(stepRows), buffers: map[string]due{}}
 	c := &m.cfg
 	p.readingOf(weights)
-	for _, t := range c.tensors() {
+	for t := range c.tensors() {
 		if len(t.shape) == 1 {
 			p.weights += 4 * t.elements()
 		}

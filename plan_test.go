@@ -18,7 +18,7 @@ func zeroModel(t *testing.T, c Config) (fstest.MapFS, int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data := safetensorsHeader(c.tensors(), dtypeF32)
+	data := safetensorsHeader(specsOf(c), dtypeF32)
 	data = append(data, make([]byte, 4*c.Parameters())...)
 	return fstest.MapFS{configFile: {Data: text}, weightsFile: {Data: data}}, len(data)
 }

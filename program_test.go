@@ -580,7 +580,7 @@ func (p *program) condition(text []int, want []float32) float64 {
 	worst := 0.0
 	for range 3 {
 		moved := &reference{p.f.cfg, map[string][]float32{}}
-		for _, spec := range p.f.cfg.tensors() {
+		for spec := range p.f.cfg.tensors() {
 			values := slices.Clone(p.f.w[spec.name])
 			for i := range values {
 				values[i] *= 1 + float32(p.r.IntN(5)-2)/(1<<23)

@@ -152,7 +152,7 @@ func TestInt4Form(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.match([]tensorSpec{{"w", []int{1, 40}}}, nil); err != nil {
+	if err := c.match(slices.Values([]tensorSpec{{"w", []int{1, 40}}}), nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.each(func(d tensorData) error {
@@ -179,7 +179,7 @@ func TestInt4Form(t *testing.T) {
 		}
 	}
 	for _, shape := range [][]int{{1, 65}, {1, 32}, {2, 40}} {
-		if err := c.match([]tensorSpec{{"w", shape}}, nil); !errors.Is(err, ErrMismatch) {
+		if err := c.match(slices.Values([]tensorSpec{{"w", shape}}), nil); !errors.Is(err, ErrMismatch) {
 			t.Errorf("as %v: %v", shape, err)
 		}
 	}

@@ -370,7 +370,7 @@ func (f *reference) run(ids []int) []float32 {
 // The reference agrees with the other one, in train.
 func TestReference(t *testing.T) {
 	eachGolden(t, func(t *testing.T, g golden, m *Model) {
-		values, err := readAll(os.DirFS(g.dir), m.cfg.tensors(), m.cfg.copies())
+		values, err := readAll(os.DirFS(g.dir), specsOf(m.cfg), m.cfg.copies())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -197,7 +197,7 @@ func TestPresetWork(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, spec := range c.tensors() {
+		for spec := range c.tensors() {
 			if len(spec.shape) != 2 || strings.HasSuffix(spec.name, "embed_tokens.weight") {
 				continue
 			}

@@ -39,7 +39,7 @@ func TestCheckWeights(t *testing.T) {
 			for _, n := range info.DTypes {
 				sum += n
 			}
-			if info.WeightBytes != onDisk || sum != onDisk || info.Tensors < len(info.Config.tensors()) {
+			if info.WeightBytes != onDisk || sum != onDisk || info.Tensors < len(specsOf(info.Config)) {
 				t.Errorf("%d bytes in %d tensors, %v by dtype; the files hold %d", info.WeightBytes, info.Tensors, info.DTypes, onDisk)
 			}
 			var done, total int64

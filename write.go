@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -73,7 +74,7 @@ func WriteRandomContext(ctx context.Context, dir string, cfg Config, seed uint64
 }
 
 func writeRandomTensors(w io.Writer, cfg Config, seed uint64, as dtype) error {
-	specs := cfg.tensors()
+	specs := slices.Collect(cfg.tensors())
 	if _, err := w.Write(safetensorsHeader(specs, as)); err != nil {
 		return err
 	}

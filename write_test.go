@@ -37,7 +37,7 @@ func TestWriteRandom(t *testing.T) {
 		if diff := cmp.Diff(cfg, got); diff != "" {
 			t.Error(diff)
 		}
-		values, err := readAll(os.DirFS(dir), cfg.tensors())
+		values, err := readAll(os.DirFS(dir), specsOf(cfg))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -158,7 +158,7 @@ func TestWriteRandom2(t *testing.T) {
 	if err := WriteRandom(dir, cfg, 7, "F32"); err != nil {
 		t.Fatal(err)
 	}
-	values, err := readAll(os.DirFS(dir), cfg.tensors())
+	values, err := readAll(os.DirFS(dir), specsOf(cfg))
 	if err != nil {
 		t.Fatal(err)
 	}
