@@ -451,6 +451,9 @@ func (l *lane) runs() bool {
 	return len(l.tokens) < aheadTokens
 }
 
+// calls says whether a draw calls functions of the caller.
+func (l *lane) calls() bool { return len(l.o.logits) > 0 }
+
 // failAll ends every request there still is, and the worker.
 func (b *Batcher) failAll() {
 	close(b.ended)
@@ -499,7 +502,7 @@ func (b *Batcher) draw(l *lane, ws *workspace) {
 		b.mu.Unlock()
 	} else if l.ready() {
 		b.mu.Lock()
-		b.calling = len(l.o.logits) > 0
+		b.calling = l.calls()
 		b.mu.Unlock()
 		d.Token, err = l.next(ws)
 		d.held, drawn = l.peek(), true

@@ -451,6 +451,21 @@ func TestFairness(t *testing.T) {
 }
 
 // What texts share takes room too.
+// Close waits for a draw, unless that calls functions of the caller: one of these may call Close.
+func TestCalls(t *testing.T) {
+	f := LogitsFunc(func([]int, []float32) {})
+	for _, c := range []struct {
+		opts []Option
+		want bool
+	}{{nil, false}, {[]Option{Temperature(0)}, false}, {[]Option{f}, true}} {
+		o, err := resolve(defaultOptions(), c.opts)
+		l := lane{stream: &stream{o: o}}
+		if got := l.calls(); err != nil || got != c.want {
+			t.Errorf("%d options: %v, %v", len(c.opts), got, err)
+		}
+	}
+}
+
 func TestBatcherFits(t *testing.T) {
 	b := Batcher{reserved: 40}
 	b.shared.bytes = 30

@@ -205,6 +205,27 @@ func TestCancelAnywhere(t *testing.T) {
 	}, WithThreads(2))
 }
 
+// A step of a few tokens looks at its context once, before it; a longer one all the way.
+func TestAppendLooks(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden, m *Model) {
+		s := m.NewSession()
+		n := 0
+		for _, more := range []int{shortStep, shortStep + 1, 40, 1, 2, 3, 1, 1, 60, 5} {
+			ids := slices.Repeat([]int{1}, more)
+			behind := m.behind(s.seq)
+			looks := &looking{Context: background, n: 1 << 30}
+			if err := s.Append(looks, ids...); err != nil {
+				t.Fatal(err)
+			}
+			looked := 1<<30 - looks.n
+			if short := more+behind <= shortStep; short != (looked <= 3) {
+				t.Errorf("%d tokens behind %d, decoders %d behind: looked %d times", more, n, behind, looked)
+			}
+			n += more
+		}
+	}, WithThreads(1))
+}
+
 // looking is a context that ends at its n-th look, and can end.
 type looking struct {
 	context.Context

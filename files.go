@@ -230,7 +230,7 @@ func (d *deadline) passed() error {
 	if d == nil {
 		return nil
 	}
-	if d.turns++; d.turns%256 > 0 {
+	if d.turns++; d.turns%256 != 0 {
 		return nil
 	}
 	return ended(d.ctx)

@@ -91,6 +91,23 @@ func (m *cacheModel) check(t *testing.T, what string) {
 	}
 }
 
+// A window that is full goes on in the same memory.
+func TestFullRingStays(t *testing.T) {
+	r := rand.New(rand.NewPCG(4, 5))
+	m := &cacheModel{c: newKVCache(CacheF32, StackConfig{Layers: 2, KVHeads: 2, HeadDim: 2, Windows: []int{32, 37}})}
+	m.append(r, 100)
+	before := []*kvPart{m.c.layers[0].parts[0], m.c.layers[1].parts[0]}
+	for range 50 {
+		m.append(r, 1)
+		m.check(t, "a full ring")
+	}
+	for l, part := range before {
+		if m.c.layers[l].parts[0] != part {
+			t.Errorf("layer %d was made anew", l)
+		}
+	}
+}
+
 // TestCacheCopies: whatever is added to copies of a cache, copies of those and their origin, each keeps its own rows.
 func TestCacheCopies(t *testing.T) {
 	for _, typ := range cacheTypes {

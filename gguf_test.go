@@ -531,6 +531,26 @@ func TestGGUFMergeWork(t *testing.T) {
 	}
 }
 
+// TestGGUFMergeWays: nor are ones that merge in too many ways, 4 of each token and 2¹⁶.
+func TestGGUFMergeWays(t *testing.T) {
+	for n, says := range map[int]string{360: "", 400: "more than 67136 ways"} {
+		var f tokenizerFile
+		f.model.vocab = map[string]int32{}
+		tokens := make([]string, n) // of which each longer one merges in as many ways as it has letters
+		for i := range tokens {
+			tokens[i] = strings.Repeat("a", i+1)
+			f.model.vocab[tokens[i]] = int32(i)
+		}
+		err := f.sentencePiece(tokens, nil, make([]float64, n), true)
+		if err == nil {
+			err = f.model.merges(func(int, string, string) error { return nil })
+		}
+		if (err != nil) != (says != "") || err != nil && !strings.Contains(err.Error(), says) {
+			t.Errorf("%d tokens: %v, want %q", n, err, says)
+		}
+	}
+}
+
 // The id of unknown characters may be 0.
 func TestGGUFUnknown(t *testing.T) {
 	data := editGGUF(t, "llama2-q4_0", "tokenizer.ggml.unknown_token_id", 4, uint32(0))
