@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/photon-lm/photon/internal/bounded"
 )
 
 const photonConfigText = `{
@@ -509,7 +510,9 @@ func FuzzConfig(f *testing.F) {
 	}
 	f.Add([]byte(`{"model_type":"llama","rope_scaling":{"rope_type":"default"},"eos_token_id":[1]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := parseConfig(data)
+		var c Config
+		var err error
+		bounded.Run(t, 8*len(data)+1<<20, func() { c, err = parseConfig(data) })
 		if err != nil {
 			if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrUnsupported) {
 				t.Fatalf("error of no kind: %v", err)

@@ -13,7 +13,8 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
-	"time"
+
+	"github.com/photon-lm/photon/internal/bounded"
 )
 
 func TestOddArguments(t *testing.T) {
@@ -248,14 +249,8 @@ func FuzzLoad(f *testing.F) {
 		files := fstest.MapFS{configFile: {Data: config}, weightsFile: {Data: weights}, tokenizerFileName: {Data: tokenizer}}
 		var m *Model
 		var err error
-		begin := time.Now()
-		n := allocated(func() { m, err = LoadFS(files, WithThreads(1)) })
-		if took := time.Since(begin); took > time.Second {
-			slow(t, "loading took %v", took)
-		}
-		if limit := 8*len(config) + 8*len(weights) + 64*len(tokenizer) + 24<<20; n > uint64(limit) {
-			t.Errorf("%d bytes allocated for files of %d, %d and %d", n, len(config), len(weights), len(tokenizer))
-		}
+		size := len(config) + len(weights) + len(tokenizer)
+		bounded.Run(t, 8*size+1<<20, func() { m, err = LoadFS(files, WithThreads(1)) })
 		if err != nil {
 			if m != nil || errorKind(err) == nil {
 				t.Fatalf("%v matches no sentinel", err)
@@ -263,12 +258,13 @@ func FuzzLoad(f *testing.F) {
 			return
 		}
 		ids := []int{0, m.Config().VocabSize - 1, 0}
-		logits, err := m.Logits(t.Context(), ids)
+		var logits []float32
+		bounded.Run(t, 8*size+1<<20, func() { logits, err = m.Logits(t.Context(), ids) })
 		if err != nil || len(logits) != (len(ids)+1)*m.Config().VocabSize {
 			t.Fatalf("%d logits, %v", len(logits), err)
 		}
 		if m.Tokenizer() != nil {
-			m.Tokenizer().Encode("a b")
+			bounded.Run(t, 1<<20, func() { m.Tokenizer().Encode("a b") })
 		}
 		if err := m.Close(); err != nil {
 			t.Fatal(err)

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/fstest"
 	"unicode"
+
+	"github.com/photon-lm/photon/internal/bounded"
 )
 
 // ggufKinds are the models of testdata/gguf, with the tokenizers that they were given.
@@ -441,7 +443,8 @@ func FuzzGGUF(f *testing.F) {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		err := loadGGUFBytes(data)
+		var err error
+		bounded.Run(t, 8*len(data)+1<<20, func() { err = loadGGUFBytes(data) })
 		if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrUnsupported) && !errors.Is(err, ErrMismatch) {
 			t.Errorf("%v", err)
 		}

@@ -4,10 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/photon-lm/photon/internal/bounded"
 )
 
 func readJSON(data []byte) error {
@@ -77,15 +78,6 @@ func TestJSONKeys(t *testing.T) {
 	}
 }
 
-// allocated returns the bytes that f allocates.
-func allocated(f func()) uint64 {
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	f()
-	runtime.ReadMemStats(&after)
-	return after.TotalAlloc - before.TotalAlloc
-}
-
 // Reading allocates no more than a small multiple of the text, whatever it is made of.
 func TestJSONAllocation(t *testing.T) {
 	const size = 8 << 20
@@ -123,9 +115,7 @@ func FuzzJSON(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var err error
-		if n := allocated(func() { err = readJSON(data) }); n > uint64(8*len(data)+1<<20) {
-			t.Fatalf("%d bytes allocated for a text of %d", n, len(data))
-		}
+		bounded.Run(t, 8*len(data)+1<<20, func() { err = readJSON(data) })
 		if err == nil && !json.Valid(data) {
 			t.Fatalf("%q passes", data)
 		}

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"testing"
+
+	"github.com/photon-lm/photon/internal/bounded"
 )
 
 var matrixForms = []WeightType{F32, BF16, bf16Rounded, Int8, Int4}
@@ -410,7 +412,7 @@ func FuzzMatrixProduct(f *testing.F) {
 			x[i] *= float32(math.Ldexp(1, r.IntN(80)-40))
 		}
 		var task mulTask
-		w.mul(newTestCrew(1), &task, dst, x, int(rows))
+		bounded.Run(t, 1<<20, func() { w.mul(newTestCrew(1), &task, dst, x, int(rows)) })
 		checkProduct(t, w, w.weights(), dst, x, int(rows))
 	})
 }

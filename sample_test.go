@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sort"
 	"testing"
+
+	"github.com/photon-lm/photon/internal/bounded"
 )
 
 func mustResolve(t testing.TB, opts ...Option) options {
@@ -469,7 +471,9 @@ func FuzzSampler(f *testing.F) {
 		}
 		history := []int{0, 1, len(logits)}
 		var s sampler
-		id, logProb := s.next(&o, slices.Clone(logits), history, 1, nil)
+		var id int
+		var logProb float32
+		bounded.Run(t, 8*len(data)+1<<20, func() { id, logProb = s.next(&o, slices.Clone(logits), history, 1, nil) })
 		s.penalise(&o, logits, history)
 		best := float32(math.Inf(-1))
 		for _, v := range logits {

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"testing/fstest"
 	"testing/iotest"
+
+	"github.com/photon-lm/photon/internal/bounded"
 )
 
 // TestSnapshotDamage: of every golden model, any flipped bit and any cut is refused, and any other model.
@@ -366,11 +368,9 @@ func FuzzSnapshot(f *testing.F) {
 		m := models[uint(i)%uint(len(models))]
 		s := m.NewSession()
 		c := coder{data: body, reading: true, fill: func() ([]byte, error) { return nil, nil }}
-		if n := allocated(func() { c.session(s) }); n > uint64(8*len(body)+1<<20) {
-			t.Errorf("%d bytes allocated for a body of %d", n, len(body))
-		}
+		bounded.Run(t, 8*len(body)+1<<20, func() { c.session(s) })
 		if c.err == nil && len(c.data) == 0 {
-			s.Append(background, 1, 2, 3)
+			bounded.Run(t, 8*len(body)+1<<20, func() { s.Append(background, 1, 2, 3) })
 		}
 	})
 }

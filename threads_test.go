@@ -1,11 +1,12 @@
 package photon
 
 import (
-	"os"
 	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/photon-lm/photon/internal/bounded"
 )
 
 // counted counts how often each part was done; a part in slow takes some time.
@@ -75,13 +76,8 @@ func TestCrewLeavesNothing(t *testing.T) {
 	}
 }
 
-// slow tells of something that took too long. Machines are shared, so it is an error only where PHOTON_TEST_TIMES asks
-// for that.
-func slow(t testing.TB, format string, args ...any) {
-	t.Helper()
-	if os.Getenv("PHOTON_TEST_TIMES") != "" {
-		t.Errorf(format, args...)
-	} else {
-		t.Logf("slow: "+format, args...)
-	}
-}
+// slow and allocated are short for what tests call often.
+var (
+	slow      = bounded.Slow
+	allocated = bounded.Allocated
+)

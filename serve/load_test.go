@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/photon-lm/photon"
+	"github.com/photon-lm/photon/internal/bounded"
 )
 
 // endless is a stream that ends with the client only.
@@ -533,7 +534,7 @@ func FuzzBody(f *testing.F) {
 	f.Fuzz(func(t *testing.T, path int, body []byte) {
 		w := httptest.NewRecorder()
 		r := httptest.NewRequest("POST", paths[uint(path)%4], bytes.NewReader(body))
-		handler.ServeHTTP(w, r)
+		bounded.Run(t, 8*len(body)+1<<20, func() { handler.ServeHTTP(w, r) })
 		stream := w.Header().Get("Content-Type") == "text/event-stream"
 		if w.Code >= 500 || !stream && !json.Valid(w.Body.Bytes()) || stream && !bytes.HasSuffix(w.Body.Bytes(),
 			[]byte("data: [DONE]\n\n")) {

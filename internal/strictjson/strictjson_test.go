@@ -5,6 +5,8 @@ import (
 	"math"
 	"strings"
 	"testing"
+
+	"github.com/photon-lm/photon/internal/bounded"
 )
 
 func TestCheck(t *testing.T) {
@@ -53,5 +55,7 @@ func TestCheckDepth(t *testing.T) {
 
 func FuzzCheck(f *testing.F) {
 	f.Add([]byte(`{"a":["\ud83d\ude00",{"b":"\\"}]}`))
-	f.Fuzz(func(t *testing.T, data []byte) { Check("text", data, math.MaxInt) })
+	f.Fuzz(func(t *testing.T, data []byte) {
+		bounded.Run(t, 8*len(data)+1<<20, func() { Check("text", data, math.MaxInt) })
+	})
 }
