@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"math"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -71,6 +72,15 @@ func TestHostileFiles(t *testing.T) {
 		t.Errorf("%d kinds", n)
 	}
 	figure(t, "%d kinds are refused, within %v and %d bytes above the files' size", n, slowest, largest)
+}
+
+// allocated returns the bytes that f allocates.
+func allocated(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
 }
 
 // hostileConfigs change one value of a config.json each, or its text.
