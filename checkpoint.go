@@ -9,6 +9,8 @@ import (
 	"iter"
 	"slices"
 	"strings"
+
+	"github.com/photon-lm/photon/internal/strictjson"
 )
 
 // A checkpoint is the table of contents of model.safetensors, or of the shards that the index file names. Its files are closed.
@@ -117,14 +119,14 @@ func readIndex(fsys fs.FS, most int) (map[string]string, error) {
 	if err := checkLFSPointer(data); err != nil {
 		return nil, err
 	}
-	r, err := newJSONReader(data)
+	r, err := strictjson.New(data, ErrCorrupt)
 	if err != nil {
 		return nil, err
 	}
 	placed := map[string]string{}
-	err = r.fields(need("weight_map", func() error {
-		return r.object(func(tensor string) error {
-			shard, err := r.string()
+	err = r.Fields(need("weight_map", func() error {
+		return r.Object(func(tensor string) error {
+			shard, err := r.String()
 			if err != nil {
 				return fmt.Errorf("tensor %.200q: %w", tensor, err)
 			}
@@ -139,7 +141,7 @@ func readIndex(fsys fs.FS, most int) (map[string]string, error) {
 		})
 	}))
 	if err == nil {
-		err = r.end()
+		err = r.End()
 	}
 	if err == nil && len(placed) == 0 {
 		err = fmt.Errorf("weight_map is empty: %w", ErrCorrupt)

@@ -6,6 +6,8 @@ import (
 	"math"
 	"reflect"
 	"slices"
+
+	"github.com/photon-lm/photon/internal/strictjson"
 )
 
 // flatKind is a model_type of Hugging Face's whose models are one causal stack: what its layers have beside those of a
@@ -79,12 +81,12 @@ type layerKeys struct {
 
 // readFlat reads the keys that Hugging Face's configuration of a kind has, with its defaults. max_position_embeddings
 // changes nothing in the arithmetic: it says how far the model was trained, and texts may go on beyond.
-func (c *Config) readFlat(r *jsonReader, kind flatKind) error {
+func (c *Config) readFlat(r *strictjson.Reader, kind flatKind) error {
 	s := &c.Transformer
-	field := func(key string, read func() error) jsonField {
-		return jsonField{key, read, slices.Contains(kind.must, key)}
+	field := func(key string, read func() error) strictjson.Field {
+		return strictjson.Field{Key: key, Read: read, Required: slices.Contains(kind.must, key)}
 	}
-	unlessNull := func(key string, read func() error) jsonField { return may(key, orNull(r, read)) }
+	unlessNull := func(key string, read func() error) strictjson.Field { return may(key, orNull(r, read)) }
 	const absent = math.MinInt32
 	var keys layerKeys
 	var attnBias, mlpBias bool
@@ -95,7 +97,7 @@ func (c *Config) readFlat(r *jsonReader, kind flatKind) error {
 	}
 	keys.firstSliding, keys.ropeInterval = absent, 4
 	s.KVHeads, s.HeadDim, s.RopeTheta, c.RMSNormEps, c.TieWordEmbeddings = absent, absent, -1, 1e-6, kind.tied
-	err := r.fields(
+	err := r.Fields(
 		need("vocab_size", readInt(r, &c.VocabSize)),
 		need("hidden_size", readInt(r, &s.HiddenSize)),
 		need("intermediate_size", readInt(r, &s.IntermediateSize)),
@@ -107,7 +109,7 @@ func (c *Config) readFlat(r *jsonReader, kind flatKind) error {
 		unlessNull("max_window_layers", readInt(r, &keys.firstSliding)),
 		unlessNull("layer_types", func() error {
 			keys.types = []string{}
-			return r.array(func(i int) error {
+			return r.Array(func(i int) error {
 				keys.types = append(keys.types, "")
 				return readString(r, &keys.types[i])()
 			})
@@ -268,7 +270,7 @@ func (c *Config) readLayerTypes(kind flatKind, keys layerKeys) error {
 
 // read reads rope_parameters or rope_scaling. What it says and is not run is refused: another rope_type, a rotation of
 // a part of the head, parameters for each type of layer.
-func (p *RopeScaling) read(r *jsonReader, theta *float64) error {
+func (p *RopeScaling) read(r *strictjson.Reader, theta *float64) error {
 	var other string // a key that no rotation known here has
 	kind := func() error {
 		before := p.Type
@@ -280,7 +282,7 @@ func (p *RopeScaling) read(r *jsonReader, theta *float64) error {
 		}
 		return nil
 	}
-	fields := []jsonField{
+	fields := []strictjson.Field{
 		may("rope_type", kind),
 		may("type", kind), // the same in older files
 		may("rope_theta", readTheta(r, theta)),
@@ -290,25 +292,24 @@ func (p *RopeScaling) read(r *jsonReader, theta *float64) error {
 		may("original_max_position_embeddings", orNull(r, readInt(r, &p.OriginalContext))),
 		may("partial_rotary_factor", orNull(r, wholeRotation(r))),
 		may("factors", func() error {
-			return r.array(func(int) error {
-				f, err := r.float()
+			return r.Array(func(int) error {
+				f, err := r.Float()
 				p.Factors = append(p.Factors, f)
 				return err
 			})
 		}),
 	}
-	start := r.pos
-	err := r.object(func(key string) error {
-		if !slices.ContainsFunc(fields, func(f jsonField) bool { return f.key == key }) {
+	first := r.Copy()
+	err := first.Object(func(key string) error {
+		if !slices.ContainsFunc(fields, func(f strictjson.Field) bool { return f.Key == key }) {
 			other = key
 		}
-		return r.skip()
+		return first.Skip()
 	})
 	if err != nil {
 		return err
 	}
-	r.pos = start
-	if err := r.fields(fields...); err != nil {
+	if err := r.Fields(fields...); err != nil {
 		return err
 	}
 	switch p.Type {
@@ -331,9 +332,9 @@ func (p *RopeScaling) read(r *jsonReader, theta *float64) error {
 }
 
 // wholeRotation refuses the rotation of a part of the head.
-func wholeRotation(r *jsonReader) func() error {
+func wholeRotation(r *strictjson.Reader) func() error {
 	return func() error {
-		part, err := r.float()
+		part, err := r.Float()
 		if err == nil && part != 1 {
 			err = fmt.Errorf("%g, want 1: %w", part, ErrUnsupported)
 		}
@@ -342,7 +343,7 @@ func wholeRotation(r *jsonReader) func() error {
 }
 
 // readTheta reads a RoPE base that may be said in two places, but not differently.
-func readTheta(r *jsonReader, theta *float64) func() error {
+func readTheta(r *strictjson.Reader, theta *float64) func() error {
 	return func() error {
 		var value float64
 		if err := readFloat(r, &value)(); err != nil {
@@ -357,9 +358,9 @@ func readTheta(r *jsonReader, theta *float64) func() error {
 }
 
 // mustBe reads one of a few names.
-func mustBe(r *jsonReader, want ...string) func() error {
+func mustBe(r *strictjson.Reader, want ...string) func() error {
 	return func() error {
-		value, err := r.string()
+		value, err := r.String()
 		if err == nil && !slices.Contains(want, value) {
 			err = fmt.Errorf("%.80q, want %q: %w", value, want[0], ErrUnsupported)
 		}
@@ -367,9 +368,9 @@ func mustBe(r *jsonReader, want ...string) func() error {
 	}
 }
 
-func mustBeFalse(r *jsonReader) func() error {
+func mustBeFalse(r *strictjson.Reader) func() error {
 	return func() error {
-		value, err := r.bool()
+		value, err := r.Bool()
 		if err == nil && value {
 			err = fmt.Errorf("true, want false: %w", ErrUnsupported)
 		}

@@ -3,6 +3,8 @@ package photon
 import (
 	"encoding/json"
 	"fmt"
+
+	"github.com/photon-lm/photon/internal/strictjson"
 )
 
 // parseConfig reads a config.json of either layout and validates it.
@@ -24,19 +26,18 @@ func readConfig(data []byte) (Config, error) {
 	if err := checkLFSPointer(data); err != nil {
 		return Config{}, err
 	}
-	r, err := newJSONReader(data)
+	r, err := strictjson.New(data, ErrCorrupt)
 	if err != nil {
 		return Config{}, err
 	}
 	// The first pass learns which layout it is, and checks the syntax of the whole.
-	c := Config{BOSTokenID: -1}
-	if err := r.fields(need("model_type", readString(r, &c.ModelType))); err != nil {
+	c, first := Config{BOSTokenID: -1}, r.Copy()
+	if err := first.Fields(need("model_type", readString(first, &c.ModelType))); err != nil {
 		return Config{}, err
 	}
-	if err := r.end(); err != nil {
+	if err := first.End(); err != nil {
 		return Config{}, err
 	}
-	r.pos = 0
 	switch c.ModelType {
 	case modelTypePhoton:
 		return c, c.readPhoton(r)
@@ -47,7 +48,7 @@ func readConfig(data []byte) (Config, error) {
 	return Config{}, fmt.Errorf("model_type is %.80q, %s: %w", c.ModelType, wantModelType, ErrUnsupported)
 }
 
-func (c *Config) readPhoton(r *jsonReader) error {
+func (c *Config) readPhoton(r *strictjson.Reader) error {
 	version := func() error {
 		if err := readInt(r, &c.FormatVersion)(); err != nil {
 			return err
@@ -58,7 +59,7 @@ func (c *Config) readPhoton(r *jsonReader) error {
 		}
 		return nil
 	}
-	return r.fields(
+	return r.Fields(
 		need("format_version", version),
 		need("vocab_size", readInt(r, &c.VocabSize)),
 		need("embedding_size", readInt(r, &c.EmbeddingSize)),
@@ -73,7 +74,7 @@ func (c *Config) readPhoton(r *jsonReader) error {
 		may("content", readString(r, &c.Content)),
 		may("quantization_config", orNull(r, notRun("give weights that are not, or of the int8 form"))),
 		need("levels", func() error {
-			return r.array(func(i int) error {
+			return r.Array(func(i int) error {
 				if i == maxLevels {
 					return fmt.Errorf("more than %d levels: %w", maxLevels, ErrUnsupported)
 				}
@@ -87,8 +88,8 @@ func (c *Config) readPhoton(r *jsonReader) error {
 	)
 }
 
-func (l *LevelConfig) read(r *jsonReader) error {
-	return r.fields(
+func (l *LevelConfig) read(r *strictjson.Reader) error {
+	return r.Fields(
 		need("chunk_size", readInt(r, &l.ChunkSize)),
 		need("prefix_length", readInt(r, &l.PrefixLength)),
 		need("chunker", readString(r, &l.Chunker)),
@@ -97,8 +98,8 @@ func (l *LevelConfig) read(r *jsonReader) error {
 	)
 }
 
-func (s *StackConfig) read(r *jsonReader) error {
-	return r.fields(
+func (s *StackConfig) read(r *strictjson.Reader) error {
+	return r.Fields(
 		need("hidden_size", readInt(r, &s.HiddenSize)),
 		need("num_hidden_layers", readInt(r, &s.Layers)),
 		need("num_attention_heads", readInt(r, &s.Heads)),
@@ -106,7 +107,7 @@ func (s *StackConfig) read(r *jsonReader) error {
 		need("head_dim", readInt(r, &s.HeadDim)),
 		need("intermediate_size", readInt(r, &s.IntermediateSize)),
 		need("sliding_window", func() error {
-			if r.peek() != '[' {
+			if r.Peek() != '[' {
 				return readInt(r, &s.SlidingWindow)()
 			}
 			s.Windows = []int{}
@@ -115,7 +116,7 @@ func (s *StackConfig) read(r *jsonReader) error {
 		need("rope_theta", readFloat(r, &s.RopeTheta)),
 		may("memories", func() error {
 			s.Memories = []MemoryConfig{}
-			return r.array(func(i int) error {
+			return r.Array(func(i int) error {
 				if i == maxMemories {
 					return fmt.Errorf("more than %d memories: %w", maxMemories, ErrUnsupported)
 				}
@@ -129,8 +130,8 @@ func (s *StackConfig) read(r *jsonReader) error {
 	)
 }
 
-func (e *MemoryConfig) read(r *jsonReader) error {
-	return r.fields(
+func (e *MemoryConfig) read(r *strictjson.Reader) error {
+	return r.Fields(
 		need("level", readInt(r, &e.Level)),
 		need("layers", readInts(r, &e.Layers)),
 		need("num_attention_heads", readInt(r, &e.Heads)),
@@ -142,21 +143,27 @@ func (e *MemoryConfig) read(r *jsonReader) error {
 	)
 }
 
-func need(key string, read func() error) jsonField { return jsonField{key, read, true} }
-func may(key string, read func() error) jsonField  { return jsonField{key, read, false} }
+func need(key string, read func() error) strictjson.Field {
+	return strictjson.Field{Key: key, Read: read, Required: true}
+}
 
-func orNull(r *jsonReader, read func() error) func() error {
+func may(key string, read func() error) strictjson.Field {
+	return strictjson.Field{Key: key, Read: read}
+}
+
+// orNull lets null stand for what read would read.
+func orNull(r *strictjson.Reader, read func() error) func() error {
 	return func() error {
-		if r.null() {
+		if r.Null() {
 			return nil
 		}
 		return read()
 	}
 }
 
-func readInt(r *jsonReader, dst *int) func() error {
+func readInt(r *strictjson.Reader, dst *int) func() error {
 	return func() error {
-		value, err := r.integer()
+		value, err := r.Integer()
 		if err != nil {
 			return err
 		}
@@ -169,29 +176,29 @@ func readInt(r *jsonReader, dst *int) func() error {
 }
 
 // readInts reads a number or a list of numbers.
-func readInts(r *jsonReader, dst *[]int) func() error {
+func readInts(r *strictjson.Reader, dst *[]int) func() error {
 	return func() error {
 		item := func(i int) error {
 			*dst = append(*dst, 0)
 			return readInt(r, &(*dst)[i])()
 		}
-		if r.peek() == '[' {
-			return r.array(item)
+		if r.Peek() == '[' {
+			return r.Array(item)
 		}
 		return item(0)
 	}
 }
 
-func readFloat(r *jsonReader, dst *float64) func() error {
-	return func() (err error) { *dst, err = r.float(); return err }
+func readFloat(r *strictjson.Reader, dst *float64) func() error {
+	return func() (err error) { *dst, err = r.Float(); return err }
 }
 
-func readBool(r *jsonReader, dst *bool) func() error {
-	return func() (err error) { *dst, err = r.bool(); return err }
+func readBool(r *strictjson.Reader, dst *bool) func() error {
+	return func() (err error) { *dst, err = r.Bool(); return err }
 }
 
-func readString(r *jsonReader, dst *string) func() error {
-	return func() (err error) { *dst, err = r.string(); return err }
+func readString(r *strictjson.Reader, dst *string) func() error {
+	return func() (err error) { *dst, err = r.String(); return err }
 }
 
 // notRun refuses a key that would change what the weights mean.
@@ -239,7 +246,7 @@ func (c *Config) UnmarshalJSON(data []byte) error {
 
 // UnmarshalJSON reads what MarshalJSON writes; what is wrong with it is ErrCorrupt, as in config.json.
 func (s *StackConfig) UnmarshalJSON(data []byte) error {
-	r, err := newJSONReader(data)
+	r, err := strictjson.New(data, ErrCorrupt)
 	var read StackConfig
 	if err == nil {
 		err = read.read(r)

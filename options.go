@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"unicode/utf8"
+
+	"github.com/photon-lm/photon/internal/strictjson"
 )
 
 // An Option says how to generate: how much, how to choose each token, when to stop. Options are given to a session or
@@ -35,7 +37,7 @@ func readGeneration(fsys fs.FS) (o options, ends []int, err error) {
 	const absent = -1.0
 	temperature, topK, topP, minP, penalty := absent, -1, absent, absent, absent
 	sample := true
-	number := func(r *jsonReader, key string, dst *float64, least, most float64) jsonField {
+	number := func(r *strictjson.Reader, key string, dst *float64, least, most float64) strictjson.Field {
 		return may(key, orNull(r, func() error {
 			if err := readFloat(r, dst)(); err != nil {
 				return err
@@ -47,12 +49,12 @@ func readGeneration(fsys fs.FS) (o options, ends []int, err error) {
 		}))
 	}
 	err = checkLFSPointer(data)
-	var r *jsonReader
+	var r *strictjson.Reader
 	if err == nil {
-		r, err = newJSONReader(data)
+		r, err = strictjson.New(data, ErrCorrupt)
 	}
 	if err == nil {
-		err = r.fields(
+		err = r.Fields(
 			may("eos_token_id", orNull(r, readInts(r, &ends))),
 			may("do_sample", orNull(r, readBool(r, &sample))),
 			number(r, "temperature", &temperature, 0, math.MaxFloat32),
@@ -71,7 +73,7 @@ func readGeneration(fsys fs.FS) (o options, ends []int, err error) {
 		)
 	}
 	if err == nil {
-		err = r.end()
+		err = r.End()
 	}
 	if err != nil {
 		return o, nil, fmt.Errorf("photon: %s: %w", name, err)

@@ -10,6 +10,8 @@ import (
 	"math/bits"
 	"slices"
 	"strings"
+
+	"github.com/photon-lm/photon/internal/strictjson"
 )
 
 const (
@@ -224,14 +226,14 @@ func parseHeader(header []byte, have, most int) ([]storedTensor, error) {
 	if len(text) == 0 || text[0] != '{' || text[len(text)-1] != '}' {
 		return nil, fmt.Errorf("not an object padded with spaces: %w", ErrCorrupt)
 	}
-	r, err := newJSONReader(text)
+	r, err := strictjson.New(text, ErrCorrupt)
 	if err != nil {
 		return nil, err
 	}
 	var tensors []storedTensor
-	err = r.object(func(key string) error {
+	err = r.Object(func(key string) error {
 		if key == "__metadata__" {
-			if err := r.object(func(string) error { _, err := r.string(); return err }); err != nil {
+			if err := r.Object(func(string) error { _, err := r.String(); return err }); err != nil {
 				return fmt.Errorf("__metadata__: %w", err)
 			}
 			return nil
@@ -249,17 +251,17 @@ func parseHeader(header []byte, have, most int) ([]storedTensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	return tensors, r.end()
+	return tensors, r.End()
 }
 
-func (t *storedTensor) read(r *jsonReader) error {
+func (t *storedTensor) read(r *strictjson.Reader) error {
 	var offsets []int64
 	found := 0
-	err := r.object(func(key string) error {
+	err := r.Object(func(key string) error {
 		found++
 		switch key {
 		case "dtype":
-			name, err := r.string()
+			name, err := r.String()
 			if err != nil {
 				return err
 			}
@@ -271,11 +273,11 @@ func (t *storedTensor) read(r *jsonReader) error {
 			}
 			return fmt.Errorf("dtype %.40q, want F32, F16, BF16, I8 or U8: convert the weights: %w", name, ErrUnsupported)
 		case "shape":
-			return r.array(func(i int) error {
+			return r.Array(func(i int) error {
 				if i == maxRank {
 					return fmt.Errorf("more than %d dimensions: %w", maxRank, ErrUnsupported)
 				}
-				size, err := r.integer()
+				size, err := r.Integer()
 				if err == nil && (size < 0 || size > maxSize) {
 					err = fmt.Errorf("shape has a dimension of %d: %w", size, ErrCorrupt)
 				}
@@ -283,8 +285,8 @@ func (t *storedTensor) read(r *jsonReader) error {
 				return err
 			})
 		case "data_offsets":
-			return r.array(func(i int) error {
-				at, err := r.integer()
+			return r.Array(func(i int) error {
+				at, err := r.Integer()
 				if err == nil && (i == 2 || at < 0) {
 					err = fmt.Errorf("data_offsets want two numbers from 0: %w", ErrCorrupt)
 				}

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+
+	"github.com/photon-lm/photon/internal/strictjson"
 )
 
 const (
@@ -89,22 +91,22 @@ func readTokenizerFile(until *deadline, data []byte) (*tokenizerFile, error) {
 	if err := checkLFSPointer(data); err != nil {
 		return nil, err
 	}
-	r, err := newJSONReader(data)
+	r, err := strictjson.New(data, ErrCorrupt)
 	if err != nil {
 		return nil, err
 	}
 	f := &tokenizerFile{until: until}
-	r.until = until
-	err = r.fields(
-		jsonField{"added_tokens", func() error { return readAddedTokens(r, &f.added) }, false},
-		jsonField{"normalizer", func() error { return readComponent(r, &f.normalizer) }, false},
-		jsonField{"pre_tokenizer", func() error { return readComponent(r, &f.preTokenizer) }, false},
-		jsonField{"post_processor", func() error { return readComponent(r, &f.postProcessor) }, false},
-		jsonField{"decoder", func() error { return readComponent(r, &f.decoder) }, false},
-		jsonField{"model", func() error { return readBPE(r, &f.model) }, true},
+	f.model.until, r.Until = until, until.passed
+	err = r.Fields(
+		may("added_tokens", func() error { return readAddedTokens(r, &f.added) }),
+		may("normalizer", func() error { return readComponent(r, &f.normalizer) }),
+		may("pre_tokenizer", func() error { return readComponent(r, &f.preTokenizer) }),
+		may("post_processor", func() error { return readComponent(r, &f.postProcessor) }),
+		may("decoder", func() error { return readComponent(r, &f.decoder) }),
+		need("model", func() error { return readBPE(r, &f.model) }),
 	)
 	if err == nil {
-		err = r.end()
+		err = r.End()
 	}
 	return f, err
 }
@@ -117,31 +119,21 @@ func into[T any](dst *T, read func() (T, error)) func() error {
 	}
 }
 
-// optional lets null stand for what read would read.
-func optional(r *jsonReader, read func() error) func() error {
-	return func() error {
-		if r.null() {
-			return nil
-		}
-		return read()
-	}
-}
-
-func readAddedTokens(r *jsonReader, tokens *[]addedToken) error {
+func readAddedTokens(r *strictjson.Reader, tokens *[]addedToken) error {
 	var id int64
 	var token addedToken
-	fields := []jsonField{
-		{"id", into(&id, r.integer), true},
-		{"content", into(&token.content, r.string), true},
-		{"single_word", into(&token.singleWord, r.bool), false},
-		{"lstrip", into(&token.lstrip, r.bool), false},
-		{"rstrip", into(&token.rstrip, r.bool), false},
-		{"normalized", into(&token.normalized, r.bool), false},
-		{"special", into(&token.special, r.bool), false},
+	fields := []strictjson.Field{
+		need("id", into(&id, r.Integer)),
+		need("content", into(&token.content, r.String)),
+		may("single_word", into(&token.singleWord, r.Bool)),
+		may("lstrip", into(&token.lstrip, r.Bool)),
+		may("rstrip", into(&token.rstrip, r.Bool)),
+		may("normalized", into(&token.normalized, r.Bool)),
+		may("special", into(&token.special, r.Bool)),
 	}
-	return r.array(func(int) (err error) {
+	return r.Array(func(int) (err error) {
 		token = addedToken{}
-		if err := r.fields(fields...); err != nil {
+		if err := r.Fields(fields...); err != nil {
 			return err
 		}
 		if token.id, err = tokenID(id, token.content); err != nil {
@@ -163,48 +155,48 @@ func tokenID(id int64, token string) (int, error) {
 	return int(id), nil
 }
 
-func readComponent(r *jsonReader, c *component) error {
-	if r.null() {
+func readComponent(r *strictjson.Reader, c *component) error {
+	if r.Null() {
 		return nil
 	}
 	parts := func() error { return readParts(r, &c.parts) }
 	c.useRegex, c.split = true, true
-	return r.fields(
-		jsonField{"type", into(&c.kind, r.string), true},
-		jsonField{"normalizers", parts, false},
-		jsonField{"pretokenizers", parts, false},
-		jsonField{"processors", parts, false},
-		jsonField{"decoders", parts, false},
-		jsonField{"pattern", func() error {
-			return r.fields(
-				jsonField{"String", into(&c.pattern, r.string), false},
-				jsonField{"Regex", into(&c.regex, r.string), false},
+	return r.Fields(
+		need("type", into(&c.kind, r.String)),
+		may("normalizers", parts),
+		may("pretokenizers", parts),
+		may("processors", parts),
+		may("decoders", parts),
+		may("pattern", func() error {
+			return r.Fields(
+				may("String", into(&c.pattern, r.String)),
+				may("Regex", into(&c.regex, r.String)),
 			)
-		}, false},
-		jsonField{"content", into(&c.content, r.string), false},
-		jsonField{"prepend", into(&c.prepend, r.string), false},
-		jsonField{"replacement", into(&c.replacement, r.string), false},
-		jsonField{"prepend_scheme", into(&c.prependScheme, r.string), false},
-		jsonField{"behavior", into(&c.behavior, r.string), false},
-		jsonField{"add_prefix_space", optional(r, func() (err error) {
-			c.addPrefixSpace, err = r.bool()
+		}),
+		may("content", into(&c.content, r.String)),
+		may("prepend", into(&c.prepend, r.String)),
+		may("replacement", into(&c.replacement, r.String)),
+		may("prepend_scheme", into(&c.prependScheme, r.String)),
+		may("behavior", into(&c.behavior, r.String)),
+		may("add_prefix_space", orNull(r, func() (err error) {
+			c.addPrefixSpace, err = r.Bool()
 			c.noPrefixSpace = !c.addPrefixSpace
 			return err
-		}), false},
-		jsonField{"use_regex", into(&c.useRegex, r.bool), false},
-		jsonField{"invert", into(&c.invert, r.bool), false},
-		jsonField{"split", optional(r, into(&c.split, r.bool)), false},
-		jsonField{"individual_digits", into(&c.individualDigits, r.bool), false},
-		jsonField{"start", into(&c.start, r.integer), false},
-		jsonField{"stop", into(&c.stop, r.integer), false},
-		jsonField{"single", func() error { return readSingle(r, c) }, false},
-		jsonField{"special_tokens", func() error { return readSpecials(r, c) }, false},
+		})),
+		may("use_regex", into(&c.useRegex, r.Bool)),
+		may("invert", into(&c.invert, r.Bool)),
+		may("split", orNull(r, into(&c.split, r.Bool))),
+		may("individual_digits", into(&c.individualDigits, r.Bool)),
+		may("start", into(&c.start, r.Integer)),
+		may("stop", into(&c.stop, r.Integer)),
+		may("single", func() error { return readSingle(r, c) }),
+		may("special_tokens", func() error { return readSpecials(r, c) }),
 	)
 }
 
-func readParts(r *jsonReader, parts *[]component) error {
+func readParts(r *strictjson.Reader, parts *[]component) error {
 	tooMany := fmt.Errorf("a sequence has more than %d parts: %w", maxSequence, ErrUnsupported)
-	return r.array(func(i int) error {
+	return r.Array(func(i int) error {
 		if i == maxSequence {
 			return tooMany
 		}
@@ -223,21 +215,21 @@ func readParts(r *jsonReader, parts *[]component) error {
 }
 
 // readSingle reads [{"SpecialToken": {"id": "<s>", …}}, {"Sequence": {"id": "A", …}}, …].
-func readSingle(r *jsonReader, c *component) error {
+func readSingle(r *strictjson.Reader, c *component) error {
 	id := func(dst *string) func() error {
-		return func() error { return r.fields(jsonField{"id", into(dst, r.string), true}) }
+		return func() error { return r.Fields(need("id", into(dst, r.String))) }
 	}
-	return r.array(func(i int) error {
+	return r.Array(func(i int) error {
 		if i > maxInsert {
 			return errInsert
 		}
 		var special, sequence string
-		err := r.fields(
-			jsonField{"SpecialToken", id(&special), false},
-			jsonField{"Sequence", id(&sequence), false},
+		err := r.Fields(
+			may("SpecialToken", id(&special)),
+			may("Sequence", id(&sequence)),
 		)
 		if err == nil && (special == "") == (sequence == "") {
-			err = r.errorf("a part of a template is neither a special token nor a sequence")
+			err = r.Errorf("a part of a template is neither a special token nor a sequence")
 		}
 		c.single = append(c.single, special)
 		return err
@@ -245,19 +237,19 @@ func readSingle(r *jsonReader, c *component) error {
 }
 
 // readSpecials reads {"<s>": {"ids": [1], …}, …}.
-func readSpecials(r *jsonReader, c *component) error {
+func readSpecials(r *strictjson.Reader, c *component) error {
 	c.specials = map[string][]int{}
-	return r.object(func(name string) error {
+	return r.Object(func(name string) error {
 		if len(c.specials) == maxInsert {
 			return errInsert
 		}
 		var ids []int
-		err := r.fields(jsonField{"ids", func() error {
-			return r.array(func(i int) error {
+		err := r.Fields(need("ids", func() error {
+			return r.Array(func(i int) error {
 				if i == maxInsert {
 					return errInsert
 				}
-				id, err := r.integer()
+				id, err := r.Integer()
 				if err != nil {
 					return err
 				}
@@ -265,45 +257,44 @@ func readSpecials(r *jsonReader, c *component) error {
 				ids = append(ids, checked)
 				return err
 			})
-		}, true})
+		}))
 		c.specials[name] = ids
 		return err
 	})
 }
 
-func readBPE(r *jsonReader, m *bpeModel) error {
-	m.until = r.until
-	return r.fields(
-		jsonField{"type", func() error {
-			kind, err := r.string()
+func readBPE(r *strictjson.Reader, m *bpeModel) error {
+	return r.Fields(
+		may("type", func() error {
+			kind, err := r.String()
 			if err == nil && kind != "BPE" {
 				err = fmt.Errorf("type %.80q is not run, only BPE: %w", kind, ErrUnsupported)
 			}
 			return err
-		}, false},
-		jsonField{"vocab", func() error { return readVocab(r, m) }, true},
-		jsonField{"merges", func() error {
-			list := *r // it is read when the vocabulary is known
+		}),
+		need("vocab", func() error { return readVocab(r, m) }),
+		need("merges", func() error {
+			list := r.Copy() // it is read when the vocabulary is known
 			m.merges = func(each func(rank int, left, right string) error) error { return readMerges(list, each) }
-			return r.skip()
-		}, true},
-		jsonField{"unk_token", optional(r, into(&m.unknown, r.string)), false},
-		jsonField{"continuing_subword_prefix", optional(r, into(&m.wordPrefix, r.string)), false},
-		jsonField{"end_of_word_suffix", optional(r, into(&m.wordSuffix, r.string)), false},
-		jsonField{"dropout", optional(r, into(&m.dropout, r.float)), false},
-		jsonField{"fuse_unk", optional(r, into(&m.fuseUnknown, r.bool)), false},
-		jsonField{"byte_fallback", optional(r, into(&m.byteFallback, r.bool)), false},
-		jsonField{"ignore_merges", optional(r, into(&m.ignoreMerges, r.bool)), false},
+			return r.Skip()
+		}),
+		may("unk_token", orNull(r, into(&m.unknown, r.String))),
+		may("continuing_subword_prefix", orNull(r, into(&m.wordPrefix, r.String))),
+		may("end_of_word_suffix", orNull(r, into(&m.wordSuffix, r.String))),
+		may("dropout", orNull(r, into(&m.dropout, r.Float))),
+		may("fuse_unk", orNull(r, into(&m.fuseUnknown, r.Bool))),
+		may("byte_fallback", orNull(r, into(&m.byteFallback, r.Bool))),
+		may("ignore_merges", orNull(r, into(&m.ignoreMerges, r.Bool))),
 	)
 }
 
-func readVocab(r *jsonReader, m *bpeModel) error {
-	if r.peek() == '[' {
+func readVocab(r *strictjson.Reader, m *bpeModel) error {
+	if r.Peek() == '[' {
 		return fmt.Errorf("the vocabulary is a list, as a Unigram model's; only BPE is run: %w", ErrUnsupported)
 	}
 	m.vocab = map[string]int32{}
-	return r.object(func(token string) error {
-		n, err := r.integer()
+	return r.Object(func(token string) error {
+		n, err := r.Integer()
 		if err != nil {
 			return fmt.Errorf("token %.80q: %w", token, err)
 		}
@@ -313,9 +304,9 @@ func readVocab(r *jsonReader, m *bpeModel) error {
 	})
 }
 
-func readMerges(r jsonReader, each func(rank int, left, right string) error) error {
-	return r.array(func(rank int) error {
-		left, right, none, err := readMerge(&r)
+func readMerges(r *strictjson.Reader, each func(rank int, left, right string) error) error {
+	return r.Array(func(rank int) error {
+		left, right, none, err := readMerge(r)
 		if err != nil {
 			return fmt.Errorf("merge %d: %w", rank, err)
 		}
@@ -328,12 +319,12 @@ func readMerges(r jsonReader, each func(rank int, left, right string) error) err
 
 // readMerge reads a merge in either spelling: "a b" or ["a", "b"]. A line that gives the version of the list is no
 // merge.
-func readMerge(r *jsonReader) (left, right string, none bool, err error) {
+func readMerge(r *strictjson.Reader) (left, right string, none bool, err error) {
 	pair := true
-	if r.peek() == '[' {
+	if r.Peek() == '[' {
 		n := 0
-		err = r.array(func(i int) error {
-			token, err := r.text()
+		err = r.Array(func(i int) error {
+			token, err := r.Text()
 			switch n++; i {
 			case 0:
 				left = token
@@ -345,13 +336,13 @@ func readMerge(r *jsonReader) (left, right string, none bool, err error) {
 		pair = n == 2
 	} else {
 		var text string
-		text, err = r.text()
+		text, err = r.Text()
 		none = strings.HasPrefix(text, "#version")
 		left, right, pair = strings.Cut(text, " ")
 		pair = pair && !strings.Contains(right, " ")
 	}
 	if err == nil && !pair && !none {
-		err = r.errorf("not a pair of tokens")
+		err = r.Errorf("not a pair of tokens")
 	}
 	return left, right, none, err
 }

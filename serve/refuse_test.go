@@ -63,12 +63,12 @@ func TestRefusals(t *testing.T) {
 		{"", `{"prompt":"x","logit_bias":{"05":1}}`, "logit_bias", "digits alone"},
 		{"detokenize", `{"tokens":[1,null]}`, "tokens", "whole numbers"},
 		// Text that is no Unicode.
-		{"", "{\"prompt\":\"a\xff\"}", "", `byte 12 is \xff`},
+		{"", "{\"prompt\":\"a\xff\"}", "", `byte 12: \xff`},
 		{"", "{\"prompt\":\"x\",\"stop\":\"\xc3\"}", "", "UTF-8"},
 		{"chat", "{\"messages\":[{\"role\":\"user\",\"content\":\"\xed\xa0\x80\"}]}", "", "UTF-8"},
-		{"", `{"prompt":"a\ud800"}`, "", `\ud800 at byte 12`},
-		{"", `{"prompt":["\\ud83d\ude00","\uDE00\ud83d"]}`, "", `\ude00 at byte 19`},
-		{"", `{"prompt":"\ud800\ud800"}`, "", `\ud800 at byte 11`},
+		{"", `{"prompt":"a\ud800"}`, "", `byte 12: \ud800`},
+		{"", `{"prompt":["\\ud83d\ude00","\uDE00\ud83d"]}`, "", `byte 19: \ude00`},
+		{"", `{"prompt":"\ud800\ud800"}`, "", `byte 11: \ud800`},
 		{"", `{"prompt":"x","stop":"\ud83d\ud83d\ude00"}`, "", "half of a surrogate pair"},
 		{"tokenize", `{"prompt":"\ud83d\n"}`, "", "half of a surrogate pair"},
 		// Values out of their ranges.

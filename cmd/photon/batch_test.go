@@ -148,7 +148,7 @@ func TestBatchOfNothing(t *testing.T) {
 	want(t, contents(t, out), `"text":""`, `"tokens":0`, `"stop":"max tokens"`)
 	in, out = lines(t, "{\"prompt\":\"a\xff\"}"), filepath.Join(t.TempDir(), "out")
 	call(t, exitFailed, "", "batch", "-model", makeModel(t, hierarchical), in, out)
-	want(t, contents(t, out), "not UTF-8")
+	want(t, contents(t, out), "invalid UTF-8")
 	for _, files := range [][]string{{"-", out}, {in, "-"}} {
 		if _, errs := call(t, exitUsage, "a", append([]string{"batch"}, files...)...); !strings.Contains(errs, "wants files") {
 			t.Error(errs)
@@ -170,12 +170,12 @@ func TestBatchLines(t *testing.T) {
 		`{"prompt":"a\ud800"}`:             "surrogate",
 		`{"prompt":"\udc00\ud800"}`:        "surrogate",
 		`{"prompt":"\\\ud800x"}`:           "surrogate",
-		"{\"prompt\":\"a\xff\"}":           "not UTF-8",
+		"{\"prompt\":\"a\xff\"}":           `byte 12: \xff is invalid UTF-8`,
 		"\ufeff{}":                         "byte order mark",
 		`[1]`:                              "not a JSON object",
 		`null`:                             "not a JSON object",
-		`{"prompt":"a"} x`:                 "invalid character",
-		`nonsense`:                         "invalid character",
+		`{"prompt":"a"} x`:                 "byte 15: something stands after the end",
+		`nonsense`:                         "byte 0: want a value, found 'n'",
 		`{"prompt":"a","text":"b"}`:        "a prompt and a text",
 		`{"prompt":"a","custom_id":"b"}`:   "goes into id",
 	} {
@@ -311,7 +311,7 @@ func TestBatchScores(t *testing.T) {
 	if err := json.Unmarshal([]byte(rows[0]), &first); err != nil || *first.Nats != *all.Nats || *first.Tokens != 6 || *first.BitsPerByte != *all.BitsPerByte {
 		t.Errorf("%s, score says %s", rows[0], scored)
 	}
-	for i, part := range []string{`"bytes":6`, `"nats":0,"tokens":0,"bytes":0}`, `no \"text\"`, "invalid character", `"id":[1]`} {
+	for i, part := range []string{`"bytes":6`, `"nats":0,"tokens":0,"bytes":0}`, `no \"text\"`, "want a value", `"id":[1]`} {
 		want(t, rows[i], fmt.Sprintf(`{"index":%d`, i), part)
 	}
 }

@@ -1,6 +1,7 @@
 package strictjson
 
 import (
+	"encoding/json"
 	"errors"
 	"math"
 	"strings"
@@ -18,22 +19,26 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
-	for text, want := range map[string]Error{
-		"{\"a\":\"\xff\"}":            {"", `the text is not UTF-8: its byte 6 is \xff`},
-		"\ufeff{}":                    {"", "the text begins with a byte order mark"},
-		``:                            {"", "the text is no JSON: unexpected end"},
-		`{} x`:                        {"", "the text is no JSON: invalid character 'x'"},
-		`"\ud800"`:                    {"", `\ud800 at byte 1 of the text is half of a surrogate pair`},
-		`["\ud83d\ud83d\ude00"]`:      {"", `\ud83d at byte 2 of the text is half`},
-		`{"\udc00\ud800":1}`:          {"", `\udc00 at byte 2 of the text is half`},
-		`"\\\ud800x"`:                 {"", `\ud800 at byte 3 of the text is half`},
-		`"\ud800`:                     {"", "the text is no JSON"},
-		`{"a":1,"b":[],"a":2}`:        {"a", `field "a" stands twice in one object`},
-		`[{"b":{"a":1,"\u0061" :2}}]`: {"a", `field "a" stands twice in one object`},
+	for text, want := range map[string]struct{ field, says string }{
+		"{\"a\":\"\xff\"}":            {"", `byte 6: \xff is invalid UTF-8`},
+		"\ufeff{}":                    {"", "byte 0: want a value, found a byte order mark"},
+		``:                            {"", "byte 0: want a value, found the end of the text"},
+		`nil`:                         {"", "byte 0: want a value, found 'n'"},
+		`[null,€]`:                    {"", "byte 6: want a value, found '€'"},
+		`{} x`:                        {"", "byte 3: something stands after the end"},
+		`"\ud800"`:                    {"", `byte 1: \ud800 is half of a surrogate pair`},
+		`["\ud83d\ud83d\ude00"]`:      {"", `byte 2: \ud83d is half`},
+		`{"\udc00\ud800":1}`:          {"", `byte 2: \udc00 is half`},
+		`"\\\ud800x"`:                 {"", `byte 3: \ud800 is half`},
+		`"\ud800`:                     {"", `byte 1: \ud800 is half`},
+		strings.Repeat("[", 65):       {"", "byte 65: nested deeper than 64"},
+		`{"a":1,"b":[],"a":2}`:        {"a", `byte 17: key "a" stands twice`},
+		`[{"b":{"a":1,"\u0061" :2}}]`: {"a", `byte 21: key "a" stands twice`},
 	} {
 		var got *Error
-		if err := Check("text", []byte(text), math.MaxInt); !errors.As(err, &got) || got.Field != want.Field ||
-			!strings.HasPrefix(got.Message, want.Message) {
+		if err := Check("text", []byte(text), math.MaxInt); !errors.As(err, &got) || got.Field != want.field ||
+			!strings.HasPrefix(got.Message, want.says) ||
+			!strings.HasSuffix(got.Message, ": the text is to be strict JSON") {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
@@ -56,6 +61,11 @@ func TestCheckDepth(t *testing.T) {
 func FuzzCheck(f *testing.F) {
 	f.Add([]byte(`{"a":["\ud83d\ude00",{"b":"\\"}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		bounded.Run(t, 8*len(data)+1<<20, func() { Check("text", data, math.MaxInt) })
+		var all error
+		bounded.Run(t, 8*len(data)+1<<20, func() { all = Check("text", data, math.MaxInt) })
+		outer := Check("text", data, 1)
+		if all == nil && outer != nil || outer == nil && !json.Valid(data) {
+			t.Fatalf("%q: %v, and at depth 1 %v", data, all, outer)
+		}
 	})
 }

@@ -1,4 +1,4 @@
-package photon
+package strictjson
 
 import (
 	"fmt"
@@ -8,39 +8,54 @@ import (
 	"unicode/utf8"
 )
 
-// A jsonReader reads JSON of unknown origin strictly, pulled value by value: RFC 8259 and nothing more, valid UTF-8, no key twice
-// in an object at any depth, keys compared exactly. It allocates no more than a small multiple of what it has read.
-type jsonReader struct {
+// A Reader reads a text, pulled value by value, and allocates no more than a small multiple of what it has read.
+type Reader struct {
+	Until func() error // asked before each item, and its error ends the reading; nil: there is none
+
 	data  string // one copy, so that what is read without escapes can be a part of it
+	kind  error
 	pos   int
 	depth int
+	once  int                   // objects nested deeper than this may have a key twice
 	spare []map[string]struct{} // of objects that have ended
-	until *deadline             // nil: none
 }
 
-const maxJSONDepth = 64
+const maxDepth = 64 // of lists and objects, which take up to 1 KiB of stack each
 
-// newJSONReader checks the encoding once, so that everything after may take the bytes for UTF-8.
-func newJSONReader(data []byte) (*jsonReader, error) {
-	r := &jsonReader{data: string(data)}
+// New returns a Reader of data, whose errors are kind. It checks the encoding once, so that everything after may take
+// the bytes for UTF-8.
+func New(data []byte, kind error) (*Reader, error) {
+	r := &Reader{data: string(data), kind: kind, once: maxDepth}
 	if utf8.ValidString(r.data) {
 		return r, nil
 	}
 	for {
 		c, n := utf8.DecodeRuneInString(r.data[r.pos:])
 		if c == utf8.RuneError && n == 1 {
-			return nil, r.errorf("invalid UTF-8")
+			return nil, r.Errorf(`\x%02x is invalid UTF-8`, r.data[r.pos])
 		}
 		r.pos += n
 	}
 }
 
-func (r *jsonReader) errorf(format string, args ...any) error {
-	return fmt.Errorf("byte %d: %s: %w", r.pos, fmt.Sprintf(format, args...), ErrCorrupt)
+// Copy returns a Reader that reads on from the same place, on its own.
+func (r *Reader) Copy() *Reader {
+	c := *r
+	c.spare = nil
+	return &c
 }
 
-// peek skips white space and returns the first byte of the next token, 0 at the end.
-func (r *jsonReader) peek() byte {
+// Errorf is an error of the place that is reached.
+func (r *Reader) Errorf(format string, args ...any) error {
+	return r.failed("", fmt.Sprintf(format, args...))
+}
+
+func (r *Reader) failed(field, what string) error {
+	return &Error{field, fmt.Sprintf("byte %d: %s: %v", r.pos, what, r.kind), r.kind}
+}
+
+// Peek skips white space and returns the first byte of the next token, 0 at the end.
+func (r *Reader) Peek() byte {
 	for ; r.pos < len(r.data); r.pos++ {
 		switch c := r.data[r.pos]; c {
 		case ' ', '\t', '\n', '\r':
@@ -52,8 +67,8 @@ func (r *jsonReader) peek() byte {
 }
 
 // accept takes the next token if it is c.
-func (r *jsonReader) accept(c byte) bool {
-	if r.peek() != c {
+func (r *Reader) accept(c byte) bool {
+	if r.Peek() != c {
 		return false
 	}
 	r.pos++
@@ -61,43 +76,47 @@ func (r *jsonReader) accept(c byte) bool {
 }
 
 // unexpected is the error for a value of the wrong kind.
-func (r *jsonReader) unexpected(want string) error {
-	found := "the end of the text"
-	if c := r.peek(); r.pos < len(r.data) {
-		switch {
-		case c == '{':
-			found = "an object"
-		case c == '[':
-			found = "a list"
-		case c == '"':
-			found = "a string"
-		case c == 't' || c == 'f':
-			found = "a boolean"
-		case c == 'n':
-			found = "null"
-		case c == '-' || isDigit(c):
-			found = "a number"
-		default:
-			found = strconv.QuoteRune(rune(c))
-		}
+func (r *Reader) unexpected(want string) error {
+	var found string
+	c := r.Peek()
+	switch rest := r.data[r.pos:]; {
+	case rest == "":
+		found = "the end of the text"
+	case c == '{':
+		found = "an object"
+	case c == '[':
+		found = "a list"
+	case c == '"':
+		found = "a string"
+	case strings.HasPrefix(rest, "true") || strings.HasPrefix(rest, "false"):
+		found = "a boolean"
+	case strings.HasPrefix(rest, "null"):
+		found = "null"
+	case c == '-' || isDigit(c):
+		found = "a number"
+	case strings.HasPrefix(rest, "\ufeff"):
+		found = "a byte order mark"
+	default:
+		char, _ := utf8.DecodeRuneInString(rest)
+		found = strconv.QuoteRune(char)
 	}
-	return r.errorf("want %s, found %s", want, found)
+	return r.Errorf("want %s, found %s", want, found)
 }
 
 // enter takes the bracket that opens a list or an object.
-func (r *jsonReader) enter(open byte, want string) error {
+func (r *Reader) enter(open byte, want string) error {
 	if !r.accept(open) {
 		return r.unexpected(want)
 	}
-	if r.depth++; r.depth > maxJSONDepth {
-		return r.errorf("nested deeper than %d", maxJSONDepth)
+	if r.depth++; r.depth > maxDepth {
+		return r.Errorf("nested deeper than %d", maxDepth)
 	}
 	return nil
 }
 
 // next reports whether another item of a list or an object begins here, behind its comma; otherwise it takes the
 // bracket that ends it.
-func (r *jsonReader) next(end byte, first bool) (bool, error) {
+func (r *Reader) next(end byte, first bool) (bool, error) {
 	if r.accept(end) {
 		r.depth--
 		return false, nil
@@ -105,15 +124,16 @@ func (r *jsonReader) next(end byte, first bool) (bool, error) {
 	if !first && !r.accept(',') {
 		return false, r.unexpected("a comma or " + strconv.QuoteRune(rune(end)))
 	}
-	if err := r.until.passed(); err != nil {
-		return false, err
+	if r.Until == nil {
+		return true, nil
 	}
-	return true, nil
+	err := r.Until()
+	return err == nil, err
 }
 
-// object calls value for every key; value reads what stands after the colon. The key may be a part of the whole text,
+// Object calls value for every key; value reads what stands after the colon. The key may be a part of the whole text,
 // which it then keeps in memory.
-func (r *jsonReader) object(value func(key string) error) error {
+func (r *Reader) Object(value func(key string) error) error {
 	if err := r.enter('{', "an object"); err != nil {
 		return err
 	}
@@ -123,12 +143,12 @@ func (r *jsonReader) object(value func(key string) error) error {
 			r.reuse(keys.all)
 			return err
 		}
-		key, err := r.text()
+		key, err := r.Text()
 		if err != nil {
 			return err
 		}
-		if !keys.add(r, key) {
-			return r.errorf("key %.80q stands twice", key)
+		if r.depth <= r.once && !keys.add(r, key) {
+			return r.failed(strings.Clone(key), fmt.Sprintf("key %.80q stands twice", key))
 		}
 		if !r.accept(':') {
 			return r.unexpected("a colon")
@@ -147,7 +167,7 @@ type keySet struct {
 }
 
 // add reports whether the key is new.
-func (s *keySet) add(r *jsonReader, key string) bool {
+func (s *keySet) add(r *Reader, key string) bool {
 	if s.all == nil {
 		for _, k := range s.few[:s.n] {
 			if k == key {
@@ -174,15 +194,15 @@ func (s *keySet) add(r *jsonReader, key string) bool {
 }
 
 // reuse keeps the keys' memory for another object, unless it would take longer to clear than that object to read.
-func (r *jsonReader) reuse(keys map[string]struct{}) {
+func (r *Reader) reuse(keys map[string]struct{}) {
 	if n := len(keys); n > 0 && n <= 256 {
 		clear(keys)
 		r.spare = append(r.spare, keys)
 	}
 }
 
-// array calls item for every element; item reads it.
-func (r *jsonReader) array(item func(i int) error) error {
+// Array calls item for every element; item reads it.
+func (r *Reader) Array(item func(i int) error) error {
 	if err := r.enter('[', "a list"); err != nil {
 		return err
 	}
@@ -196,14 +216,14 @@ func (r *jsonReader) array(item func(i int) error) error {
 	}
 }
 
-// string reads a string, which has memory of its own.
-func (r *jsonReader) string() (string, error) {
-	text, err := r.text()
+// String reads a string, which has memory of its own.
+func (r *Reader) String() (string, error) {
+	text, err := r.Text()
 	return strings.Clone(text), err
 }
 
-// text reads a string, which may be a part of the whole text.
-func (r *jsonReader) text() (string, error) {
+// Text reads a string, which may be a part of the whole text.
+func (r *Reader) Text() (string, error) {
 	if !r.accept('"') {
 		return "", r.unexpected("a string")
 	}
@@ -216,14 +236,14 @@ func (r *jsonReader) text() (string, error) {
 		case c == '\\':
 			return r.escapedText(start)
 		case c < ' ':
-			return "", r.errorf("control character in a string")
+			return "", r.Errorf("control character in a string")
 		}
 	}
-	return "", r.errorf("string without an end")
+	return "", r.Errorf("string without an end")
 }
 
 // escapedText goes on with a string from its first escape, at pos.
-func (r *jsonReader) escapedText(start int) (string, error) {
+func (r *Reader) escapedText(start int) (string, error) {
 	text := append([]byte(nil), r.data[start:r.pos]...)
 	for r.pos < len(r.data) {
 		c := r.data[r.pos]
@@ -233,7 +253,7 @@ func (r *jsonReader) escapedText(start int) (string, error) {
 			return string(text), nil
 		case c < ' ':
 			r.pos--
-			return "", r.errorf("control character in a string")
+			return "", r.Errorf("control character in a string")
 		case c == '\\':
 			char, err := r.escape()
 			if err != nil {
@@ -244,13 +264,13 @@ func (r *jsonReader) escapedText(start int) (string, error) {
 			text = append(text, c)
 		}
 	}
-	return "", r.errorf("string without an end")
+	return "", r.Errorf("string without an end")
 }
 
 // escape reads what follows a backslash.
-func (r *jsonReader) escape() (rune, error) {
+func (r *Reader) escape() (rune, error) {
 	if r.pos == len(r.data) {
-		return 0, r.errorf("string without an end")
+		return 0, r.Errorf("string without an end")
 	}
 	c := r.data[r.pos]
 	r.pos++
@@ -268,6 +288,7 @@ func (r *jsonReader) escape() (rune, error) {
 	case 't':
 		return '\t', nil
 	case 'u':
+		start := r.pos - 2
 		high, err := r.hex4()
 		if err != nil || high < 0xd800 || high > 0xdfff {
 			return high, err
@@ -282,14 +303,15 @@ func (r *jsonReader) escape() (rune, error) {
 				return 0x10000 + (high-0xd800)<<10 + low - 0xdc00, nil
 			}
 		}
-		return 0, r.errorf("half of a surrogate pair")
+		r.pos = start
+		return 0, r.Errorf("%s is half of a surrogate pair", r.data[start:start+6])
 	}
-	return 0, r.errorf("unknown escape")
+	return 0, r.Errorf("unknown escape")
 }
 
-func (r *jsonReader) hex4() (rune, error) {
+func (r *Reader) hex4() (rune, error) {
 	if r.pos+4 > len(r.data) {
-		return 0, r.errorf("string without an end")
+		return 0, r.Errorf("string without an end")
 	}
 	var value rune
 	for _, c := range []byte(r.data[r.pos : r.pos+4]) {
@@ -299,7 +321,7 @@ func (r *jsonReader) hex4() (rune, error) {
 		case 'a' <= c|0x20 && c|0x20 <= 'f':
 			value = value<<4 | rune(c|0x20-'a'+10)
 		default:
-			return 0, r.errorf("want four hexadecimal digits")
+			return 0, r.Errorf("want four hexadecimal digits")
 		}
 	}
 	r.pos += 4
@@ -309,8 +331,8 @@ func (r *jsonReader) hex4() (rune, error) {
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
 // number reads a number's text; whole tells whether it has neither fraction nor exponent.
-func (r *jsonReader) number() (text string, whole bool, err error) {
-	if c := r.peek(); c != '-' && !isDigit(c) {
+func (r *Reader) number() (text string, whole bool, err error) {
+	if c := r.Peek(); c != '-' && !isDigit(c) {
 		return "", false, r.unexpected("a number")
 	}
 	start := r.pos
@@ -342,13 +364,13 @@ func (r *jsonReader) number() (text string, whole bool, err error) {
 		ok = digits()
 	}
 	if !ok || r.pos < len(r.data) && isDigit(r.data[r.pos]) {
-		return "", false, r.errorf("malformed number")
+		return "", false, r.Errorf("malformed number")
 	}
 	return r.data[start:r.pos], whole, nil
 }
 
-// integer reads a number without fraction or exponent that an int64 holds.
-func (r *jsonReader) integer() (int64, error) {
+// Integer reads a number without fraction or exponent that an int64 holds.
+func (r *Reader) Integer() (int64, error) {
 	text, whole, err := r.number()
 	if err != nil {
 		return 0, err
@@ -356,28 +378,29 @@ func (r *jsonReader) integer() (int64, error) {
 	value, err := strconv.ParseInt(text, 10, 64)
 	switch {
 	case !whole:
-		return 0, r.errorf("want an integer, found %.40s", text)
+		return 0, r.Errorf("want an integer, found %.40s", text)
 	case err != nil:
-		return 0, r.errorf("integer %.40s is out of range", text)
+		return 0, r.Errorf("integer %.40s is out of range", text)
 	}
 	return value, nil
 }
 
-func (r *jsonReader) float() (float64, error) {
+// Float reads a number that a float64 holds, rounded.
+func (r *Reader) Float() (float64, error) {
 	text, _, err := r.number()
 	if err != nil {
 		return 0, err
 	}
 	value, err := strconv.ParseFloat(text, 64)
 	if err != nil || math.IsInf(value, 0) {
-		return 0, r.errorf("number %.40s is out of range", text)
+		return 0, r.Errorf("number %.40s is out of range", text)
 	}
 	return value, nil
 }
 
 // word takes true, false or null.
-func (r *jsonReader) word(w string) bool {
-	r.peek()
+func (r *Reader) word(w string) bool {
+	r.Peek()
 	if len(r.data)-r.pos < len(w) || r.data[r.pos:r.pos+len(w)] != w {
 		return false
 	}
@@ -385,9 +408,11 @@ func (r *jsonReader) word(w string) bool {
 	return true
 }
 
-func (r *jsonReader) null() bool { return r.word("null") }
+// Null takes null, if that is the next token.
+func (r *Reader) Null() bool { return r.word("null") }
 
-func (r *jsonReader) bool() (bool, error) {
+// Bool reads true or false.
+func (r *Reader) Bool() (bool, error) {
 	if r.word("true") {
 		return true, nil
 	}
@@ -397,65 +422,62 @@ func (r *jsonReader) bool() (bool, error) {
 	return false, r.unexpected("true or false")
 }
 
-// skip reads any value and checks it all the same.
-func (r *jsonReader) skip() error {
+// Skip reads any value and checks it all the same.
+func (r *Reader) Skip() error {
 	var err error
-	switch r.peek() {
-	case '{':
-		err = r.object(func(string) error { return r.skip() })
-	case '[':
-		err = r.array(func(int) error { return r.skip() })
-	case '"':
-		_, err = r.text()
-	case 't', 'f':
-		_, err = r.bool()
-	case 'n':
-		if !r.null() {
-			err = r.unexpected("a value")
-		}
-	default:
+	switch c := r.Peek(); {
+	case c == '{':
+		err = r.Object(func(string) error { return r.Skip() })
+	case c == '[':
+		err = r.Array(func(int) error { return r.Skip() })
+	case c == '"':
+		_, err = r.Text()
+	case c == '-' || isDigit(c):
 		_, _, err = r.number()
+	case r.word("true"), r.word("false"), r.word("null"):
+	default:
+		err = r.unexpected("a value")
 	}
 	return err
 }
 
-// end checks that nothing but white space is left.
-func (r *jsonReader) end() error {
-	if r.peek(); r.pos < len(r.data) {
-		return r.errorf("something stands after the end of the value")
+// End checks that nothing but white space is left.
+func (r *Reader) End() error {
+	if r.Peek(); r.pos < len(r.data) {
+		return r.Errorf("something stands after the end of the value")
 	}
 	return nil
 }
 
-// A jsonField says how to read the value of one key.
-type jsonField struct {
-	key      string
-	read     func() error
-	required bool
+// A Field says how to read the value of one key.
+type Field struct {
+	Key      string
+	Read     func() error
+	Required bool
 }
 
-// fields reads an object of known keys. Unknown keys are checked and ignored; a required key that is absent is an error.
-func (r *jsonReader) fields(fields ...jsonField) error {
-	found := uint64(0) // bit i: field i; no object has 64
-
-	err := r.object(func(key string) error {
+// Fields reads an object of up to 64 known keys. Unknown keys are checked and ignored; a required key that is absent is
+// an error.
+func (r *Reader) Fields(fields ...Field) error {
+	found := uint64(0) // bit i: field i
+	err := r.Object(func(key string) error {
 		for i, f := range fields {
-			if f.key == key {
+			if f.Key == key {
 				found |= 1 << i
-				if err := f.read(); err != nil {
+				if err := f.Read(); err != nil {
 					return fmt.Errorf("%s: %w", key, err)
 				}
 				return nil
 			}
 		}
-		return r.skip()
+		return r.Skip()
 	})
 	if err != nil {
 		return err
 	}
 	for i, f := range fields {
-		if f.required && found>>i&1 == 0 {
-			return fmt.Errorf("%s is missing: %w", f.key, ErrCorrupt)
+		if f.Required && found>>i&1 == 0 {
+			return fmt.Errorf("%s is missing: %w", f.Key, r.kind)
 		}
 	}
 	return nil

@@ -1,0 +1,190 @@
+package strictjson
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/photon-lm/photon/internal/bounded"
+)
+
+var errTest = errors.New("corrupt")
+
+func readJSON(data []byte) error {
+	r, err := New(data, errTest)
+	if err != nil {
+		return err
+	}
+	if err := r.Skip(); err != nil {
+		return err
+	}
+	return r.End()
+}
+
+func TestJSONStrings(t *testing.T) {
+	for text, want := range map[string]string{
+		`""`: "", `"abc"`: "abc", `"é€😀"`: "é€😀", `"\"\\\/\b\f\n\r\t"`: "\"\\/\b\f\n\r\t",
+		`"\u0041\u00e9\uD83D\ude00\u0000"`: "Aé😀\x00", `"a\u005Cb"`: `a\b`,
+		`"\ud800\udc00"`: "\U00010000", `"\udbff\udfff"`: "\U0010ffff", `"\ud7ff\ue000"`: "\ud7ff\ue000",
+	} {
+		r, err := New([]byte(text), errTest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := r.String()
+		if err == nil {
+			err = r.End()
+		}
+		if err != nil || got != want {
+			t.Errorf("%s is read as %q, %v, want %q", text, got, err, want)
+		}
+	}
+}
+
+func TestJSONRefuses(t *testing.T) {
+	for _, text := range []string{
+		"", " ", "x", "nul", "nulll", "tru", "truer", "fals", "-", "--1", "1e", "1e+", ".5", "00", "1.e1", "0x1", "1 2",
+		"[", "[1", "[1,", "[1,]", "[,1]", "[1 2]", "]",
+		"{", `{"a"`, `{"a":`, `{"a":1`, `{"a":1,`, `{"a":1,}`, `{,}`, `{a:1}`, `{'a':1}`, `{1:1}`, `{"a":1}}`,
+		`{"a":1,"a":2}`, `{"a":1,"b":2,"\u0061":3}`, `[{"a":{"b":1,"b":1}}]`,
+		`"`, `"a`, `"\`, `"\"`, `"\x"`, `"\u12"`, `"\u12g4"`, `"\u123`, "\"\x1f\"", "\"\\n\n\"", "\"\xc0\x80\"",
+		"\"\\n", `"\ud800"`, `"\ud800x"`, `"\ud800\u0041"`, `"\ud800\u00"`, `"\ud800\udbff"`,
+		`"\ud800\ue000"`, `"\udc00"`, `"\udc00\ud800"`,
+		"\ufeff1", "1\x00", "1\v", strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1),
+	} {
+		if err := readJSON([]byte(text)); !errors.Is(err, errTest) {
+			t.Errorf("%q: error %v, want one that is %q", text, err, errTest)
+		}
+	}
+	if err := readJSON([]byte(strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth))); err != nil {
+		t.Error(err)
+	}
+}
+
+// An object may have as many keys as its text has room for, and each of them once.
+func TestJSONKeys(t *testing.T) {
+	for _, n := range []int{0, 1, 2, 31, 32, 33, 34, 300, 300_000} {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, `"%d":0,`, i)
+		}
+		if err := readJSON([]byte("{" + b.String() + `"last":0}`)); err != nil {
+			t.Errorf("%d keys: %v", n+1, err)
+		}
+		for _, again := range []int{0, n / 2, n - 1} {
+			if n == 0 {
+				continue
+			}
+			key := fmt.Sprint(again)
+			err := readJSON(fmt.Appendf(nil, `{%s"\u00%02x%s":0}`, b.String(), key[0], key[1:]))
+			var wrong *Error
+			if !errors.Is(err, errTest) || !errors.As(err, &wrong) || wrong.Field != key {
+				t.Errorf("%d keys, and key %d again: %v", n, again, err)
+			}
+		}
+	}
+}
+
+// Reading allocates no more than a small multiple of the text, whatever it is made of.
+func TestJSONAllocation(t *testing.T) {
+	const size = 8 << 20
+	list := func(item string) string { return "[" + strings.Repeat(item+",", size/(len(item)+1)) + "0]" }
+	var keys strings.Builder
+	for i := 0; keys.Len() < size; i++ {
+		fmt.Fprintf(&keys, `"%x":0,`, i)
+	}
+	few := func(n int) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, `"%c":0,`, 'a'+i)
+		}
+		return "{" + strings.TrimSuffix(b.String(), ",") + "}"
+	}
+	for name, text := range map[string]string{
+		"numbers": list("0"), "strings": list(`""`), "escapes": list(`"\n"`),
+		"lists": list("[]"), "objects": list("{}"),
+		"one key": list(few(1)), "9 keys": list(few(9)), "32 keys": list(few(32)), "33 keys": list(few(33)),
+		"57 keys": list(few(57)), "66 keys": list(few(66)), "many keys": "{" + keys.String() + `"":0}`,
+		"a long string":         `"` + strings.Repeat("x", size) + `"`,
+		"a long escaped string": `"` + strings.Repeat(`\n`, size/2) + `"`,
+	} {
+		if n := bounded.Allocated(func() {
+			if err := readJSON([]byte(text)); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}); n > uint64(8*len(text)+1<<20) {
+			t.Errorf("%s: %d bytes allocated for a text of %d", name, n, len(text))
+		}
+	}
+}
+
+// A copy reads what the Reader reads, and neither moves the other.
+func TestJSONCopy(t *testing.T) {
+	r, _ := New([]byte(`[1,{"a":2},3]`), errTest)
+	var got []int64
+	err := r.Array(func(i int) error {
+		c := r.Copy()
+		if err := c.Skip(); err != nil || i == 1 {
+			return errors.Join(err, r.Skip())
+		}
+		n, err := r.Integer()
+		got = append(got, n)
+		return err
+	})
+	if err != nil || fmt.Sprint(got) != "[1 3]" || r.End() != nil {
+		t.Error(got, err)
+	}
+}
+
+// Until is asked before each item of a list and of an object, and its error is the reader's.
+func TestJSONUntil(t *testing.T) {
+	for asked := range 7 {
+		r, _ := New([]byte(`[0,{"a":[1,2]},{}]`), errTest)
+		over, left := errors.New("over"), asked
+		r.Until = func() error {
+			if left--; left < 0 {
+				return over
+			}
+			return nil
+		}
+		if err := r.Skip(); asked < 6 && err != over || asked == 6 && err != nil {
+			t.Errorf("asked %d times: %v", asked, err)
+		}
+	}
+}
+
+// Whatever passes here is JSON to encoding/json too, and what does not is not, or breaks a rule that encoding/json does
+// not have.
+func FuzzJSON(f *testing.F) {
+	for _, text := range []string{
+		`{"a":[1,-0.5e+3,true,false,null,"\u00e9\ud83d\ude00",{}]}`, `"\ud800"`, `{"a":1,"a":2}`,
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var err error
+		bounded.Run(t, 8*len(data)+1<<20, func() { err = readJSON(data) })
+		if err == nil && !json.Valid(data) {
+			t.Fatalf("%q passes", data)
+		}
+		if err == nil && data[0] == '"' {
+			r, _ := New(data, errTest)
+			got, _ := r.String()
+			var want string
+			if err := json.Unmarshal(data, &want); err != nil || got != want {
+				t.Fatalf("%q is read as %q, want %q", data, got, want)
+			}
+		}
+		if err != nil && json.Valid(data) && utf8.Valid(data) {
+			for _, rule := range []string{"stands twice", "surrogate", "nested deeper"} {
+				if strings.Contains(err.Error(), rule) {
+					return
+				}
+			}
+			t.Fatalf("%q: %v", data, err)
+		}
+	})
+}
