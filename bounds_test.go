@@ -43,7 +43,7 @@ func TestBounds(t *testing.T) {
 			_, err := openCheckpoint(fstest.MapFS{weightsFile: {Data: rawFile(fmt.Sprintf(header, n), nil)}}, maxTensors)
 			return err
 		}},
-		"a token's id": {ErrCorrupt, len(`{"model":{"vocab":{"a":00000},"merges":[]},`+tail+`}`) + 1<<16, func(n int) error {
+		"a token's id": {ErrCorrupt, len(`{"model":{"vocab":{"a":00000},"merges":[]},`+tail+`}`)/8 + 1<<15, func(n int) error {
 			return tokenizer(`{"model":{"vocab":{"a":%d},"merges":[]},%s}`, n, tail)
 		}},
 		"a template's ids": {ErrUnsupported, maxInsert, func(n int) error {

@@ -302,7 +302,9 @@ func (g *ggufFile) tokenizer(until *deadline) (*Tokenizer, error) {
 	f := &tokenizerFile{until: until}
 	f.model.until = until
 	f.model.vocab = make(map[string]int32, len(tokens))
+	size := 0 // of the tokens in the file
 	for id, token := range tokens {
+		size += 8 + len(token)
 		if err := until.passed(); err != nil {
 			return nil, err
 		}
@@ -354,7 +356,7 @@ func (g *ggufFile) tokenizer(until *deadline) (*Tokenizer, error) {
 	if k.err != nil {
 		return nil, k.err
 	}
-	t, err := f.tokenizer(len(tokens))
+	t, err := f.tokenizer(size)
 	if err != nil {
 		return nil, err
 	}

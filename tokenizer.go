@@ -21,15 +21,13 @@ import (
 // Whatever the file, Encode takes time and memory in proportion to its text, with a factor of log n for a word of n
 // bytes.
 type Tokenizer struct {
-	ids     map[string]int // every token, spelled as in the file
-	pieces  []string       // by id: the bytes that the token stands for
-	special []bool         // by id
+	ids     map[string]int32 // every token, spelled as in the file
+	pieces  []string         // by id: the bytes that the token stands for
+	special []bool           // by id
 
 	verbatim   *addedTokens // looked for in the text as it is
 	normalizer []func(string) string
 	normalized *addedTokens // looked for in the normalized text
-	// The same without the special tokens, for plain text.
-	plainVerbatim, plainNormalized *addedTokens
 
 	splitters []splitter
 	bpe       bpe
@@ -50,7 +48,7 @@ func (t *Tokenizer) VocabSize() int { return len(t.pieces) }
 // vocabulary.
 func (t *Tokenizer) TokenID(token string) (int, bool) {
 	id, ok := t.ids[token]
-	return id, ok
+	return int(id), ok
 }
 
 // Token returns the spelling of a token in the file, as TokenID takes it.
@@ -101,7 +99,7 @@ func (t *Tokenizer) encodeText(until *deadline, text string) []int {
 		text = wellFormed(text)
 	}
 	e := bpeEncoder{bpe: &t.bpe, until: until}
-	t.encode(&e, text, t.plainVerbatim, t.plainNormalized)
+	t.encode(&e, text, true)
 	return e.ids
 }
 
@@ -110,15 +108,15 @@ func (t *Tokenizer) encodeWhole(until *deadline, text string) []int {
 		text = wellFormed(text)
 	}
 	e := bpeEncoder{bpe: &t.bpe, ids: slices.Clone(t.prefix), until: until}
-	t.encode(&e, text, t.verbatim, t.normalized)
+	t.encode(&e, text, false)
 	return append(e.ids, t.suffix...)
 }
 
-// encode appends the ids of text, in which it looks for these added tokens: in the text as it is, and in the normalized
-// text.
-func (t *Tokenizer) encode(e *bpeEncoder, text string, verbatim, normalized *addedTokens) {
+// encode appends the ids of text, in which it looks for added tokens: in the text as it is, and in the normalized text.
+// plain: special tokens are text.
+func (t *Tokenizer) encode(e *bpeEncoder, text string, plain bool) {
 	first := true
-	for piece, id := range verbatim.split(text) {
+	for piece, id := range t.verbatim.split(text, plain) {
 		if id >= 0 {
 			e.ids, first = append(e.ids, id), false
 			continue
@@ -126,7 +124,7 @@ func (t *Tokenizer) encode(e *bpeEncoder, text string, verbatim, normalized *add
 		for _, normalize := range t.normalizer {
 			piece = normalize(piece)
 		}
-		for piece, id := range normalized.split(piece) {
+		for piece, id := range t.normalized.split(piece, plain) {
 			if id >= 0 {
 				e.ids = append(e.ids, id)
 			} else {

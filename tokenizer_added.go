@@ -28,15 +28,16 @@ const (
 	maxAddedText = 4 << 20 // bytes of all added tokens
 )
 
-// addedTokens finds added tokens in a text: the leftmost, of these the longest.
+// addedTokens finds added tokens in a text: the leftmost, of these the longest; all of them, or those that are not
+// special.
 //
 // It is an Aho-Corasick automaton of the tokens spelled backwards. Run over a text from its end to its start, it knows
 // at each byte the longest token that begins there, so that neither the number of tokens nor their lengths multiply the
 // time.
 type addedTokens struct {
-	tokens []addedToken
-	nodes  []addedNode // breadth first, then one that ends the last one's children; none if there are no tokens
-	root   [256]int32  // the root's children, 0 where there is none
+	tokens []addedToken // in the order of their spellings read backwards
+	nodes  []addedNode  // breadth first, then one that ends the last one's children; none if there are no tokens
+	root   [256]int32   // the root's children, 0 where there is none
 }
 
 // addedNode is a string that some tokens end with.
@@ -46,28 +47,32 @@ type addedNode struct {
 	first int32
 	back  int32 // the longest shorter node that it begins with
 	token int32 // the longest token that it begins with, -1 if there is none
+	plain int32 // the same of those that are not special
 	char  byte  // the byte in front
 }
 
-// newAddedTokens makes each token be found where the text reads its spelling. The first token of a spelling counts, an
-// empty one is never found.
-func newAddedTokens(tokens []addedToken) (*addedTokens, error) {
+// newAddedTokens makes each token be found where the text reads its spelling; their spellings have at most most bytes.
+// The first token of a spelling counts, an empty one is never found. It sorts tokens.
+func newAddedTokens(tokens []addedToken, most int) (*addedTokens, error) {
 	total := 0
 	for _, token := range tokens {
-		if total += len(token.spelling); len(token.spelling) > maxTokenText || total > maxAddedText {
+		if total += len(token.spelling); len(token.spelling) > maxTokenText || total > most {
 			return nil, fmt.Errorf("added token %.80q: more than %d bytes, or %d for all: %w",
-				token.content, maxTokenText, maxAddedText, ErrUnsupported)
+				token.content, maxTokenText, most, ErrUnsupported)
 		}
 	}
+	slices.SortStableFunc(tokens, func(x, y addedToken) int { return compareBackwards(x.spelling, y.spelling) })
 	a := &addedTokens{}
-	seen := map[string]bool{"": true}
+	last, plain := "", true // the spelling before, and whether a token of it is not special
 	for _, token := range tokens {
-		if !seen[token.spelling] {
-			seen[token.spelling] = true
-			a.tokens = append(a.tokens, token)
+		if token.spelling != last {
+			last, plain = token.spelling, false
+		} else if plain || token.special {
+			continue
 		}
+		plain = plain || !token.special
+		a.tokens = append(a.tokens, token)
 	}
-	slices.SortFunc(a.tokens, func(x, y addedToken) int { return compareBackwards(x.spelling, y.spelling) })
 	a.build()
 	return a, nil
 }
@@ -84,37 +89,61 @@ func compareBackwards(x, y string) int {
 	return len(x) - len(y)
 }
 
-// build makes the nodes of the tokens, which are sorted. Those that end with a node's string stand side by side.
+// nodeCount is how many strings there are that tokens end with, the empty one included.
+func (a *addedTokens) nodeCount() int {
+	n, last := 1, ""
+	for _, token := range a.tokens {
+		same, spelling := 0, token.spelling
+		for same < min(len(last), len(spelling)) && last[len(last)-1-same] == spelling[len(spelling)-1-same] {
+			same++
+		}
+		n += len(spelling) - same
+		last = spelling
+	}
+	return n
+}
+
+// build makes the nodes of the tokens, which are sorted. Those that end with a node's string stand side by side: until
+// it is the node's turn, first and token are where they begin and end.
 func (a *addedTokens) build() {
 	if len(a.tokens) == 0 {
 		return
 	}
-	type span struct{ from, to, size int32 } // the tokens that end with a node's string, of so many bytes
-	spans := []span{{0, int32(len(a.tokens)), 0}}
-	a.nodes = []addedNode{{token: -1}}
+	a.nodes = make([]addedNode, 1, a.nodeCount()+1)
+	a.nodes[0].token = int32(len(a.tokens))
+	size, longer := int32(0), int32(1) // of the node's string; the first node of longer ones
 	for i := int32(0); int(i) < len(a.nodes); i++ {
-		s := spans[i]
-		a.nodes[i].first = int32(len(a.nodes))
-		a.nodes[i].token = a.nodes[a.nodes[i].back].token
-		if len(a.tokens[s.from].spelling) == int(s.size) { // it is the shortest of them, so the first
-			a.nodes[i].token = s.from
-			s.from++
+		if i == longer {
+			size, longer = size+1, int32(len(a.nodes))
 		}
-		for s.from < s.to {
-			char := a.charAt(s.from, s.size)
-			end := s.from + 1
-			for end < s.to && a.charAt(end, s.size) == char {
+		n := &a.nodes[i]
+		from, to := n.first, n.token
+		n.first, n.token, n.plain = int32(len(a.nodes)), -1, -1
+		if i > 0 {
+			n.token, n.plain = a.nodes[n.back].token, a.nodes[n.back].plain
+		}
+		if len(a.tokens[from].spelling) == int(size) { // its own token is the shortest of them, so the first
+			n.token = from
+		}
+		for ; from < to && len(a.tokens[from].spelling) == int(size); from++ {
+			if !a.tokens[from].special {
+				n.plain = from
+			}
+		}
+		for from < to {
+			char := a.charAt(from, size)
+			end := from + 1
+			for end < to && a.charAt(end, size) == char {
 				end++
 			}
-			child := addedNode{char: char}
+			child := addedNode{first: from, token: end, char: char}
 			if i > 0 {
 				child.back = a.step(a.nodes[i].back, char)
 			} else {
 				a.root[char] = int32(len(a.nodes))
 			}
 			a.nodes = append(a.nodes, child)
-			spans = append(spans, span{s.from, end, s.size + 1})
-			s.from = end
+			from = end
 		}
 	}
 	a.nodes = append(a.nodes, addedNode{first: int32(len(a.nodes))})
@@ -152,8 +181,8 @@ type addedMatch struct {
 	token int32
 }
 
-// find returns the matches of text, from its end to its start.
-func (a *addedTokens) find(text string) []addedMatch {
+// find returns the matches of text, from its end to its start; plain: of no special token.
+func (a *addedTokens) find(text string, plain bool) []addedMatch {
 	if a == nil || len(a.nodes) == 0 {
 		return nil
 	}
@@ -161,7 +190,11 @@ func (a *addedTokens) find(text string) []addedMatch {
 	node := int32(0)
 	for at := len(text) - 1; at >= 0; at-- {
 		node = a.step(node, text[at])
-		if token := a.nodes[node].token; token >= 0 {
+		token := a.nodes[node].token
+		if plain {
+			token = a.nodes[node].plain
+		}
+		if token >= 0 {
 			matches = append(matches, addedMatch{at, token})
 		}
 	}
@@ -169,12 +202,12 @@ func (a *addedTokens) find(text string) []addedMatch {
 }
 
 // split cuts text into added tokens, each with its id, and what lies between them, with -1. No piece without an id is
-// empty.
-func (a *addedTokens) split(text string) iter.Seq2[string, int] {
+// empty. plain: special tokens are text.
+func (a *addedTokens) split(text string, plain bool) iter.Seq2[string, int] {
 	return func(yield func(string, int) bool) {
 		done, taken := 0, 0 // taken: how far white space was last taken; what a later token finds before that is white space too
 		at := 0
-		for _, match := range slices.Backward(a.find(text)) {
+		for _, match := range slices.Backward(a.find(text, plain)) {
 			if match.at < at {
 				continue
 			}

@@ -1,6 +1,7 @@
 package photon
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -21,9 +22,9 @@ func TestAddedTokensSplit(t *testing.T) {
 		var tokens []addedToken
 		for id := range random.IntN(12) {
 			content := word(6)
-			tokens = append(tokens, addedToken{id: id, content: content, spelling: content})
+			tokens = append(tokens, addedToken{id: id, content: content, spelling: content, special: random.IntN(2) == 0})
 		}
-		text := word(40)
+		text, plain := word(40), random.IntN(2) == 0
 		type piece struct {
 			text string
 			id   int
@@ -33,6 +34,9 @@ func TestAddedTokensSplit(t *testing.T) {
 		for at := 0; at < len(text); {
 			best := addedToken{}
 			for _, token := range tokens {
+				if plain && token.special {
+					continue
+				}
 				if strings.HasPrefix(text[at:], token.spelling) && len(token.spelling) > len(best.spelling) {
 					best = token
 				}
@@ -51,16 +55,40 @@ func TestAddedTokensSplit(t *testing.T) {
 		if from < len(text) {
 			want = append(want, piece{text[from:], -1})
 		}
-		added, err := newAddedTokens(tokens)
+		added, err := newAddedTokens(slices.Clone(tokens), 6*12)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var got []piece
-		for text, id := range added.split(text) {
+		for text, id := range added.split(text, plain) {
 			got = append(got, piece{text, id})
 		}
 		if !slices.Equal(got, want) {
 			t.Fatalf("%q with %v: got %v, want %v", text, tokens, got, want)
+		}
+		if len(added.tokens) > 0 && len(added.nodes) != cap(added.nodes) {
+			t.Fatalf("%d nodes, counted %d", len(added.nodes), cap(added.nodes))
+		}
+	}
+}
+
+// Added tokens take some 20 bytes for each of theirs, whatever they are.
+func TestAddedTokensMemory(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for _, size := range []int{4, 60, 1000, 30000} {
+		var file strings.Builder
+		file.WriteString(`{"model":{"vocab":{"a":0},"merges":[]},"decoder":{"type":"ByteLevel"},"added_tokens":[`)
+		for id := 1; file.Len() < 1<<19; id++ {
+			content := make([]byte, size)
+			for i := range content {
+				content[i] = byte('a' + r.IntN(26))
+			}
+			fmt.Fprintf(&file, `{"id":%d,"content":"%04x%s","special":%v},`, id, id, content, id%2 == 0)
+		}
+		data := []byte(strings.TrimSuffix(file.String(), ",") + "]}")
+		n := allocated(func() { mustParseTokenizer(t, data) })
+		if n > uint64(25*len(data)+1<<20) {
+			t.Errorf("tokens of %d bytes: %d bytes allocated for a file of %d", size, n, len(data))
 		}
 	}
 }

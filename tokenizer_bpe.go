@@ -22,8 +22,8 @@ type bpe struct {
 	fuseUnknown bool  // one such token for a row of them
 }
 
-// set makes the encoding of the file's model; ids are of all tokens, added ones too.
-func (b *bpe) set(m *bpeModel, ids map[string]int) error {
+// set makes the encoding of the file's model, but for the unknown token, which may be an added one.
+func (b *bpe) set(m *bpeModel) error {
 	switch {
 	case m.wordPrefix != "" || m.wordSuffix != "":
 		return fmt.Errorf("continuing_subword_prefix and end_of_word_suffix are not run: %w", ErrUnsupported)
@@ -47,17 +47,6 @@ func (b *bpe) set(m *bpeModel, ids map[string]int) error {
 		return fmt.Errorf("byte_fallback in a byte-level vocabulary that lacks bytes is not run: %w", ErrUnsupported)
 	}
 
-	b.unknown = -1
-	if m.unknown != "" {
-		id, found := ids[m.unknown]
-		if !found && !b.allBytes { // with all of them, nothing is unknown
-			return fmt.Errorf("unk_token %.80q is not in the vocabulary: %w", m.unknown, ErrCorrupt)
-		}
-		if found {
-			b.unknown = int32(id)
-		}
-	}
-
 	b.chars = map[rune]int32{}
 	if m.ignoreMerges {
 		b.whole = make(map[string]int32, len(m.vocab))
@@ -78,7 +67,7 @@ func (b *bpe) set(m *bpeModel, ids map[string]int) error {
 			b.whole[token] = id
 		}
 	}
-	b.merges = map[[2]int32]bpeMerge{}
+	b.merges = make(map[[2]int32]bpeMerge, min(m.mergeCount, 4*len(m.vocab))) // more than these may be one, repeated
 	return m.merges(func(rank int, left, right string) error {
 		l, ok1 := m.vocab[left]
 		r, ok2 := m.vocab[right]
@@ -89,6 +78,23 @@ func (b *bpe) set(m *bpeModel, ids map[string]int) error {
 		b.merges[[2]int32{l, r}] = bpeMerge{int32(rank), id}
 		return nil
 	})
+}
+
+// setUnknown is the last part of bpe.set.
+func (t *Tokenizer) setUnknown(m *bpeModel) error {
+	b := &t.bpe
+	b.unknown = -1
+	if m.unknown == "" {
+		return nil
+	}
+	id, found := t.ids[m.unknown]
+	if !found && !b.allBytes { // with all of them, nothing is unknown
+		return fmt.Errorf("unk_token %.80q is not in the vocabulary: %w", m.unknown, ErrCorrupt)
+	}
+	if found {
+		b.unknown = id
+	}
+	return nil
 }
 
 // bpeMerge is what two symbols merge into.

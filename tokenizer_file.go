@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 
 	"github.com/photon-lm/photon/internal/strictjson"
@@ -61,6 +60,7 @@ type tokenizerFile struct {
 type bpeModel struct {
 	vocab                           map[string]int32
 	merges                          func(each func(rank int, left, right string) error) error // the first to come first
+	mergeCount                      int
 	unknown, wordPrefix, wordSuffix string
 	dropout                         float64
 	fuseUnknown, byteFallback       bool
@@ -131,6 +131,11 @@ func readAddedTokens(r *strictjson.Reader, tokens *[]addedToken) error {
 		may("normalized", into(&token.normalized, r.Bool)),
 		may("special", into(&token.special, r.Bool)),
 	}
+	n, count := 0, r.Copy()
+	if err := count.Array(func(int) error { n++; return count.Skip() }); err != nil {
+		return err
+	}
+	*tokens = make([]addedToken, 0, n)
 	return r.Array(func(int) (err error) {
 		token = addedToken{}
 		if err := r.Fields(fields...); err != nil {
@@ -276,7 +281,7 @@ func readBPE(r *strictjson.Reader, m *bpeModel) error {
 		need("merges", func() error {
 			list := r.Copy() // it is read when the vocabulary is known
 			m.merges = func(each func(rank int, left, right string) error) error { return readMerges(list, each) }
-			return r.Skip()
+			return r.Array(func(int) error { m.mergeCount++; return r.Skip() })
 		}),
 		may("unk_token", orNull(r, into(&m.unknown, r.String))),
 		may("continuing_subword_prefix", orNull(r, into(&m.wordPrefix, r.String))),
@@ -292,16 +297,35 @@ func readVocab(r *strictjson.Reader, m *bpeModel) error {
 	if r.Peek() == '[' {
 		return fmt.Errorf("the vocabulary is a list, as a Unigram model's; only BPE is run: %w", ErrUnsupported)
 	}
-	m.vocab = map[string]int32{}
-	return r.Object(func(token string) error {
+	tokens := 0
+	count := r.Copy()
+	if err := count.Table(func(string) (bool, error) { tokens++; return true, count.Skip() }); err != nil {
+		return err
+	}
+	m.vocab = make(map[string]int32, tokens)
+	var texts arena
+	return r.Table(func(token string) (bool, error) {
 		n, err := r.Integer()
 		if err != nil {
-			return fmt.Errorf("token %.80q: %w", token, err)
+			return false, fmt.Errorf("token %.80q: %w", token, err)
 		}
 		id, err := tokenID(n, token)
-		m.vocab[strings.Clone(token)] = int32(id)
-		return err
+		before := len(m.vocab)
+		m.vocab[texts.clone(token)] = int32(id)
+		return len(m.vocab) > before, err
 	})
+}
+
+// An arena holds many short strings, side by side.
+type arena struct{ b strings.Builder }
+
+func (a *arena) clone(s string) string {
+	if a.b.Cap()-a.b.Len() < len(s) {
+		a.b = strings.Builder{}
+		a.b.Grow(max(len(s), 1<<12))
+	}
+	a.b.WriteString(s)
+	return a.b.String()[a.b.Len()-len(s):]
 }
 
 func readMerges(r *strictjson.Reader, each func(rank int, left, right string) error) error {
@@ -362,10 +386,13 @@ func (f *tokenizerFile) tokenizer(size int) (t *Tokenizer, err error) {
 		return nil, fmt.Errorf("decoder: %w", err)
 	}
 	t.stripSpace = stripSpace
+	if err := t.bpe.set(&f.model); err != nil {
+		return nil, fmt.Errorf("model: %w", err)
+	}
 	if err := t.setTokens(f, decode, size); err != nil {
 		return nil, err
 	}
-	if err := t.bpe.set(&f.model, t.ids); err != nil {
+	if err := t.setUnknown(&f.model); err != nil {
 		return nil, fmt.Errorf("model: %w", err)
 	}
 	if t.prefix, t.suffix, err = f.postProcessor.template(len(t.pieces)); err != nil {
@@ -386,15 +413,16 @@ func (t *Tokenizer) setTokens(f *tokenizerFile, decode func(token string, added 
 	for _, token := range f.added {
 		last = max(last, token.id)
 	}
-	if last > size+1<<16 {
+	if last > size/8+1<<15 { // a token of a vocabulary without holes takes more than 8 bytes
 		return fmt.Errorf("id %d is far above the number of tokens: %w", last, ErrCorrupt)
 	}
 	t.pieces = make([]string, last+1)
 	t.special = make([]bool, last+1)
-	t.ids = make(map[string]int, len(f.model.vocab)+len(f.added))
 	taken := make([]bool, last+1)
-	total := 0 // bytes that the normalizer made of added tokens
-	for token, id := range f.model.vocab {
+	most := min(maxAddedText, size) // a normalizer may make more of added tokens than stands in the file
+	total := 0
+	t.ids = f.model.vocab
+	for token, id := range t.ids {
 		if err := f.until.passed(); err != nil {
 			return err
 		}
@@ -402,44 +430,42 @@ func (t *Tokenizer) setTokens(f *tokenizerFile, decode func(token string, added 
 			return fmt.Errorf("two tokens have id %d, one of them %.80q: %w", id, token, ErrCorrupt)
 		}
 		taken[id] = true
-		t.ids[token] = int(id)
 		t.pieces[id] = decode(token, false)
 	}
 	added := make([]bool, last+1)
 	var verbatim, normalized []addedToken
-	for _, token := range f.added {
+	room := func(list []addedToken, i int) []addedToken {
+		if list == nil {
+			list = make([]addedToken, 0, len(f.added)-i)
+		}
+		return list
+	}
+	for i, token := range f.added {
 		// An added token may stand in the vocabulary too, with the same id.
 		id, known := t.ids[token.content]
-		if added[token.id] || known && id != token.id || !known && taken[token.id] {
+		if added[token.id] || known && int(id) != token.id || !known && taken[token.id] {
 			return fmt.Errorf("added token %.80q has id %d, or stands there twice, which does not fit the other tokens: %w", token.content, token.id, ErrCorrupt)
 		}
 		taken[token.id], added[token.id] = true, true
-		t.ids[token.content] = token.id
+		t.ids[token.content] = int32(token.id)
 		t.special[token.id] = token.special
 		t.pieces[token.id] = decode(token.content, true)
 		token.spelling = token.content
 		if !token.normalized {
-			verbatim = append(verbatim, token)
+			verbatim = append(room(verbatim, i), token)
 			continue
 		}
 		for _, normalize := range t.normalizer {
 			token.spelling = normalize(token.spelling)
 		}
-		normalized = append(normalized, token)
-		if total += len(token.spelling); total > maxAddedText {
+		normalized = append(room(normalized, i), token)
+		if total += len(token.spelling); total > most {
 			break // newAddedTokens reports it
 		}
 	}
 	var err error
-	if t.verbatim, err = newAddedTokens(verbatim); err == nil {
-		t.normalized, err = newAddedTokens(normalized)
-	}
-	if err != nil {
-		return err
-	}
-	special := func(token addedToken) bool { return token.special }
-	if t.plainVerbatim, err = newAddedTokens(slices.DeleteFunc(verbatim, special)); err == nil {
-		t.plainNormalized, err = newAddedTokens(slices.DeleteFunc(normalized, special))
+	if t.verbatim, err = newAddedTokens(verbatim, most); err == nil {
+		t.normalized, err = newAddedTokens(normalized, most)
 	}
 	return err
 }

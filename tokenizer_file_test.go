@@ -165,7 +165,7 @@ func checkBadTokenizer(t *testing.T, data []byte, want error, says string) {
 	t.Helper()
 	var tokenizer *Tokenizer
 	var err error
-	if n := allocated(func() { tokenizer, err = parseTokenizer(background, data) }); n > uint64(32*len(data)+4<<20) {
+	if n := allocated(func() { tokenizer, err = parseTokenizer(background, data) }); n > uint64(8*len(data)+1<<20) {
 		t.Errorf("%d bytes allocated for a file of %d", n, len(data))
 	}
 	if tokenizer != nil || !errors.Is(err, want) || !strings.HasPrefix(err.Error(), "photon: tokenizer.json: ") || !strings.Contains(err.Error(), says) {
@@ -206,7 +206,7 @@ func TestTokenizerFileMemory(t *testing.T) {
 		runtime.GC()
 		runtime.ReadMemStats(&after)
 		// What is alive after a collection: neither slices on their way to their size nor strings that were looked at.
-		if held := int64(after.HeapAlloc) - int64(before.HeapAlloc); held > 32*int64(len(data))+2<<20 {
+		if held := int64(after.HeapAlloc) - int64(before.HeapAlloc); held > 8*int64(len(data))+1<<20 {
 			t.Errorf("%s: %d bytes hold %d (%v)", name, len(data), held, err)
 		}
 		runtime.KeepAlive(f)
@@ -235,7 +235,10 @@ func TestLargeVocabulary(t *testing.T) {
 	}
 	data := fmt.Sprintf(`{"model":{"type":"BPE","merges":["#version: 0.2",%s"0 0"],"vocab":{%s"<unk>":%d},"unk_token":"<unk>"},"decoder":{"type":"Fuse"}}`,
 		merges.String(), vocab.String(), size)
-	tokenizer := mustParseTokenizer(t, []byte(data))
+	var tokenizer *Tokenizer
+	if n := allocated(func() { tokenizer = mustParseTokenizer(t, []byte(data)) }); n > uint64(8*len(data)) {
+		t.Errorf("%d bytes allocated for a file of %d", n, len(data))
+	}
 	if got := tokenizer.VocabSize(); got != size+1 {
 		t.Errorf("%d tokens, want %d", got, size+1)
 	}

@@ -134,27 +134,41 @@ func (r *Reader) next(end byte, first bool) (bool, error) {
 // Object calls value for every key; value reads what stands after the colon. The key may be a part of the whole text,
 // which it then keeps in memory.
 func (r *Reader) Object(value func(key string) error) error {
+	var keys keySet
+	err := r.Table(func(key string) (bool, error) {
+		if r.depth <= r.once && !keys.add(r, key) {
+			return false, nil
+		}
+		return true, value(key)
+	})
+	r.reuse(keys.all)
+	return err
+}
+
+// Table is Object for a caller that keeps all keys: value tells whether a key is new, which then costs no more memory.
+func (r *Reader) Table(value func(key string) (isNew bool, err error)) error {
 	if err := r.enter('{', "an object"); err != nil {
 		return err
 	}
-	var keys keySet
 	for first := true; ; first = false {
 		if more, err := r.next('}', first); !more {
-			r.reuse(keys.all)
 			return err
 		}
 		key, err := r.Text()
 		if err != nil {
 			return err
 		}
-		if r.depth <= r.once && !keys.add(r, key) {
-			return r.failed(strings.Clone(key), fmt.Sprintf("key %.80q stands twice", key))
-		}
+		behind := r.pos
 		if !r.accept(':') {
 			return r.unexpected("a colon")
 		}
-		if err := value(key); err != nil {
+		isNew, err := value(key)
+		if err != nil {
 			return err
+		}
+		if !isNew {
+			r.pos = behind
+			return r.failed(strings.Clone(key), fmt.Sprintf("key %.80q stands twice", key))
 		}
 	}
 }
