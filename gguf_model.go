@@ -336,7 +336,7 @@ func (g *ggufFile) tokenizer(until *deadline) (*Tokenizer, error) {
 		}
 		addBOS = pre.addBOS
 		pre.set(f)
-		f.model.merges = mergesOf(merges)
+		f.model.merges, f.model.mergeCount = mergesOf(merges), len(merges)
 	case "llama":
 		addBOS = true
 		if scores == nil {
@@ -438,6 +438,7 @@ func (f *tokenizerFile) sentencePiece(tokens []string, kinds, scores []float64, 
 		ids = append(ids, id)
 	}
 	slices.SortStableFunc(ids, func(a, b int) int { return cmp.Compare(scores[b], scores[a]) })
+	f.model.mergeCount = 2 * len(ids) // as most vocabularies have
 	f.model.merges = func(each func(rank int, left, right string) error) error {
 		rank, left := 0, 4*len(ids)+1<<16 // merges; vocabularies have two for each token
 		for i, id := range ids {
