@@ -108,7 +108,7 @@ func hostileConfigs(t *testing.T) (list []hostileFile) {
 	set(p, ErrUnsupported, "levels.0.decoder.sliding_window", "[9]")
 	set(m, ErrCorrupt, "levels.0.decoder.sliding_window", "[9]", "[9,9,9]", "[9,-1]")
 	set(m, ErrUnsupported, "levels.0.decoder.sliding_window", "[9,2147483648]")
-	set(p, ErrCorrupt, "levels.0.encoder.rope_theta", "-1", "0.5", "1e400")
+	set(p, ErrCorrupt, "levels.0.encoder.rope_theta", "-1", "0.5", "1e400", "1e-400", "-0.1e-999")
 	set(p, ErrCorrupt, "levels.1.encoder.num_key_value_heads", "3")
 	set(p, ErrCorrupt, "levels.1.encoder.head_dim", "9")
 	set(p, ErrMismatch, "levels.1.encoder.head_dim", "12")

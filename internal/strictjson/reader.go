@@ -399,14 +399,15 @@ func (r *Reader) Integer() (int64, error) {
 	return value, nil
 }
 
-// Float reads a number that a float64 holds, rounded.
+// Float reads a number that a float64 holds, rounded: not to an infinity, nor to 0 where it is another.
 func (r *Reader) Float() (float64, error) {
 	text, _, err := r.number()
 	if err != nil {
 		return 0, err
 	}
 	value, err := strconv.ParseFloat(text, 64)
-	if err != nil || math.IsInf(value, 0) {
+	digits := text[:len(text)-len(strings.TrimLeft(text, "-.0123456789"))]
+	if err != nil || math.IsInf(value, 0) || value == 0 && strings.ContainsAny(digits, "123456789") {
 		return 0, r.Errorf("number %.40s is out of range", text)
 	}
 	return value, nil

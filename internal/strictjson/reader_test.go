@@ -188,3 +188,16 @@ func FuzzJSON(f *testing.F) {
 		}
 	})
 }
+
+// Numbers that a float64 cannot tell from 0 or from an infinity are refused.
+func TestJSONFloats(t *testing.T) {
+	for text, want := range map[string]bool{
+		"0": true, "-0.0": true, "0e999": true, "0.000e-999": true, "1e308": true, "4.9e-324": true, "-12.5E+2": true,
+		"1e400": false, "-1e400": false, "1e-400": false, "-0.001e-400": false,
+	} {
+		r, _ := New([]byte(text), errTest)
+		if _, err := r.Float(); (err == nil) != want {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
