@@ -2,14 +2,15 @@
 
 // Mutate changes the code in one place at a time and sees whether a test fails: docs/trust.md tells what survived.
 //
-//	go run .ci/mutate.go [-o OUT.csv] [-j 2] [-n 0] [-most 20] FILE.go…
+//	go run .ci/mutate.go [-o OUT.csv] [-j 2] [-n 0] [-most 20] [-patience 10] [-again TABLE.csv] FILE.go…
 //
 // The changes are those that gremlins makes by default: the bounds and the sense of comparisons, arithmetic, signs, ++
 // and --. All are compiled at once, each behind a number that the environment names, so that none costs a compiler.
 // Every test runs once, alone, to see how long it takes and which places it reaches. A change then meets the tests
 // that reach it, short ones first, until one fails or they have taken -most seconds. OUT.csv has a row a change: the
 // test that failed, or how many passed; a change that has its row is left out. With -n, so many places of a file are
-// tried.
+// tried; with -again, the changes that TABLE.csv has without a test that failed, or with one that did not end: which
+// takes -patience seconds and that many times what it takes alone.
 package main
 
 import (
@@ -416,7 +417,7 @@ func survey(folder, binary string, workers int) (by map[int][]test) {
 }
 
 // fate is the test that fails with change n, or "" and how many passed. Tests run together up to a second of them.
-func fate(binary string, n int, tests []test, most time.Duration) (failed string, passed int) {
+func fate(binary string, n int, tests []test, most time.Duration, patience int) (failed string, passed int) {
 	var total time.Duration
 	for len(tests) > 0 && total < most {
 		var names []string
@@ -424,7 +425,7 @@ func fate(binary string, n int, tests []test, most time.Duration) (failed string
 		for len(tests) > 0 && (took == 0 || took+tests[0].took < time.Second+total) {
 			names, took, tests = append(names, tests[0].name), took+tests[0].took, tests[1:]
 		}
-		if failed := run(binary, n, 10*time.Second+10*took, names); failed != "" {
+		if failed := run(binary, n, time.Duration(patience)*(time.Second+took), names); failed != "" {
 			return failed, passed
 		}
 		passed += len(names)
@@ -451,12 +452,28 @@ func each[T any](workers int, some []T, f func(T)) {
 	crew.Wait()
 }
 
+// table is the rows of a file, none if there is no file.
+func table(name string) [][]string {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	rows, err := csv.NewReader(f).ReadAll()
+	if err != nil {
+		log.Fatal(err)
+	}
+	return rows
+}
+
 func main() {
 	log.SetFlags(log.Ltime)
 	to := flag.String("o", "mutants.csv", "`file` of rows")
 	workers := flag.Int("j", 2, "tests at once")
 	sample := flag.Int("n", 0, "places of a file; 0: all")
 	most := flag.Int("most", 20, "`seconds` of tests for a change")
+	patience := flag.Int("patience", 10, "`times` the time of a test that it may take, and seconds")
+	again := flag.String("again", "", "`table` of changes to try again")
 	flag.Parse()
 
 	fset, sources := token.NewFileSet(), map[string][]byte{}
@@ -489,15 +506,15 @@ func main() {
 
 	had := map[string]bool{}
 	key := func(row []string) string { return strings.Join(row[:4], ",") }
-	if f, err := os.Open(*to); err == nil {
-		rows, err := csv.NewReader(f).ReadAll()
-		if err != nil {
-			log.Fatal(err)
+	for _, row := range table(*to) {
+		had[key(row)] = true
+	}
+	alive := map[string]bool{} // without the line, which may be another by now
+	for _, row := range table(*again) {
+		if row[4] == "" || row[4] == "time" {
+			row[1], row[4], row[5] = "", "", ""
+			alive[strings.Join(row, ",")] = true
 		}
-		for _, row := range rows {
-			had[key(row)] = true
-		}
-		f.Close()
 	}
 	f, err := os.OpenFile(*to, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -520,7 +537,8 @@ func main() {
 			text := strings.TrimSpace(strings.Split(string(sources[path]), "\n")[p.line-1])
 			for i, what := range p.changes {
 				row := []string{path, strconv.Itoa(p.line), strconv.Itoa(p.column), what, "", "", text}
-				if !had[key(row)] {
+				anywhere := strings.Join([]string{path, "", row[2], what, "", "", text}, ",")
+				if !had[key(row)] && (*again == "" || alive[anywhere]) {
 					changes = append(changes, change{p.n + i, p, row})
 				}
 			}
@@ -529,7 +547,7 @@ func main() {
 	var writing sync.Mutex
 	rows := csv.NewWriter(f)
 	each(*workers, changes, func(c change) {
-		failed, passed := fate(binary, c.n, by[c.place.n], time.Duration(*most)*time.Second)
+		failed, passed := fate(binary, c.n, by[c.place.n], time.Duration(*most)*time.Second, *patience)
 		c.row[4], c.row[5] = failed, strconv.Itoa(passed)
 		writing.Lock()
 		defer writing.Unlock()
