@@ -46,23 +46,23 @@ func (w *weightFile) largest(tensors []storedTensor) (most int64) {
 // openCheckpoint reads and checks the headers of a model directory's weights, as far as they have no more than most
 // tensors: an empty one takes more memory than its line of the header. It touches no data.
 func openCheckpoint(fsys fs.FS, most int) (*checkpoint, error) {
-	c := &checkpoint{fsys: fsys, most: min(most, maxTensors), byName: map[string]int{}}
+	c := &checkpoint{fsys: fsys, most: min(most, maxTensors)}
 	names := []string{weightsFile}
-	var placed map[string]string // tensor → shard
+	var placed shardIndex
 	if _, err := fs.Lstat(fsys, weightsFile); errors.Is(err, fs.ErrNotExist) {
 		if placed, err = readIndex(fsys, c.most); errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("photon: neither %s nor %s is in the model directory: %w", weightsFile, indexFile, fs.ErrNotExist)
 		} else if err != nil {
 			return nil, fmt.Errorf("photon: %s: %w", indexFile, err)
 		}
-		names = shardNames(placed)
+		names = slices.Sorted(slices.Values(placed.shards))
 	}
 	for _, name := range names {
-		if err := c.addFile(name); err != nil {
+		if err := c.addFile(name, len(placed.of)); err != nil {
 			return nil, fmt.Errorf("photon: %s: %w", name, err)
 		}
 	}
-	if placed != nil {
+	if placed.of != nil {
 		if err := c.checkPlaces(placed); err != nil {
 			return nil, fmt.Errorf("photon: %s: %w", indexFile, err)
 		}
@@ -70,8 +70,8 @@ func openCheckpoint(fsys fs.FS, most int) (*checkpoint, error) {
 	return c, c.pairScales()
 }
 
-// addFile reads the header of one file.
-func (c *checkpoint) addFile(name string) error {
+// addFile reads the header of one file; so many tensors are in the index, 0 if there is none.
+func (c *checkpoint) addFile(name string, indexed int) error {
 	f, size, err := openRegular(c.fsys, name)
 	if err != nil {
 		return err
@@ -90,6 +90,10 @@ func (c *checkpoint) addFile(name string) error {
 	if err := file.place(tensors); err != nil {
 		return err
 	}
+	if c.byName == nil { // all that are in the index, or the only file's
+		n := max(len(tensors), indexed)
+		c.tensors, c.byName = slices.Grow(tensors[:0], n), make(map[string]int, n)
+	}
 	for _, t := range tensors {
 		if other, twice := c.byName[t.name]; twice {
 			return fmt.Errorf("tensor %.200q is also in %s: %w", t.name, c.files[c.tensors[other].file].name, ErrMismatch)
@@ -102,48 +106,65 @@ func (c *checkpoint) addFile(name string) error {
 	return nil
 }
 
-// readIndex returns the shard of every tensor.
-func readIndex(fsys fs.FS, most int) (map[string]string, error) {
+// A shardIndex tells the shard of every tensor.
+type shardIndex struct {
+	shards []string
+	of     map[string]int32 // of a tensor, which of them
+}
+
+const maxShards = 4096
+
+func readIndex(fsys fs.FS, most int) (placed shardIndex, err error) {
 	f, size, err := openRegular(fsys, indexFile)
 	if err != nil {
-		return nil, err
+		return placed, err
 	}
 	defer f.Close()
 	if size > maxHeaderSize {
-		return nil, fmt.Errorf("%d bytes, more than %d: %w", size, maxHeaderSize, ErrCorrupt)
+		return placed, fmt.Errorf("%d bytes, more than %d: %w", size, maxHeaderSize, ErrCorrupt)
 	}
-	data, err := readGrowing(f, nil, size)
+	data, err := readGrowing(f, room(f, size, size), size)
 	if err != nil {
-		return nil, truncated(err, fmt.Sprintf("ends after %d of %d bytes", len(data), size))
+		return placed, truncated(err, fmt.Sprintf("ends after %d of %d bytes", len(data), size))
 	}
 	if err := checkLFSPointer(data); err != nil {
-		return nil, err
+		return placed, err
 	}
 	r, err := strictjson.New(data, ErrCorrupt)
 	if err != nil {
-		return nil, err
+		return placed, err
 	}
-	placed := map[string]string{}
+	numbers := map[string]int32{} // of shards
 	err = r.Fields(need("weight_map", func() error {
-		return r.Object(func(tensor string) error {
-			shard, err := r.String()
+		placed.of = make(map[string]int32, min(r.Len(), most))
+		return r.Table(func(tensor string) (isNew bool, err error) {
+			before := len(placed.of)
+			shard, err := r.Text()
 			if err != nil {
-				return fmt.Errorf("tensor %.200q: %w", tensor, err)
+				return false, fmt.Errorf("tensor %.200q: %w", tensor, err)
 			}
 			if !isFileName(shard) {
-				return fmt.Errorf("tensor %.200q: shard %.200q is no file of this directory: %w", tensor, shard, ErrCorrupt)
+				return false, fmt.Errorf("tensor %.200q: shard %.200q is no file of this directory: %w", tensor, shard,
+					ErrCorrupt)
 			}
-			if len(placed) == most {
-				return tooManyTensors(most)
+			n, known := numbers[shard]
+			if !known {
+				if n = int32(len(numbers)); n == maxShards {
+					return false, fmt.Errorf("more than %d shards: %w", maxShards, ErrUnsupported)
+				}
+				numbers[shard], placed.shards = n, append(placed.shards, shard)
 			}
-			placed[tensor] = shard
-			return nil
+			placed.of[tensor] = n
+			if len(placed.of) > most {
+				return false, tooManyTensors(most)
+			}
+			return len(placed.of) > before, nil
 		})
 	}))
 	if err == nil {
 		err = r.End()
 	}
-	if err == nil && len(placed) == 0 {
+	if err == nil && len(placed.of) == 0 {
 		err = fmt.Errorf("weight_map is empty: %w", ErrCorrupt)
 	}
 	return placed, err
@@ -156,38 +177,29 @@ func tooManyTensors(most int) error {
 	return fmt.Errorf("more than %d tensors: %w", maxTensors, ErrUnsupported)
 }
 
-func shardNames(placed map[string]string) []string {
-	var names []string
-	seen := map[string]bool{}
-	for _, shard := range placed {
-		if !seen[shard] {
-			seen[shard] = true
-			names = append(names, shard)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
 // checkPlaces holds the shards against the index: every tensor in the shard named, and no other.
-func (c *checkpoint) checkPlaces(placed map[string]string) error {
+func (c *checkpoint) checkPlaces(placed shardIndex) error {
 	for i := range c.tensors {
 		t := &c.tensors[i]
-		if file := c.files[t.file].name; placed[t.name] != file {
-			return fmt.Errorf("tensor %.200q is in %s, the index names %q: %w", t.name, file, placed[t.name], ErrMismatch)
+		file, indexed := c.files[t.file].name, ""
+		if n, ok := placed.of[t.name]; ok {
+			indexed = placed.shards[n]
+		}
+		if indexed != file {
+			return fmt.Errorf("tensor %.200q is in %s, the index names %q: %w", t.name, file, indexed, ErrMismatch)
 		}
 	}
-	if len(placed) == len(c.tensors) {
+	if len(placed.of) == len(c.tensors) {
 		return nil
 	}
 	var missing []string
-	for name := range placed {
+	for name := range placed.of {
 		if _, ok := c.byName[name]; !ok {
 			missing = append(missing, name)
 		}
 	}
 	name := slices.Min(missing)
-	return fmt.Errorf("tensor %.200q is not in %s, which the index names (%d such tensors): %w", name, placed[name], len(missing), ErrMismatch)
+	return fmt.Errorf("tensor %.200q is not in %s, which the index names (%d such tensors): %w", name, placed.shards[placed.of[name]], len(missing), ErrMismatch)
 }
 
 // pairScales finds the scales of every tensor of integers.
@@ -313,7 +325,7 @@ func (e *tensorReader) file(w *weightFile, f func(t tensorData) error) error {
 	}
 	src := &source{r: file, ctx: e.ctx}
 	src.at, _ = file.(io.ReaderAt)
-	if largest := w.largest(e.tensors); src.reaches(w.size) && int64(cap(e.buf)) < largest {
+	if largest := w.largest(e.tensors); reaches(file, w.size) && int64(cap(e.buf)) < largest {
 		e.buf = make([]byte, 0, largest)
 	}
 
@@ -395,16 +407,6 @@ type source struct {
 	at  io.ReaderAt
 	pos int64 // of r
 	ctx context.Context
-}
-
-// reaches reports whether size bytes are really there, so that memory for them need not grow step by step, which leaves
-// as much again behind.
-func (s *source) reaches(size int64) bool {
-	if s.at == nil || size == 0 {
-		return false
-	}
-	n, _ := s.at.ReadAt(make([]byte, 1), size-1)
-	return n == 1
 }
 
 func (s *source) read(buf []byte, t *storedTensor) ([]byte, error) {

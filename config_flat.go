@@ -292,6 +292,7 @@ func (p *RopeScaling) read(r *strictjson.Reader, theta *float64) error {
 		may("original_max_position_embeddings", orNull(r, readInt(r, &p.OriginalContext))),
 		may("partial_rotary_factor", orNull(r, wholeRotation(r))),
 		may("factors", func() error {
+			p.Factors = make([]float64, 0, r.Len())
 			return r.Array(func(int) error {
 				f, err := r.Float()
 				p.Factors = append(p.Factors, f)

@@ -178,11 +178,15 @@ func readInt(r *strictjson.Reader, dst *int) func() error {
 // readInts reads a number or a list of numbers.
 func readInts(r *strictjson.Reader, dst *[]int) func() error {
 	return func() error {
-		item := func(i int) error {
-			*dst = append(*dst, 0)
-			return readInt(r, &(*dst)[i])()
+		var n int
+		number := readInt(r, &n)
+		item := func(int) error {
+			err := number()
+			*dst = append(*dst, n)
+			return err
 		}
 		if r.Peek() == '[' {
+			*dst = make([]int, 0, r.Len())
 			return r.Array(item)
 		}
 		return item(0)

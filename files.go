@@ -173,11 +173,30 @@ func readSmall(fsys fs.FS, name string, limit int64) ([]byte, error) {
 	if size > limit {
 		return fail(fmt.Errorf("%d bytes, more than %d: this is no such file: %w", size, limit, ErrCorrupt))
 	}
-	data, err := readGrowing(f, nil, size)
+	data, err := readGrowing(f, room(f, size, size), size)
 	if err != nil {
 		return fail(truncated(err, fmt.Sprintf("ends after %d of %d bytes", len(data), size)))
 	}
 	return data, nil
+}
+
+// reaches reports whether size bytes are really there, so that memory for them need not grow step by step, which leaves
+// as much again behind.
+func reaches(f io.Reader, size int64) bool {
+	at, ok := f.(io.ReaderAt)
+	if !ok || size == 0 {
+		return false
+	}
+	n, _ := at.ReadAt(make([]byte, 1), size-1)
+	return n == 1
+}
+
+// room is a buffer for n bytes that end at byte end of a file: with room for all, if they are there.
+func room(f io.Reader, n, end int64) []byte {
+	if reaches(f, end) {
+		return make([]byte, 0, n)
+	}
+	return nil
 }
 
 // readGrowing appends n bytes from r to buf, which grows no faster than bytes arrive, whatever n claims.

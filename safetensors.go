@@ -200,7 +200,7 @@ func readHeader(r io.Reader, size int64) ([]byte, error) {
 	if int64(claimed) > size-8 {
 		return nil, fmt.Errorf("the header claims %d bytes, the file has %d: download it again: %w", claimed, size, ErrCorrupt)
 	}
-	header, err := readGrowing(r, nil, int64(claimed))
+	header, err := readGrowing(r, room(r, int64(claimed), 8+int64(claimed)), int64(claimed))
 	if err != nil {
 		return nil, truncated(err, fmt.Sprintf("ends after %d of %d bytes of the header", len(header), claimed))
 	}
@@ -230,7 +230,7 @@ func parseHeader(header []byte, have, most int) ([]storedTensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	var tensors []storedTensor
+	tensors := make([]storedTensor, 0, min(r.Len(), most-have))
 	err = r.Object(func(key string) error {
 		if key == "__metadata__" {
 			if err := r.Object(func(string) error { _, err := r.String(); return err }); err != nil {
@@ -273,6 +273,7 @@ func (t *storedTensor) read(r *strictjson.Reader) error {
 			}
 			return fmt.Errorf("dtype %.40q, want F32, F16, BF16, I8 or U8: convert the weights: %w", name, ErrUnsupported)
 		case "shape":
+			t.shape = make([]int, 0, min(r.Len(), maxRank))
 			return r.Array(func(i int) error {
 				if i == maxRank {
 					return fmt.Errorf("more than %d dimensions: %w", maxRank, ErrUnsupported)

@@ -131,11 +131,7 @@ func readAddedTokens(r *strictjson.Reader, tokens *[]addedToken) error {
 		may("normalized", into(&token.normalized, r.Bool)),
 		may("special", into(&token.special, r.Bool)),
 	}
-	n, count := 0, r.Copy()
-	if err := count.Array(func(int) error { n++; return count.Skip() }); err != nil {
-		return err
-	}
-	*tokens = make([]addedToken, 0, n)
+	*tokens = make([]addedToken, 0, r.Len())
 	return r.Array(func(int) (err error) {
 		token = addedToken{}
 		if err := r.Fields(fields...); err != nil {
@@ -281,7 +277,8 @@ func readBPE(r *strictjson.Reader, m *bpeModel) error {
 		need("merges", func() error {
 			list := r.Copy() // it is read when the vocabulary is known
 			m.merges = func(each func(rank int, left, right string) error) error { return readMerges(list, each) }
-			return r.Array(func(int) error { m.mergeCount++; return r.Skip() })
+			m.mergeCount = r.Len()
+			return r.Skip()
 		}),
 		may("unk_token", orNull(r, into(&m.unknown, r.String))),
 		may("continuing_subword_prefix", orNull(r, into(&m.wordPrefix, r.String))),
@@ -297,12 +294,7 @@ func readVocab(r *strictjson.Reader, m *bpeModel) error {
 	if r.Peek() == '[' {
 		return fmt.Errorf("the vocabulary is a list, as a Unigram model's; only BPE is run: %w", ErrUnsupported)
 	}
-	tokens := 0
-	count := r.Copy()
-	if err := count.Table(func(string) (bool, error) { tokens++; return true, count.Skip() }); err != nil {
-		return err
-	}
-	m.vocab = make(map[string]int32, tokens)
+	m.vocab = make(map[string]int32, r.Len())
 	var texts arena
 	return r.Table(func(token string) (bool, error) {
 		n, err := r.Integer()

@@ -2,6 +2,7 @@ package strictjson
 
 import (
 	"fmt"
+	"hash/maphash"
 	"math"
 	"strconv"
 	"strings"
@@ -16,8 +17,9 @@ type Reader struct {
 	kind  error
 	pos   int
 	depth int
-	once  int                   // objects nested deeper than this may have a key twice
-	spare []map[string]struct{} // of objects that have ended
+	once  int // objects nested deeper than this may have a key twice
+	key   int // where the last key that was read begins
+	seed  maphash.Seed
 }
 
 const maxDepth = 64 // of lists and objects, which take up to 1 KiB of stack each
@@ -25,7 +27,10 @@ const maxDepth = 64 // of lists and objects, which take up to 1 KiB of stack eac
 // New returns a Reader of data, whose errors are kind. It checks the encoding once, so that everything after may take
 // the bytes for UTF-8.
 func New(data []byte, kind error) (*Reader, error) {
-	r := &Reader{data: string(data), kind: kind, once: maxDepth}
+	r := &Reader{data: string(data), kind: kind, once: maxDepth, seed: maphash.MakeSeed()}
+	if len(data) > math.MaxInt32 {
+		return nil, r.Errorf("the text has %d bytes, more than %d", len(data), math.MaxInt32)
+	}
 	if utf8.ValidString(r.data) {
 		return r, nil
 	}
@@ -41,8 +46,19 @@ func New(data []byte, kind error) (*Reader, error) {
 // Copy returns a Reader that reads on from the same place, on its own.
 func (r *Reader) Copy() *Reader {
 	c := *r
-	c.spare = nil
 	return &c
+}
+
+// Len counts the items of the list or the object that comes next, up to its end or to what is wrong there, and leaves
+// them to be read.
+func (r *Reader) Len() (n int) {
+	c := r.Copy()
+	if c.Peek() == '[' {
+		c.Array(func(int) error { n++; return c.Skip() })
+	} else {
+		c.Table(func(string) (bool, error) { n++; return true, c.Skip() })
+	}
+	return n
 }
 
 // Errorf is an error of the place that is reached.
@@ -135,14 +151,12 @@ func (r *Reader) next(end byte, first bool) (bool, error) {
 // which it then keeps in memory.
 func (r *Reader) Object(value func(key string) error) error {
 	var keys keySet
-	err := r.Table(func(key string) (bool, error) {
+	return r.Table(func(key string) (bool, error) {
 		if r.depth <= r.once && !keys.add(r, key) {
 			return false, nil
 		}
 		return true, value(key)
 	})
-	r.reuse(keys.all)
-	return err
 }
 
 // Table is Object for a caller that keeps all keys: value tells whether a key is new, which then costs no more memory.
@@ -154,6 +168,8 @@ func (r *Reader) Table(value func(key string) (isNew bool, err error)) error {
 		if more, err := r.next('}', first); !more {
 			return err
 		}
+		r.Peek()
+		r.key = r.pos
 		key, err := r.Text()
 		if err != nil {
 			return err
@@ -173,46 +189,57 @@ func (r *Reader) Table(value func(key string) (isNew bool, err error)) error {
 	}
 }
 
-// A keySet is the keys of one object: a few, so that an object of few allocates nothing, and then all.
+// A keySet tells where the keys of one object stand, by their hashes: each has its own slot, or the next that was free.
+// An object of few keys allocates nothing, one of many some 40 bytes for each.
 type keySet struct {
-	n   int
-	few [32]string
-	all map[string]struct{}
+	n    int
+	few  [32]slot
+	many []slot // instead of few; a power of two of them
 }
 
-// add reports whether the key is new.
+// A slot has a key's hash, and where it begins in the text; 0: it is free.
+type slot struct{ hash, at uint32 }
+
+// add reports whether the key that has just been read is new.
 func (s *keySet) add(r *Reader, key string) bool {
-	if s.all == nil {
-		for _, k := range s.few[:s.n] {
-			if k == key {
-				return false
+	slots := s.many
+	if slots == nil {
+		slots = s.few[:]
+	}
+	if s.n == len(slots)/4*3 {
+		s.many = make([]slot, 2*len(slots))
+		for _, old := range slots {
+			if old.at > 0 {
+				s.many[free(s.many, old.hash)] = old
 			}
 		}
-		if s.n < len(s.few) {
-			s.few[s.n] = key
-			s.n++
-			return true
-		}
-		if n := len(r.spare); n > 0 {
-			s.all, r.spare = r.spare[n-1], r.spare[:n-1]
-		} else {
-			s.all = map[string]struct{}{}
-		}
-		for _, k := range s.few {
-			s.all[k] = struct{}{}
+		slots = s.many
+	}
+	hash := uint32(maphash.String(r.seed, key))
+	at := int(hash) % len(slots)
+	for ; slots[at].at > 0; at = (at + 1) % len(slots) {
+		if slots[at].hash == hash && r.keyAt(slots[at].at) == key {
+			return false
 		}
 	}
-	before := len(s.all)
-	s.all[key] = struct{}{}
-	return len(s.all) > before
+	slots[at] = slot{hash, uint32(r.key)}
+	s.n++
+	return true
 }
 
-// reuse keeps the keys' memory for another object, unless it would take longer to clear than that object to read.
-func (r *Reader) reuse(keys map[string]struct{}) {
-	if n := len(keys); n > 0 && n <= 256 {
-		clear(keys)
-		r.spare = append(r.spare, keys)
+// free is the slot for a key that is new.
+func free(slots []slot, hash uint32) int {
+	at := int(hash) % len(slots)
+	for slots[at].at > 0 {
+		at = (at + 1) % len(slots)
 	}
+	return at
+}
+
+func (r *Reader) keyAt(at uint32) string {
+	c := Reader{data: r.data, pos: int(at)}
+	key, _ := c.Text()
+	return key
 }
 
 // Array calls item for every element; item reads it.
