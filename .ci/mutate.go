@@ -1,6 +1,7 @@
 //go:build ignore
 
-// Mutate changes the code in one place at a time and sees whether a test fails: docs/trust.md tells what survived.
+// Mutate changes the code in one place at a time and sees whether a test fails: docs/trust.md tells what survived. It
+// runs in the folder of the package.
 //
 //	go run .ci/mutate.go [-o OUT.csv] [-j 2] [-n 0] [-most 20] [-patience 10] [-again TABLE.csv] FILE.go…
 //
@@ -313,8 +314,10 @@ func build(folder, binary, reached string, sources map[string][]byte, all []*pla
 		replace[absolute(path)] = filepath.Join(folder, path)
 		write(filepath.Join(folder, path), b)
 	}
-	put("mutant_helpers.go", []byte(helpers))
-	put("mutant_reached.go", []byte(reached))
+	name := regexp.MustCompile(`(?m)^package .*`)
+	in := name.Find(sources[all[0].file])
+	put("mutant_helpers.go", name.ReplaceAll([]byte(helpers), in))
+	put("mutant_reached.go", name.ReplaceAll([]byte(reached), in))
 	for {
 		for path, source := range sources {
 			put(path, changed(source, of(path, all)))
