@@ -27,6 +27,7 @@ func readJSON(data []byte) error {
 func TestJSONStrings(t *testing.T) {
 	for text, want := range map[string]string{
 		`""`: "", `"abc"`: "abc", `"é€😀"`: "é€😀", `"\"\\\/\b\f\n\r\t"`: "\"\\/\b\f\n\r\t",
+		`"a b\n c"`: "a b\n c", `"\u00aA\u00fF"`: "\u00aa\u00ff",
 		`"\u0041\u00e9\uD83D\ude00\u0000"`: "Aé😀\x00", `"a\u005Cb"`: `a\b`,
 		`"\ud800\udc00"`: "\U00010000", `"\udbff\udfff"`: "\U0010ffff", `"\ud7ff\ue000"`: "\ud7ff\ue000",
 	} {
@@ -52,6 +53,7 @@ func TestJSONRefuses(t *testing.T) {
 		`{"a":1,"a":2}`, `{"a":1,"b":2,"\u0061":3}`, `[{"a":{"b":1,"b":1}}]`,
 		`"`, `"a`, `"\`, `"\"`, `"\x"`, `"\u12"`, `"\u12g4"`, `"\u123`, "\"\x1f\"", "\"\\n\n\"", "\"\xc0\x80\"",
 		"\"\\n", `"\ud800"`, `"\ud800x"`, `"\ud800\u0041"`, `"\ud800\u00"`, `"\ud800\udbff"`,
+		`"\udfff"`, `"\udc00\udc00"`,
 		`"\ud800\ue000"`, `"\udc00"`, `"\udc00\ud800"`,
 		"\ufeff1", "1\x00", "1\v", strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1),
 	} {
@@ -198,6 +200,56 @@ func TestJSONFloats(t *testing.T) {
 		r, _ := New([]byte(text), errTest)
 		if _, err := r.Float(); (err == nil) != want {
 			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// Len is of what comes next, as far as it is right, and leaves it there.
+func TestJSONLen(t *testing.T) {
+	for text, want := range map[string]int{
+		"[]": 0, "{}": 0, "[1,[2,3],{}]": 3, `{"a":1,"b":[1,2,3],"c":{}}`: 3, "[1,2,x]": 3, `{"a":1,"b"}`: 1, "7": 0,
+	} {
+		r, _ := New([]byte(text), errTest)
+		before := r.Peek()
+		if got := r.Len(); got != want || r.Peek() != before {
+			t.Errorf("%s: %d, want %d", text, got, want)
+		}
+	}
+}
+
+func TestJSONFields(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"a":1,"b":2}`: "", `{"x":[],"a":1}`: "", `{"a":1,"x":{"b":"b"}}`: "",
+		`{"b":2}`: "a is missing", `{"a":"1"}`: "a: byte 5: want a number", `{"x":x,"a":1}`: "byte 5: want a value",
+	} {
+		r, _ := New([]byte(text), errTest)
+		var a, b int64
+		read := func(n *int64) func() error {
+			return func() (err error) { *n, err = r.Integer(); return err }
+		}
+		err := r.Fields(Field{Key: "a", Read: read(&a), Required: true}, Field{Key: "b", Read: read(&b)})
+		switch {
+		case want == "" && (err != nil || a != 1 || strings.Contains(text, `"b":2`) != (b == 2)):
+			t.Errorf("%s: %d, %d, %v", text, a, b, err)
+		case want != "" && (!errors.Is(err, errTest) || !strings.HasPrefix(err.Error(), want)):
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
+// Errors tell the byte at which something is wrong, or where what is wrong begins.
+func TestJSONPlaces(t *testing.T) {
+	for text, want := range map[string]string{
+		"\"\\n\x01\"": "byte 3: control character", `"\ud83d\u`: "byte 9: string without an end", `[1,nul]`: "byte 3: ",
+	} {
+		if err := readJSON([]byte(text)); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+	for _, word := range []string{"true", "false"} {
+		r, _ := New([]byte(word), errTest)
+		if got, err := r.Bool(); err != nil || got != (word == "true") {
+			t.Errorf("%s: %v, %v", word, got, err)
 		}
 	}
 }
