@@ -38,7 +38,7 @@ func TestReadersAllocate(t *testing.T) {
 			return err
 		},
 		"index": func(text string) error {
-			_, err := openCheckpoint(fstest.MapFS{indexFile: {Data: []byte(text)}}, maxTensors)
+			_, err := openCheckpoint(fstest.MapFS{indexFile: {Data: []byte(text)}, "s": {Data: testFile()}}, maxTensors)
 			return err
 		},
 		"tokenizer": func(text string) error {

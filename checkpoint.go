@@ -58,7 +58,7 @@ func openCheckpoint(fsys fs.FS, most int) (*checkpoint, error) {
 		names = slices.Sorted(slices.Values(placed.shards))
 	}
 	for _, name := range names {
-		if err := c.addFile(name, len(placed.of)); err != nil {
+		if err := c.addFile(name); err != nil {
 			return nil, fmt.Errorf("photon: %s: %w", name, err)
 		}
 	}
@@ -70,8 +70,8 @@ func openCheckpoint(fsys fs.FS, most int) (*checkpoint, error) {
 	return c, c.pairScales()
 }
 
-// addFile reads the header of one file; so many tensors are in the index, 0 if there is none.
-func (c *checkpoint) addFile(name string, indexed int) error {
+// addFile reads the header of one file.
+func (c *checkpoint) addFile(name string) error {
 	f, size, err := openRegular(c.fsys, name)
 	if err != nil {
 		return err
@@ -90,9 +90,11 @@ func (c *checkpoint) addFile(name string, indexed int) error {
 	if err := file.place(tensors); err != nil {
 		return err
 	}
-	if c.byName == nil { // all that are in the index, or the only file's
-		n := max(len(tensors), indexed)
-		c.tensors, c.byName = slices.Grow(tensors[:0], n), make(map[string]int, n)
+	switch room := cap(c.tensors) - len(c.tensors); {
+	case c.byName == nil: // the first file's are copied to where they are, and are often all
+		c.tensors, c.byName = tensors[:0], make(map[string]int, len(tensors))
+	case room < len(tensors):
+		c.tensors = slices.Grow(c.tensors, max(len(tensors), len(c.tensors)))
 	}
 	for _, t := range tensors {
 		if other, twice := c.byName[t.name]; twice {
@@ -192,14 +194,16 @@ func (c *checkpoint) checkPlaces(placed shardIndex) error {
 	if len(placed.of) == len(c.tensors) {
 		return nil
 	}
-	var missing []string
+	missing, first := 0, ""
 	for name := range placed.of {
 		if _, ok := c.byName[name]; !ok {
-			missing = append(missing, name)
+			if missing++; missing == 1 || name < first {
+				first = name
+			}
 		}
 	}
-	name := slices.Min(missing)
-	return fmt.Errorf("tensor %.200q is not in %s, which the index names (%d such tensors): %w", name, placed.shards[placed.of[name]], len(missing), ErrMismatch)
+	return fmt.Errorf("tensor %.200q is not in %s, which the index names (%d such tensors): %w", first,
+		placed.shards[placed.of[first]], missing, ErrMismatch)
 }
 
 // pairScales finds the scales of every tensor of integers.
