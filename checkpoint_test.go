@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/photon-lm/photon/internal/bounded"
 )
 
 func TestCheckpointReads(t *testing.T) {
@@ -444,4 +445,20 @@ func TestCheckpointZipChecksum(t *testing.T) {
 	}
 	_, err = readAll(r, sampleSpecs)
 	checkRefused(t, err, zip.ErrChecksum, weightsFile)
+}
+
+func FuzzIndex(f *testing.F) {
+	shard := testFile(testTensor{"w", dtypeF32, []int{1}, make([]byte, 4)})
+	for _, index := range []string{`{"metadata":{"total_size":4},"weight_map":{"w":"1"}}`, `{"weight_map":{"w":"1","x":"2"}}`,
+		`{"weight_map":{}}`} {
+		f.Add([]byte(index), shard)
+	}
+	f.Fuzz(func(t *testing.T, index, shard []byte) {
+		var err error
+		files := fstest.MapFS{indexFile: {Data: index}, "1": {Data: shard}, "2": {Data: testFile()}}
+		bounded.Run(t, 8*(len(index)+len(shard))+1<<20, func() { _, err = openCheckpoint(files, maxTensors) })
+		if err != nil && errorKind(err) == nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatalf("error of no kind: %v", err)
+		}
+	})
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"github.com/photon-lm/photon/internal/bounded"
 )
 
 // TestGenerationConfig: what the file says are a session's defaults, and its ends are the model's.
@@ -94,4 +96,27 @@ func TestGenerationConfig(t *testing.T) {
 		"generation_config.json: eos_token_id is 61") {
 		t.Errorf("%v", err)
 	}
+}
+
+func FuzzGeneration(f *testing.F) {
+	for _, text := range []string{`{"eos_token_id":[1,2],"temperature":0.7,"top_k":5,"top_p":0.9,"min_p":0.1}`,
+		`{"do_sample":false,"repetition_penalty":1.1,"photon_weights":"int8"}`, `{"eos_token_id":null,"stop_strings":["a"]}`} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var o options
+		var err error
+		files := fstest.MapFS{generationFile: {Data: data}}
+		bounded.Run(t, 8*len(data)+1<<20, func() { o, _, err = readGeneration(files) })
+		if err != nil {
+			if errorKind(err) == nil {
+				t.Fatalf("error of no kind: %v", err)
+			}
+			return
+		}
+		again := []Option{Temperature(o.temperature), TopK(o.topK), TopP(o.topP), MinP(o.minP), RepeatPenalty(o.repeatPenalty)}
+		if _, err := resolve(defaultOptions(), again); err != nil {
+			t.Fatalf("%s says what no option may: %v", data, err)
+		}
+	})
 }

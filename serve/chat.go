@@ -280,6 +280,7 @@ func readContent(path string, data []byte) (text string, err error) {
 	case json.Unmarshal(data, &parts) != nil || len(parts) == 0:
 		return "", badRequest(path, "%s is to be a string or a list of text parts", path)
 	}
+	var all strings.Builder
 	for i, data := range parts {
 		path := fmt.Sprintf("%s[%d]", path, i)
 		var kind struct{ Type any }
@@ -297,9 +298,9 @@ func readContent(path string, data []byte) (text string, err error) {
 		if part.Text == nil {
 			return "", badRequest(path+".text", "%s.text is missing: give the part's text", path)
 		}
-		text += *part.Text
+		all.WriteString(*part.Text)
 	}
-	return text, nil
+	return all.String(), nil
 }
 
 // reply words the answers of /v1/chat/completions.

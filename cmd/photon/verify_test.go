@@ -16,8 +16,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/photon-lm/photon"
+	"github.com/photon-lm/photon/internal/bounded"
 )
 
 // goldenTensor reads one tensor of golden.safetensors as numbers, and its shape.
@@ -234,3 +236,23 @@ func TestVerifySums(t *testing.T) {
 }
 
 var flips = flag.Int("flips", 100, "bits that TestVerifySums flips")
+
+func FuzzGolden(f *testing.F) {
+	f.Add([]byte(`{"ids":[1,2],"rows":[0,2],"indices":[[0],[3,4]],"values":[[0.5],[1,-1]],"logsumexp":[3,4],"tolerance":1e-4}`))
+	f.Add([]byte(`{"ids":[1],"rows":[],"tolerance":1e308}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var g *golden
+		var err error
+		files := fstest.MapFS{"golden.json": {Data: data}}
+		bounded.Run(t, 8*len(data)+1<<20, func() { g, err = readGolden(files, photon.Config{VocabSize: 61}) })
+		if err != nil {
+			if !errors.Is(err, photon.ErrCorrupt) && !errors.Is(err, photon.ErrUnsupported) {
+				t.Fatalf("error of no kind: %v", err)
+			}
+			return
+		}
+		if len(g.IDs) == 0 || len(g.IDs) > maxGoldenIDs || !(g.Tolerance > 0 && g.Tolerance <= maxTolerance) {
+			t.Fatalf("%d ids, tolerance %g", len(g.IDs), g.Tolerance)
+		}
+	})
+}
