@@ -9,7 +9,7 @@ import (
 	"github.com/photon-lm/photon/internal/bounded"
 )
 
-// What long lists and objects of many keys take: fuzzing finds what is short. Sizes are such that tables have just grown.
+// What long lists and objects of many keys take: fuzzing finds what is short.
 func TestReadersAllocate(t *testing.T) {
 	nfcTables() // which stay
 	list := func(n int, format string) string {
@@ -51,7 +51,7 @@ func TestReadersAllocate(t *testing.T) {
 			{"config", `{"model_type":"llama","eos_token_id":[` + list(n, "1") + `]}`},
 			{"config", `{"model_type":"llama","architectures":[` + list(n, `"%d"`) + `]}`},
 			{"config", `{"model_type":"qwen3","layer_types":[` + list(n, `"full_attention"`) + `]}`},
-			{"config", `{"model_type":"llama","rope_scaling":{"rope_type":"factors","factors":[` + list(n, "1") + `]}}`},
+			{"config", `{"model_type":"llama","rope_scaling":{"type":"factors","factors":[` + list(n, "1") + `]}}`},
 			{"config", `{"model_type":"llama","other":` + object(n, `"%x":1`) + `}`},
 			{"config", `{"model_type":"photon","format_version":1,"levels":[` + list(n, `{"chunk_size":2}`) + `]}`},
 			{"generation", `{"eos_token_id":[` + list(n, "7") + `]}`},
@@ -82,7 +82,8 @@ func TestGGUFAllocates(t *testing.T) {
 		tensors.put(fmt.Sprint(i), uint32(1), []uint64{32}, uint32(0), uint64(0))
 		strings.put("")
 	}
-	for name, data := range map[string][]byte{"keys": keys.Bytes(), "tensors": tensors.Bytes(), "strings": strings.Bytes()} {
+	for name, file := range map[string]*ggufMaker{"keys": keys, "tensors": tensors, "strings": strings} {
+		data := file.Bytes()
 		t.Run(name, func(t *testing.T) { bounded.Run(t, 20*len(data)+1<<20, func() { _ = loadGGUFBytes(data) }) })
 	}
 }

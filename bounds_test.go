@@ -14,6 +14,7 @@ import (
 // Whatever a bound is of, what meets it exactly is taken, and one more is refused.
 func TestBounds(t *testing.T) {
 	const tail = `"decoder":{"type":"ByteLevel"}`
+	const vocab = `{"model":{"vocab":{"a":%d},"merges":[]},%s}`
 	index := `{"weight_map":{"w":"1"}}`
 	one := testFile(testTensor{"w", dtypeF32, []int{1}, make([]byte, 4)})
 	tokenizer := func(format string, args ...any) error {
@@ -30,7 +31,8 @@ func TestBounds(t *testing.T) {
 			return err
 		}},
 		"an index's bytes": {ErrCorrupt, maxHeaderSize, func(n int) error {
-			files := fstest.MapFS{indexFile: {Data: []byte(index + strings.Repeat(" ", n-len(index)))}, "1": {Data: one}}
+			data := []byte(index + strings.Repeat(" ", n-len(index)))
+			files := fstest.MapFS{indexFile: {Data: data}, "1": {Data: one}}
 			_, err := openCheckpoint(files, maxTensors)
 			return err
 		}},
@@ -40,11 +42,12 @@ func TestBounds(t *testing.T) {
 		}},
 		"a dimension": {ErrCorrupt, maxSize, func(n int) error {
 			header := `{"w":{"dtype":"F32","shape":[0,%d],"data_offsets":[0,0]}}`
-			_, err := openCheckpoint(fstest.MapFS{weightsFile: {Data: rawFile(fmt.Sprintf(header, n), nil)}}, maxTensors)
+			data := rawFile(fmt.Sprintf(header, n), nil)
+			_, err := openCheckpoint(fstest.MapFS{weightsFile: {Data: data}}, maxTensors)
 			return err
 		}},
-		"a token's id": {ErrCorrupt, len(`{"model":{"vocab":{"a":00000},"merges":[]},`+tail+`}`)/8 + 1<<15, func(n int) error {
-			return tokenizer(`{"model":{"vocab":{"a":%d},"merges":[]},%s}`, n, tail)
+		"a token's id": {ErrCorrupt, len(fmt.Sprintf(vocab, 1<<15, tail))/8 + 1<<15, func(n int) error {
+			return tokenizer(vocab, n, tail)
 		}},
 		"a template's ids": {ErrUnsupported, maxInsert, func(n int) error {
 			c := component{specials: map[string][]int{"x": make([]int, n)}}
@@ -108,14 +111,15 @@ func TestNumbersInMessages(t *testing.T) {
 		}
 		return err
 	}
+	cut, lies := tiny[:len(tiny)-64], lyingFS{append(long, 0), int64(len(long)), false}
 	for says, err := range map[string]error{
-		fmt.Sprintf("the data, the file has %d:", len(tiny)-64-int(g.data)): loadGGUFBytes(tiny[:len(tiny)-64]),
-		"level 1: 0 values wait, want 1":                                    snapshot(func(s *Session) { s.seq.states[0].rows = nil }),
-		"decoder 2 stands at row":                                           snapshot(func(s *Session) { s.seq.dec[1].next++ }),
-		"encoder 2 bytes read":                                              snapshot(func(s *Session) { s.seq.enc[1].read = -1 }),
-		"the one of level 2 is a stream":                                    stream.checkMode(RecGen),
-		"ends after 31 of 32 bytes":                                         read(lyingFS{short, int64(len(short) + 5), false}),
-		fmt.Sprint(len(long)+1, " bytes or more"):                           read(lyingFS{append(long, 0), int64(len(long)), false}),
+		fmt.Sprintf("the data, the file has %d:", len(cut)-int(g.data)): loadGGUFBytes(cut),
+		"level 1: 0 values wait, want 1":                                snapshot(func(s *Session) { s.seq.states[0].rows = nil }),
+		"decoder 2 stands at row":                                       snapshot(func(s *Session) { s.seq.dec[1].next++ }),
+		"encoder 2 bytes read":                                          snapshot(func(s *Session) { s.seq.enc[1].read = -1 }),
+		"the one of level 2 is a stream":                                stream.checkMode(RecGen),
+		"ends after 31 of 32 bytes":                                     read(lyingFS{short, int64(len(short) + 5), false}),
+		fmt.Sprint(len(long)+1, " bytes or more"):                       read(lies),
 	} {
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v, want one that says %q", err, says)

@@ -449,8 +449,9 @@ func TestCheckpointZipChecksum(t *testing.T) {
 
 func FuzzIndex(f *testing.F) {
 	shard := testFile(testTensor{"w", dtypeF32, []int{1}, make([]byte, 4)})
-	for _, index := range []string{`{"metadata":{"total_size":4},"weight_map":{"w":"1"}}`, `{"weight_map":{"w":"1","x":"2"}}`,
-		`{"weight_map":{}}`} {
+	for _, index := range []string{
+		`{"metadata":{"total_size":4},"weight_map":{"w":"1"}}`, `{"weight_map":{"w":"1","x":"2"}}`, `{"weight_map":{}}`,
+	} {
 		f.Add([]byte(index), shard)
 	}
 	f.Fuzz(func(t *testing.T, index, shard []byte) {

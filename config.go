@@ -357,8 +357,8 @@ func (c Config) tensorCount() int {
 	return n
 }
 
-// tensors goes through every tensor that the checkpoint must hold. It makes their names as it goes: a config can ask for
-// thousands, and the file lack the first.
+// tensors goes through every tensor that the checkpoint must hold. It makes their names as it goes: a config can ask
+// for thousands, and the file lack the first.
 func (c Config) tensors() iter.Seq[tensorSpec] {
 	return func(yield func(tensorSpec) bool) {
 		more := true

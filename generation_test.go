@@ -100,7 +100,8 @@ func TestGenerationConfig(t *testing.T) {
 
 func FuzzGeneration(f *testing.F) {
 	for _, text := range []string{`{"eos_token_id":[1,2],"temperature":0.7,"top_k":5,"top_p":0.9,"min_p":0.1}`,
-		`{"do_sample":false,"repetition_penalty":1.1,"photon_weights":"int8"}`, `{"eos_token_id":null,"stop_strings":["a"]}`} {
+		`{"do_sample":false,"repetition_penalty":1.1,"photon_weights":"int8"}`,
+		`{"eos_token_id":null,"stop_strings":["a"]}`} {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -114,7 +115,8 @@ func FuzzGeneration(f *testing.F) {
 			}
 			return
 		}
-		again := []Option{Temperature(o.temperature), TopK(o.topK), TopP(o.topP), MinP(o.minP), RepeatPenalty(o.repeatPenalty)}
+		again := []Option{Temperature(o.temperature), TopK(o.topK), TopP(o.topP), MinP(o.minP),
+			RepeatPenalty(o.repeatPenalty)}
 		if _, err := resolve(defaultOptions(), again); err != nil {
 			t.Fatalf("%s says what no option may: %v", data, err)
 		}

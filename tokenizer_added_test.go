@@ -22,7 +22,8 @@ func TestAddedTokensSplit(t *testing.T) {
 		var tokens []addedToken
 		for id := range random.IntN(12) {
 			content := word(6)
-			tokens = append(tokens, addedToken{id: id, content: content, spelling: content, special: random.IntN(2) == 0})
+			token := addedToken{id: id, content: content, spelling: content, special: random.IntN(2) == 0}
+			tokens = append(tokens, token)
 		}
 		text, plain := word(40), random.IntN(2) == 0
 		type piece struct {

@@ -311,7 +311,9 @@ func TestBatchScores(t *testing.T) {
 	if err := json.Unmarshal([]byte(rows[0]), &first); err != nil || *first.Nats != *all.Nats || *first.Tokens != 6 || *first.BitsPerByte != *all.BitsPerByte {
 		t.Errorf("%s, score says %s", rows[0], scored)
 	}
-	for i, part := range []string{`"bytes":6`, `"nats":0,"tokens":0,"bytes":0}`, `no \"text\"`, "want a value", `"id":[1]`} {
+	for i, part := range []string{
+		`"bytes":6`, `"nats":0,"tokens":0,"bytes":0}`, `no \"text\"`, "want a value", `"id":[1]`,
+	} {
 		want(t, rows[i], fmt.Sprintf(`{"index":%d`, i), part)
 	}
 }

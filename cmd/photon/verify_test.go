@@ -238,7 +238,8 @@ func TestVerifySums(t *testing.T) {
 var flips = flag.Int("flips", 100, "bits that TestVerifySums flips")
 
 func FuzzGolden(f *testing.F) {
-	f.Add([]byte(`{"ids":[1,2],"rows":[0,2],"indices":[[0],[3,4]],"values":[[0.5],[1,-1]],"logsumexp":[3,4],"tolerance":1e-4}`))
+	f.Add([]byte(`{"ids":[1,2],"rows":[0,2],"indices":[[0],[3,4]],"values":[[0.5],[1,-1]],` +
+		`"logsumexp":[3,4],"tolerance":1e-4}`))
 	f.Add([]byte(`{"ids":[1],"rows":[],"tolerance":1e308}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var g *golden
