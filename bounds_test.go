@@ -112,14 +112,15 @@ func TestNumbersInMessages(t *testing.T) {
 		return err
 	}
 	cut, lies := tiny[:len(tiny)-64], lyingFS{append(long, 0), int64(len(long)), false}
+	data := fmt.Sprintf("the data, the file has %d:", len(cut)-int(g.data))
 	for says, err := range map[string]error{
-		fmt.Sprintf("the data, the file has %d:", len(cut)-int(g.data)): loadGGUFBytes(cut),
-		"level 1: 0 values wait, want 1":                                snapshot(func(s *Session) { s.seq.states[0].rows = nil }),
-		"decoder 2 stands at row":                                       snapshot(func(s *Session) { s.seq.dec[1].next++ }),
-		"encoder 2 bytes read":                                          snapshot(func(s *Session) { s.seq.enc[1].read = -1 }),
-		"the one of level 2 is a stream":                                stream.checkMode(RecGen),
-		"ends after 31 of 32 bytes":                                     read(lyingFS{short, int64(len(short) + 5), false}),
-		fmt.Sprint(len(long)+1, " bytes or more"):                       read(lies),
+		"level 1: 0 values wait, want 1":          snapshot(func(s *Session) { s.seq.states[0].rows = nil }),
+		"decoder 2 stands at row":                 snapshot(func(s *Session) { s.seq.dec[1].next++ }),
+		"encoder 2 bytes read":                    snapshot(func(s *Session) { s.seq.enc[1].read = -1 }),
+		"the one of level 2 is a stream":          stream.checkMode(RecGen),
+		"ends after 31 of 32 bytes":               read(lyingFS{short, int64(len(short) + 5), false}),
+		fmt.Sprint(len(long)+1, " bytes or more"): read(lies),
+		data: loadGGUFBytes(cut),
 	} {
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v, want one that says %q", err, says)
