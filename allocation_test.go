@@ -27,6 +27,7 @@ func TestReadersAllocate(t *testing.T) {
 		return b.String()
 	}
 	object := func(n int, format string) string { return "{" + list(n, format) + "}" }
+	escaped := func(n int) string { return `"\n` + strings.Repeat("a", 30*n) + `"` }
 	readers := map[string]func(text string) error{
 		"config": func(text string) error { _, err := parseConfig([]byte(text)); return err },
 		"generation": func(text string) error {
@@ -54,13 +55,24 @@ func TestReadersAllocate(t *testing.T) {
 			{"config", `{"model_type":"llama","rope_scaling":{"type":"factors","factors":[` + list(n, "1") + `]}}`},
 			{"config", `{"model_type":"llama","other":` + object(n, `"%x":1`) + `}`},
 			{"config", `{"model_type":"photon","format_version":1,"levels":[` + list(n, `{"chunk_size":2}`) + `]}`},
+			{"config", `{"model_type":"llama","other":[` + list(n/100, object(193, `"%x":1`)) + `]}`},
+			{"config", `{"model_type":"llama",` + escaped(n) + `:1}`},
+			{"config", `{"model_type":` + escaped(n) + `}`},
 			{"generation", `{"eos_token_id":[` + list(n, "7") + `]}`},
 			{"generation", `{"sequence_bias":[` + list(n, "[[%d],1.0]") + `]}`},
 			{"header", object(n, `"w%x":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}`)},
 			{"header", object(n, `"w%x":{"dtype":"F32","shape":[0,1,1,1,1,1,1,1],"data_offsets":[0,0]}`)},
+			{"header", object(n, `"":0`)},
+			{"header", `{` + escaped(n) + `:{"dtype":` + escaped(n) + `}}`},
 			{"header", `{"__metadata__":` + object(n, `"%x":"a"`) + `}`},
 			{"index", `{"weight_map":` + object(n, `"w%x":"s%[1]x"`) + `}`},
 			{"index", `{"weight_map":` + object(n, `"w%x":"s"`) + `}`},
+			{"index", `{"weight_map":` + object(n, `"":0`) + `}`},
+			{"index", `{"weight_map":{` + escaped(n) + `:"s"}}`},
+			{"tokenizer", `{"added_tokens":[` + list(n, "0") + `]`},
+			{"tokenizer", `{"model":{"merges":[],"vocab":` + object(n, `"":0`) + `}`},
+			{"tokenizer", `{"model":{"vocab":{"a":0},"merges":[` + escaped(n) + `]}`},
+			{"tokenizer", `{"model":{"vocab":{"a":0},"merges":[` + list(n/100, object(193, `"%x":1`)) + `]}`},
 			{"tokenizer", `{"model":{"merges":[],"vocab":` + object(n, `"%x":%[1]d`) + `}`},
 			{"tokenizer", `{"model":{"merges":[` + list(n, `"a a"`) + `],"vocab":{"a":0,"aa":1}}`},
 			{"tokenizer", `{"other":` + object(n, `"%x":[]`) + `,"model":{"merges":[],"vocab":{"a":0}}`},

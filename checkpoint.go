@@ -138,7 +138,7 @@ func readIndex(fsys fs.FS, most int) (placed shardIndex, err error) {
 	}
 	numbers := map[string]int32{} // of shards
 	err = r.Fields(need("weight_map", func() error {
-		placed.of = make(map[string]int32, min(r.Len(), most))
+		placed.of = make(map[string]int32, min(r.Room(len(`"abc":"1"`)), most))
 		return r.Table(func(tensor string) (isNew bool, err error) {
 			before := len(placed.of)
 			shard, err := r.Text()

@@ -165,7 +165,7 @@ func (c *Config) readFlat(r *strictjson.Reader, kind flatKind) error {
 		s.RopeTheta = kind.theta
 	}
 	c.EmbeddingSize = s.HiddenSize
-	if s.Layers < 1 || s.Layers > maxTensors {
+	if s.Layers < 1 || s.Layers > maxTensors/tensorsPerLayer {
 		return nil // validate says so
 	}
 	if err := c.readRotations(kind, keys); err != nil {
@@ -203,6 +203,11 @@ func (c *Config) readRotations(kind flatKind, keys layerKeys) error {
 	return nil
 }
 
+func withoutRope(ascending []int, layer int) bool {
+	_, found := slices.BinarySearch(ascending, layer)
+	return found
+}
+
 // readLayerTypes settles which layers have the window.
 func (c *Config) readLayerTypes(kind flatKind, keys layerKeys) error {
 	s := &c.Transformer
@@ -229,7 +234,7 @@ func (c *Config) readLayerTypes(kind flatKind, keys layerKeys) error {
 		case kind.windows == switchWindows:
 			return window != 0 && layer >= keys.firstSliding
 		case kind.windows == noRopeWindows:
-			return window != 0 && slices.Contains(s.NoRope, layer)
+			return window != 0 && withoutRope(s.NoRope, layer)
 		}
 		return window != 0
 	}
@@ -292,7 +297,7 @@ func (p *RopeScaling) read(r *strictjson.Reader, theta *float64) error {
 		may("original_max_position_embeddings", orNull(r, readInt(r, &p.OriginalContext))),
 		may("partial_rotary_factor", orNull(r, wholeRotation(r))),
 		may("factors", func() error {
-			p.Factors = make([]float64, 0, r.Len())
+			p.Factors = make([]float64, 0, r.Room(2))
 			return r.Array(func(int) error {
 				f, err := r.Float()
 				p.Factors = append(p.Factors, f)

@@ -186,7 +186,7 @@ func readInts(r *strictjson.Reader, dst *[]int) func() error {
 			return err
 		}
 		if r.Peek() == '[' {
-			*dst = make([]int, 0, r.Len())
+			*dst = make([]int, 0, r.Room(2))
 			return r.Array(item)
 		}
 		return item(0)

@@ -25,7 +25,10 @@ func (c Config) check(check *checker) error {
 	check.that(eps > 0 && eps < 1, "rms_norm_eps is %g, want it between 0 and 1, in float32 too", c.RMSNormEps)
 	check.that(c.BOSTokenID >= -1 && c.BOSTokenID < c.VocabSize, "bos_token_id is %d, want it below vocab_size %d", c.BOSTokenID, c.VocabSize)
 	for _, id := range c.EOSTokenIDs {
-		check.that(id >= 0 && id < c.VocabSize, "eos_token_id is %d, want it below vocab_size %d", id, c.VocabSize)
+		if id < 0 || id >= c.VocabSize {
+			check.that(false, "eos_token_id is %d, want it below vocab_size %d", id, c.VocabSize)
+			break
+		}
 	}
 	kind, flat := flatKinds[c.ModelType]
 	switch {
@@ -83,9 +86,14 @@ func (c Config) validateFlat(check *checker, kind flatKind) {
 	default:
 		check.that(s.SlidingWindow == 0, "model_type %q has a window a layer, or none", c.ModelType)
 	}
-	for _, w := range s.Windows {
-		check.that(w == 0 || w == slices.Max(s.Windows), "model_type %q has windows of one size, these are %d", c.ModelType,
-			s.Windows)
+	window := 0
+	for i, w := range s.Windows {
+		if window != 0 && w != 0 && w != window {
+			check.that(false, "model_type %q has windows of one size, that of layer %d is %d and not %d", c.ModelType, i, w,
+				window)
+			break
+		}
+		window = max(window, w)
 	}
 }
 
@@ -93,9 +101,11 @@ func (c Config) validateFlat(check *checker, kind flatKind) {
 func (s StackConfig) validateRotation(check *checker) {
 	before := -1
 	for _, n := range s.NoRope {
-		check.that(n > before && n < s.Layers, "layers without rotation are %d, want ascending numbers below "+
-			"num_hidden_layers %d",
-			s.NoRope, s.Layers)
+		if n <= before || n >= s.Layers {
+			check.that(false, "layers without rotation have %d behind %d, want ascending numbers below num_hidden_layers %d",
+				n, before, s.Layers)
+			break
+		}
 		before = n
 	}
 	p := s.RopeScaling
@@ -103,8 +113,9 @@ func (s StackConfig) validateRotation(check *checker) {
 		check.that(reflect.ValueOf(p).IsZero(), "rope_scaling has no rope_type")
 		return
 	}
+	// What an angle is divided by, too small a number would turn past what a float64 angle can say.
 	factor := func(name string, f float64) {
-		check.that(f > 0 && !math.IsInf(f, 0), "rope_scaling.%s is %g, want it above 0", name, f)
+		check.that(f >= 1.0/1024 && f <= maxSize, "rope_scaling.%s is %g, want 1/1024 to %d", name, f, maxSize)
 	}
 	check.that(s.RopeTheta > 0, "rope_scaling without a rotation: rope_theta is 0")
 	switch p.Type {
@@ -120,8 +131,9 @@ func (s StackConfig) validateRotation(check *checker) {
 		check.count("rope_scaling.original_max_position_embeddings", p.OriginalContext, maxSize)
 	case ropeFactors:
 		check.that(len(p.Factors) == s.HeadDim/2, "rope_scaling.factors has %d numbers, want head_dim/2", len(p.Factors))
-		for _, f := range p.Factors {
-			factor("factors", f)
+		if len(p.Factors) > 0 {
+			factor("factors", slices.Min(p.Factors))
+			factor("factors", slices.Max(p.Factors))
 		}
 	default:
 		check.fail(ErrUnsupported, "rope_type is %.80q, want %q, %q or %q", p.Type, ropeDefault, ropeLinear, ropeLlama3)
@@ -216,7 +228,11 @@ func (e MemoryConfig) validate(check *checker, at string, decoder StackConfig, w
 	check.that(len(e.Layers) > 0, "%slayers is empty", at)
 	before := -1
 	for _, n := range e.Layers {
-		check.that(n > before && n < decoder.Layers, "%slayers is %d, want ascending numbers below num_hidden_layers %d", at, e.Layers, decoder.Layers)
+		if n <= before || n >= decoder.Layers {
+			check.that(false, "%slayers has %d behind %d, want ascending numbers below num_hidden_layers %d", at, n, before,
+				decoder.Layers)
+			break
+		}
 		before = n
 	}
 	s := e.stack()
@@ -238,8 +254,9 @@ func (s StackConfig) validate(check *checker, at string) {
 		check.that(len(s.Windows) == s.Layers, "%ssliding_window has %d numbers, want one for each of %d layers", at, len(s.Windows), s.Layers)
 		check.that(s.SlidingWindow == 0, "%ssliding_window is %d, and a list too", at, s.SlidingWindow)
 	}
-	for _, w := range s.Windows {
-		check.that(w >= 0 && w <= maxSize, "%ssliding_window holds %d, want 0 or more", at, w)
+	if len(s.Windows) > 0 {
+		check.that(slices.Min(s.Windows) >= 0 && slices.Max(s.Windows) <= maxSize, "%ssliding_window holds %d to %d, want 0 "+
+			"to %d", at, slices.Min(s.Windows), slices.Max(s.Windows), maxSize)
 	}
 	// A base below 1 would turn the highest rotation past what a float64 angle can say.
 	check.that(s.RopeTheta == 0 || s.RopeTheta >= 1 && !math.IsInf(s.RopeTheta, 0), "%srope_theta is %g, want 0, or at least 1", at, s.RopeTheta)

@@ -2,6 +2,7 @@ package photon
 
 import (
 	"fmt"
+	"math"
 	"unsafe"
 )
 
@@ -64,6 +65,10 @@ func (p *loadPlan) check(stored, elements int64, o *loadOptions) error {
 		return fmt.Errorf("photon: %s: %s: the first state takes %d multiply-adds, a token up to %d: more than %d, which "+
 			"is %d and %d for each weight: make it smaller: %w", configFile, p.slow.key, p.begin, p.step, limit, int64(freeWork),
 			timesWork, ErrUnsupported)
+	}
+	if p.memory() > math.MaxInt {
+		return fmt.Errorf("photon: the model takes %d bytes, more than 32 bits can address: use a 64-bit platform: %w",
+			p.memory(), ErrUnsupported)
 	}
 	if o.memoryLimit > 0 && p.memory() > o.memoryLimit {
 		return fmt.Errorf("photon: the model takes %d bytes, the limit is %d: weights %d held %v, the largest tensor while "+

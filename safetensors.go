@@ -230,7 +230,7 @@ func parseHeader(header []byte, have, most int) ([]storedTensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	tensors := make([]storedTensor, 0, min(r.Len(), most-have))
+	tensors := make([]storedTensor, 0, min(r.Room(len(`"w":{"dtype":"F32","shape":[],"data_offsets":[0,0]}`)), most-have))
 	err = r.Object(func(key string) error {
 		if key == "__metadata__" {
 			if err := r.Object(func(string) error { _, err := r.String(); return err }); err != nil {
@@ -273,7 +273,7 @@ func (t *storedTensor) read(r *strictjson.Reader) error {
 			}
 			return fmt.Errorf("dtype %.40q, want F32, F16, BF16, I8 or U8: convert the weights: %w", name, ErrUnsupported)
 		case "shape":
-			t.shape = make([]int, 0, min(r.Len(), maxRank))
+			t.shape = make([]int, 0, min(r.Room(2), maxRank))
 			return r.Array(func(i int) error {
 				if i == maxRank {
 					return fmt.Errorf("more than %d dimensions: %w", maxRank, ErrUnsupported)
@@ -332,6 +332,10 @@ func (f *weightFile) place(tensors []storedTensor) error {
 		at = t.end
 		if at > f.size-f.data {
 			return fmt.Errorf("tensor %.200q ends at byte %d of the data, the file has %d: it is truncated, download it again: %w", t.name, at, f.size-f.data, ErrCorrupt)
+		}
+		if t.end-t.begin > math.MaxInt {
+			return fmt.Errorf("tensor %.200q has %d bytes, more than 32 bits can address: use a 64-bit platform: %w", t.name,
+				t.end-t.begin, ErrUnsupported)
 		}
 		t.begin, t.end = t.begin+f.data, t.end+f.data
 	}

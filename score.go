@@ -11,10 +11,14 @@ import (
 // what follows that, or NaN where there is none. ids out of range match ErrInvalid. The context's end is obeyed within
 // a few milliseconds. It may be called from several goroutines.
 func (m *Model) Logits(ctx context.Context, ids []int) ([]float32, error) {
+	rows := len(ids) + 1
+	if int64(rows) > math.MaxInt/4/int64(m.cfg.VocabSize) {
+		return nil, fmt.Errorf("photon: Logits of %d rows, which no memory holds: use EachLogits: %w", rows, ErrUnsupported)
+	}
 	var out []float32
 	err := m.EachLogits(ctx, ids, func(row []float32) {
 		if out == nil {
-			out = make([]float32, 0, (len(ids)+1)*m.cfg.VocabSize)
+			out = make([]float32, 0, rows*m.cfg.VocabSize)
 		}
 		out = append(out, row...)
 	})

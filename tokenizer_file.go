@@ -131,7 +131,7 @@ func readAddedTokens(r *strictjson.Reader, tokens *[]addedToken) error {
 		may("normalized", into(&token.normalized, r.Bool)),
 		may("special", into(&token.special, r.Bool)),
 	}
-	*tokens = make([]addedToken, 0, r.Len())
+	*tokens = make([]addedToken, 0, r.Room(len(`{"id":0,"content":""}`)))
 	return r.Array(func(int) (err error) {
 		token = addedToken{}
 		if err := r.Fields(fields...); err != nil {
@@ -277,7 +277,7 @@ func readBPE(r *strictjson.Reader, m *bpeModel) error {
 		need("merges", func() error {
 			list := r.Copy() // it is read when the vocabulary is known
 			m.merges = func(each func(rank int, left, right string) error) error { return readMerges(list, each) }
-			m.mergeCount = r.Len()
+			m.mergeCount = r.Room(len(`"a b"`))
 			return r.Skip()
 		}),
 		may("unk_token", orNull(r, into(&m.unknown, r.String))),
@@ -294,7 +294,7 @@ func readVocab(r *strictjson.Reader, m *bpeModel) error {
 	if r.Peek() == '[' {
 		return fmt.Errorf("the vocabulary is a list, as a Unigram model's; only BPE is run: %w", ErrUnsupported)
 	}
-	m.vocab = make(map[string]int32, r.Len())
+	m.vocab = make(map[string]int32, r.Room(len(`"ab":1000,`)))
 	var texts arena
 	return r.Table(func(token string) (bool, error) {
 		n, err := r.Integer()

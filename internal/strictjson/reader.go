@@ -43,22 +43,50 @@ func New(data []byte, kind error) (*Reader, error) {
 	}
 }
 
-// Copy returns a Reader that reads on from the same place, on its own.
+// Copy returns a Reader that reads on from the same place, on its own. It is for what is read twice: keys that stand
+// twice are the Reader's to tell.
 func (r *Reader) Copy() *Reader {
 	c := *r
+	c.once = 0
 	return &c
 }
 
-// Len counts the items of the list or the object that comes next, up to its end or to what is wrong there, and leaves
-// them to be read.
-func (r *Reader) Len() (n int) {
-	c := r.Copy()
-	if c.Peek() == '[' {
-		c.Array(func(int) error { n++; return c.Skip() })
-	} else {
-		c.Table(func(string) (bool, error) { n++; return true, c.Skip() })
+// Room is how many items of least bytes, or more, the list or the object that comes next may have. It is for room to be
+// made: nothing is read, and what is wrong is not told.
+func (r *Reader) Room(least int) int {
+	if c := r.Peek(); c != '[' && c != '{' {
+		return 0
 	}
-	return n
+	commas, depth, at := 0, 0, r.pos
+	for ; at < len(r.data); at++ {
+		switch r.data[at] {
+		case '"':
+			at = r.closing(at + 1)
+		case '[', '{':
+			depth++
+		case ']', '}':
+			depth--
+		case ',':
+			if depth == 1 {
+				commas++
+			}
+		}
+		if depth == 0 {
+			break
+		}
+	}
+	return min(commas, (at-r.pos)/least) + 1
+}
+
+// closing is where the string ends whose text goes on at a byte: its closing quote, or the end of all.
+func (r *Reader) closing(at int) int {
+	for at < len(r.data) && r.data[at] != '"' {
+		if r.data[at] == '\\' {
+			at++
+		}
+		at++
+	}
+	return min(at, len(r.data))
 }
 
 // Errorf is an error of the place that is reached.
@@ -216,7 +244,7 @@ func (s *keySet) add(r *Reader, key string) bool {
 		slots = s.many
 	}
 	hash := uint32(maphash.String(r.seed, key))
-	at := int(hash) % len(slots)
+	at := int(hash % uint32(len(slots)))
 	for ; slots[at].at > 0; at = (at + 1) % len(slots) {
 		if slots[at].hash == hash && r.keyAt(slots[at].at) == key {
 			return false
@@ -229,7 +257,7 @@ func (s *keySet) add(r *Reader, key string) bool {
 
 // free is the slot for a key that is new.
 func free(slots []slot, hash uint32) int {
-	at := int(hash) % len(slots)
+	at := int(hash % uint32(len(slots)))
 	for slots[at].at > 0 {
 		at = (at + 1) % len(slots)
 	}
@@ -264,7 +292,10 @@ func (r *Reader) String() (string, error) {
 }
 
 // Text reads a string, which may be a part of the whole text.
-func (r *Reader) Text() (string, error) {
+func (r *Reader) Text() (string, error) { return r.text(true) }
+
+// text reads a string, or checks it alone, where it is not to be kept.
+func (r *Reader) text(keep bool) (string, error) {
 	if !r.accept('"') {
 		return "", r.unexpected("a string")
 	}
@@ -275,7 +306,7 @@ func (r *Reader) Text() (string, error) {
 			r.pos++
 			return r.data[start : r.pos-1], nil
 		case c == '\\':
-			return r.escapedText(start)
+			return r.escapedText(start, keep)
 		case c < ' ':
 			return "", r.Errorf("control character in a string")
 		}
@@ -284,14 +315,18 @@ func (r *Reader) Text() (string, error) {
 }
 
 // escapedText goes on with a string from its first escape, at pos.
-func (r *Reader) escapedText(start int) (string, error) {
-	text := append([]byte(nil), r.data[start:r.pos]...)
+func (r *Reader) escapedText(start int, keep bool) (string, error) {
+	var text strings.Builder
+	if keep {
+		text.Grow(r.closing(r.pos) - start) // no escape is shorter than what it stands for
+		text.WriteString(r.data[start:r.pos])
+	}
 	for r.pos < len(r.data) {
 		c := r.data[r.pos]
 		r.pos++
 		switch {
 		case c == '"':
-			return string(text), nil
+			return text.String(), nil
 		case c < ' ':
 			r.pos--
 			return "", r.Errorf("control character in a string")
@@ -300,9 +335,11 @@ func (r *Reader) escapedText(start int) (string, error) {
 			if err != nil {
 				return "", err
 			}
-			text = utf8.AppendRune(text, char)
-		default:
-			text = append(text, c)
+			if keep {
+				text.WriteRune(char)
+			}
+		case keep:
+			text.WriteByte(c)
 		}
 	}
 	return "", r.Errorf("string without an end")
@@ -473,7 +510,7 @@ func (r *Reader) Skip() error {
 	case c == '[':
 		err = r.Array(func(int) error { return r.Skip() })
 	case c == '"':
-		_, err = r.Text()
+		_, err = r.text(false)
 	case c == '-' || isDigit(c):
 		_, _, err = r.number()
 	case r.word("true"), r.word("false"), r.word("null"):

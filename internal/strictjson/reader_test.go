@@ -204,14 +204,15 @@ func TestJSONFloats(t *testing.T) {
 	}
 }
 
-// Len is of what comes next, as far as it is right, and leaves it there.
-func TestJSONLen(t *testing.T) {
+// Room is for as many items as there are, or a few more, but not for more than their bytes can be; they are still read.
+func TestJSONRoom(t *testing.T) {
 	for text, want := range map[string]int{
-		"[]": 0, "{}": 0, "[1,[2,3],{}]": 3, `{"a":1,"b":[1,2,3],"c":{}}`: 3, "[1,2,x]": 3, `{"a":1,"b"}`: 1, "7": 0,
+		"[]": 1, "{}": 1, "[1,[2,3],{}]": 3, `{"a,\"":",[","b":[1,2,3],"c":{}},7`: 3, "[1,2,x": 3, `["`: 1, `["\`: 1, "7,7": 0,
+		"[,,,,,,,,,,,,,]": 8,
 	} {
 		r, _ := New([]byte(text), errTest)
 		before := r.Peek()
-		if got := r.Len(); got != want || r.Peek() != before {
+		if got := r.Room(2); got != want || r.Peek() != before {
 			t.Errorf("%s: %d, want %d", text, got, want)
 		}
 	}
