@@ -18,9 +18,10 @@ const (
 	ggufExtension = ".gguf"
 	ggufAlignment = 32
 	maxGGUFHeader = maxHeaderSize + maxTokenizerSize
-	maxGGUFKeys   = 1 << 16
+	maxGGUFKeys   = 4096
 	maxGGUFName   = 256 // bytes of a key or of a tensor's name
 	maxGGUFRank   = 4
+	leastTensor   = 8 + 1 + 4 + 8 + 4 + 8 // bytes of its line in the header
 )
 
 // A ggufFile is what stands in a GGUF file ahead of its tensors' data.
@@ -60,14 +61,23 @@ var (
 
 // ggufReader reads the header from front to back. It allocates no more than a small multiple of what it has read.
 type ggufReader struct {
-	r   *bufio.Reader
-	at  int64 // bytes read
-	end int64 // of what may be read
-	buf [8]byte
+	r    *bufio.Reader
+	at   int64 // bytes read
+	end  int64 // of what may be read
+	sure int64 // of what is there, 0 where that is not known
+	buf  [8]byte
+}
+
+// room is for how many of n items of least bytes, or more, memory may be taken before they are read.
+func (r *ggufReader) room(n int, least int64) int {
+	return int(max(0, min(int64(n), (r.sure-r.at)/least)))
 }
 
 func readGGUF(f io.Reader, size int64) (*ggufFile, error) {
 	r := &ggufReader{r: bufio.NewReaderSize(f, 1<<16), end: min(size, maxGGUFHeader)}
+	if reaches(f, r.end) {
+		r.sure = r.end
+	}
 	g := &ggufFile{values: map[string]ggufValue{}, size: size}
 	if err := g.read(r); err != nil {
 		if r.at >= maxGGUFHeader-8 && size > maxGGUFHeader {
@@ -116,7 +126,8 @@ func (g *ggufFile) read(r *ggufReader) error {
 			return fmt.Errorf("key %q: %w", key, err)
 		}
 	}
-	seen := map[string]bool{}
+	seen := make(map[string]bool, r.room(tensors, leastTensor))
+	g.tensors = make([]storedTensor, 0, r.room(tensors, leastTensor))
 	for i := range tensors {
 		t, err := r.tensor()
 		if err != nil {
@@ -251,6 +262,7 @@ func (r *ggufReader) value() (v ggufValue, err error) {
 		v.text = []string{text}
 		return v, err
 	case v.kind == ggufString:
+		v.text = make([]string, 0, r.room(v.n, 8))
 		for range v.n {
 			text, err := r.string(maxGGUFHeader)
 			if err != nil {
