@@ -23,8 +23,8 @@ IN has a JSON object a line: {"prompt": "..."}, and where wanted "id", "n" and "
 "meta" is passed over; other keys, and a key that stands twice, are errors. -score takes no flags of drawing. OUT gets
 one a line, in the order of IN: "index" (the line of IN, from 0), "id", and "text", "stop" and "tokens", or with -score
 "nats", "tokens", "bytes" and "bits_per_byte"; or "error". A text is that of a run of its own: it depends neither on its
-company nor on the shard. Where a line has no "seed", it is -seed plus its index; an "n" below 0 is no bound, so that
-the job waits until the model ends the text.
+company nor on the shard. Where a line has no "seed", it is -seed plus its index; "n" is 2147483647 at most, and below 0
+no bound, so that the job waits until the model ends the text.
 -shard i/n does the lines whose index is i modulo n. -resume goes on behind the last whole line of OUT, after a crash
 too; OUT.job says what made OUT: lines, weights, kernels, flags, and nothing else goes on from it. Where machines have
 different processors, the environment's PHOTON_KERNEL=avx2 (or generic) gives all the same kernels. Exit code 1 where a

@@ -43,7 +43,7 @@ func parseLine(data []byte) (line batchLine, err error) {
 			return line, fmt.Errorf("key %.40q is not known: want id, prompt, text, n or seed; "+
 				"what is to come back goes into id, any JSON", key)
 		}
-		if json.Unmarshal(value, to) != nil {
+		if json.Unmarshal(value, to) != nil || line.N != nil && *line.N > mostTokens {
 			return line, fmt.Errorf("%q is %.40s: want %s", key, value, want)
 		}
 	}
@@ -63,7 +63,7 @@ func (l *batchLine) field(key string) (to any, want string) {
 	case "text":
 		return &l.Text, "a string"
 	case "n":
-		return &l.N, "a whole number"
+		return &l.N, wantTokens
 	case "seed":
 		return &l.Seed, "a whole number of 0 or more"
 	case "meta": // what corpora say of their texts

@@ -5,8 +5,10 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"testing"
@@ -315,5 +317,26 @@ func TestBatchScores(t *testing.T) {
 		`"bytes":6`, `"nats":0,"tokens":0,"bytes":0}`, `no \"text\"`, "want a value", `"id":[1]`,
 	} {
 		want(t, rows[i], fmt.Sprintf(`{"index":%d`, i), part)
+	}
+}
+
+// A text has 2³¹-1 tokens at most, and -1 is no bound.
+func TestTokenBound(t *testing.T) {
+	model, in, dir := makeModel(t, hierarchical), lines(t, `{"prompt":"a"}`), t.TempDir()
+	for _, n := range []string{"2147483648", "1000000000000", "1e3", "x"} {
+		line, err := parseLine([]byte(`{"prompt":"a","n":` + n + `,"seed":1}`))
+		if n != "x" && (err == nil || !strings.Contains(err.Error(), "want a whole number of at most 2147483647")) {
+			t.Errorf("n of %s: %+v, %v", n, line, err)
+		}
+		for _, args := range [][]string{{"run", "-n", n, "a"}, {"batch", "-n", n, in, filepath.Join(dir, "out")}} {
+			_, errs := call(t, exitUsage, "", slices.Insert(args, 1, "-model", model)...)
+			want(t, errs, "whole number of at most 2147483647")
+		}
+	}
+	for _, n := range []int{-1, 0, math.MaxInt32} {
+		text, _ := json.Marshal(map[string]any{"prompt": "a", "n": n})
+		if line, err := parseLine(text); err != nil || *line.N != n {
+			t.Errorf("n of %d: %+v, %v", n, line, err)
+		}
 	}
 }

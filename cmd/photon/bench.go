@@ -231,7 +231,7 @@ func (b *bench) run(ctx context.Context, m *photon.Model, print func(benchRow) e
 	for _, depth := range b.depths {
 		for shared := depth - lastTokens; base.Len() < shared; {
 			b.progress.share("reading the text before", int64(base.Len()), int64(shared))
-			if err := base.Append(ctx, randomIDs(m, base.Len(), min(shared-base.Len(), 1<<12))...); err != nil {
+			if err := base.Append(ctx, randomIDs(m, int64(base.Len()), min(shared-base.Len(), 1<<12))...); err != nil {
 				return err
 			}
 		}
@@ -269,13 +269,13 @@ func (b *bench) measure(ctx context.Context, m *photon.Model, base *photon.Sessi
 			texts[j] = base.Fork()
 			if b.apart && j > 0 && base.Len() > 0 {
 				texts[j] = m.NewSession(photon.Temperature(0))
-				if err := texts[j].Append(ctx, randomIDs(m, j<<20, base.Len())...); err != nil {
+				if err := texts[j].Append(ctx, randomIDs(m, int64(j)<<20, base.Len())...); err != nil {
 					return r, err
 				}
 			}
 			if at := max(depth, test.after); at > 0 {
-				ids := randomIDs(m, base.Len(), at-base.Len())
-				ids[len(ids)-1] = randomIDs(m, at-1+j, 1)[0]
+				ids := randomIDs(m, int64(base.Len()), at-base.Len())
+				ids[len(ids)-1] = randomIDs(m, int64(at-1)+int64(j), 1)[0]
 				if err := texts[j].Append(ctx, ids...); err != nil {
 					return r, err
 				}
@@ -310,10 +310,10 @@ func (b *bench) measure(ctx context.Context, m *photon.Model, base *photon.Sessi
 }
 
 // randomIDs are tokens first … first+n-1 of one and the same pseudo-random text.
-func randomIDs(m *photon.Model, first, n int) []int {
+func randomIDs(m *photon.Model, first int64, n int) []int {
 	ids, vocab := make([]int, n), uint64(m.Config().VocabSize)
 	for i := range ids {
-		ids[i] = int(rand.NewPCG(1, uint64(first+i)).Uint64() % vocab)
+		ids[i] = int(rand.NewPCG(1, uint64(first)+uint64(i)).Uint64() % vocab)
 	}
 	return ids
 }
@@ -323,7 +323,7 @@ func prefill(m *photon.Model) func(ctx context.Context, texts []*photon.Session,
 	return func(ctx context.Context, texts []*photon.Session, n int) error {
 		s := texts[0]
 		for end := s.Len() + n; s.Len() < end; {
-			if err := s.Append(ctx, randomIDs(m, s.Len(), min(end-s.Len(), 1<<20))...); err != nil {
+			if err := s.Append(ctx, randomIDs(m, int64(s.Len()), min(end-s.Len(), 1<<20))...); err != nil {
 				return err
 			}
 		}

@@ -21,10 +21,12 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/photon-lm/photon"
 )
@@ -80,9 +82,19 @@ func main() {
 }
 
 // message is an error's text without the names of the library's packages: the program's and the verb's are the same.
+// What may steer a terminal is escaped, wherever in a file or a file's name it comes from.
 func message(err error) string {
 	text := strings.TrimPrefix(err.Error(), "photon: ")
-	return strings.NewReplacer(": photon: ", ": ", ": serve: ", ": ").Replace(text)
+	text = strings.NewReplacer(": photon: ", ": ", ": serve: ", ": ").Replace(text)
+	var shown strings.Builder
+	for _, c := range text {
+		if c == '\n' || unicode.IsPrint(c) {
+			shown.WriteRune(c)
+		} else {
+			shown.WriteString(strings.Trim(strconv.QuoteRune(c), "'"))
+		}
+	}
+	return shown.String()
 }
 
 func (c *console) dispatch(args []string) error {

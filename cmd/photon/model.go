@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -161,13 +162,13 @@ func recommendedWeights(files fs.FS) (photon.WeightType, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return photon.AsStored, nil
 	}
+	if err != nil {
+		return photon.AsStored, fmt.Errorf("%s: %w", name, err)
+	}
 	var config struct {
 		Weights *string `json:"photon_weights"`
 	}
-	if err == nil {
-		err = json.Unmarshal(data, &config)
-	}
-	if err != nil {
+	if err := json.Unmarshal(data, &config); err != nil {
 		return photon.AsStored, fmt.Errorf("%s: %w: %w", name, err, photon.ErrCorrupt)
 	}
 	if config.Weights == nil {
@@ -180,16 +181,40 @@ func recommendedWeights(files fs.FS) (photon.WeightType, error) {
 	return weights, nil
 }
 
-// readSmall reads a file beside a model, of no more than a megabyte.
+// maxSmall is the most bytes that a file beside a model's weights may have.
+const maxSmall = 1 << 20
+
+// readSmall reads a file beside a model's weights. It counts what it reads, for a size that is told may be wrong.
 func readSmall(files fs.FS, name string) ([]byte, error) {
-	info, err := fs.Stat(files, name)
+	f, err := openBeside(files, name)
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() || info.Size() > 1<<20 {
-		return nil, fmt.Errorf("want a file of at most a megabyte: %w", photon.ErrCorrupt)
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxSmall+1))
+	if err == nil && len(data) > maxSmall {
+		err = fmt.Errorf("more than %d bytes: this is no such file: %w", maxSmall, photon.ErrCorrupt)
 	}
-	return fs.ReadFile(files, name)
+	return data, err
+}
+
+// openBeside opens a file of a model's directory. Only a file that is not there is fs.ErrNotExist: a link that leads
+// nowhere is there, and whoever made it means the file to count.
+func openBeside(files fs.FS, name string) (fs.File, error) {
+	info, err := fs.Lstat(files, name)
+	if err == nil && info.Mode().Type() == fs.ModeSymlink {
+		if info, err = fs.Stat(files, name); errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("a link to a file that does not exist: bring that, or remove the link: %w",
+				photon.ErrCorrupt)
+		}
+	}
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("not a regular file: %w", photon.ErrCorrupt)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return files.Open(name)
 }
 
 // openRegular opens a file that can be read more than once. Another kind is refused before it is opened: a pipe would
@@ -206,11 +231,14 @@ func openRegular(name string) (*os.File, error) {
 }
 
 // ofFile is an error of a temporary file as one of the file that somebody named.
-func ofFile(name string, err error) error {
+func ofFile(name string, err error) error { return fmt.Errorf("%s: %w", name, cause(err)) }
+
+// cause is an error of a file without the name that it says.
+func cause(err error) error {
 	if wrong := new(fs.PathError); errors.As(err, &wrong) {
-		err = wrong.Err
+		return wrong.Err
 	}
-	return fmt.Errorf("%s: %w", name, err)
+	return err
 }
 
 // replaceable is the file that a name stands for, links followed, where it may be replaced by a rename: it is a

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -267,7 +268,7 @@ func (p *paper) missing(cfg photon.Config, name string) (list []paperRow) {
 
 // holds is how many texts of so many tokens the memory holds; one at least.
 func (p *paper) holds(cfg photon.Config, tokens int) int {
-	return int(max(1, p.memoryBytes()/max(1, cfg.StateBytes(tokens, p.model.cache))))
+	return int(min(max(1, p.memoryBytes()/max(1, cfg.StateBytes(tokens, p.model.cache))), math.MaxInt32))
 }
 
 func (p *paper) memoryBytes() int64 { return int64(p.memory * (1 << 30)) }
@@ -409,7 +410,9 @@ func (n note) line() string {
 }
 
 // ids are tokens first … first+n-1 of the pseudo-random text of that number.
-func (t *paperModel) ids(number, first, n int) []int { return randomIDs(t.m, number<<24+first, n) }
+func (t *paperModel) ids(number, first, n int) []int {
+	return randomIDs(t.m, int64(number)<<24+int64(first), n)
+}
 
 // options generate greedily, past the end of a text.
 func (t *paperModel) options(mode string, more ...photon.Option) []photon.Option {

@@ -244,7 +244,8 @@ func (t *paperModel) mostTexts(ctx context.Context, r *paperRow, in, out int) (i
 func (t *paperModel) memoryFor(r *paperRow, tokens int) int {
 	most := r.Wanted
 	if free := availableBytes(); free > 0 {
-		most = min(most, int(max(1, free/10*7/max(1, t.m.Config().StateBytes(tokens, t.model.cache)))))
+		room := max(1, free/10*7/max(1, t.m.Config().StateBytes(tokens, t.model.cache)))
+		most = int(min(int64(most), room))
 	}
 	if most < r.Wanted {
 		r.Note.add("%s of %s texts: there is no memory for more", count(most), count(r.Wanted))

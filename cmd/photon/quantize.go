@@ -44,7 +44,7 @@ func setupQuantize(f *flag.FlagSet) func(c *console, args []string) error {
 				return fmt.Errorf("%w: give a file of text", err)
 			}
 			text.Close()
-			if _, err := fs.Stat(files, "tokenizer.json"); err != nil {
+			if _, err := fs.Lstat(files, "tokenizer.json"); err != nil { // loading says what else is wrong with it
 				return modelError{fmt.Errorf("%s has no tokenizer.json to read %s with: leave that out: %w",
 					args[0], args[2], photon.ErrUnsupported)}
 			}

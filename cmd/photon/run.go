@@ -3,9 +3,11 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -22,11 +24,22 @@ type samplingFlags struct {
 	flags                                  *flag.FlagSet
 }
 
+// wantTokens is what bounds a text may have; mostTokens is the highest.
+const wantTokens = "a whole number of at most 2147483647; below 0: no bound"
+
 var modes = map[string]photon.GenMode{"hiergen": photon.HierGen, "recgen": photon.RecGen}
 
 func (s *samplingFlags) declare(f *flag.FlagSet) {
 	s.flags = f
-	f.IntVar(&s.tokens, "n", 256, "write at most this many tokens; -1: no bound")
+	s.tokens = 256
+	f.Func("n", "write at most this many `tokens`; -1: no bound (default 256)", func(v string) error {
+		n, err := strconv.ParseInt(v, 0, strconv.IntSize)
+		if err != nil || n > mostTokens {
+			return errors.New("want " + wantTokens)
+		}
+		s.tokens = int(n)
+		return nil
+	})
 	f.Float64Var(&s.temperature, "temp", 0.8, "temperature; 0: always the most likely token; what "+
 		"generation_config.json says goes before this default and those of the filters")
 	f.IntVar(&s.topK, "top-k", 40, "draw from the k most likely tokens; 0: all")

@@ -55,13 +55,13 @@ func readTemplate(files fs.FS) (string, error) {
 	if data, err = readSmall(files, name); errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", name, err)
+	}
 	var config struct {
 		Template json.RawMessage `json:"chat_template"`
 	}
-	if err == nil {
-		err = json.Unmarshal(data, &config)
-	}
-	if err != nil {
+	if err := json.Unmarshal(data, &config); err != nil {
 		return "", fmt.Errorf("%s: %w: %w", name, err, photon.ErrCorrupt)
 	}
 	var text string

@@ -1,10 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -15,9 +15,11 @@ import (
 	"strings"
 
 	"github.com/photon-lm/photon"
+	"github.com/photon-lm/photon/internal/strictjson"
 )
 
-// golden is golden.json: logits of a text, as a separate implementation computed them in float64 from the weights as stored.
+// golden is golden.json: logits of a text, as a separate implementation computed them in float64 from the weights as
+// stored.
 type golden struct {
 	IDs       []int       `json:"ids"`
 	Rows      []int       `json:"rows"`      // of the logits
@@ -49,7 +51,8 @@ func verify(ctx context.Context, c *console, model modelFlags) error {
 	if err != nil {
 		return invalid(err)
 	}
-	fmt.Fprintf(w, "files      %s bytes of weights in %d tensors, all that config.json asks for\n", count(info.WeightBytes), info.Tensors)
+	fmt.Fprintf(w, "files      %s bytes of weights in %d tensors, all that config.json asks for\n",
+		count(info.WeightBytes), info.Tensors)
 	switch n, err := checkSums(ctx, files); {
 	case errors.Is(err, errNoSums):
 	case ctx.Err() != nil:
@@ -67,7 +70,8 @@ func verify(ctx context.Context, c *console, model modelFlags) error {
 	}
 	fmt.Fprintf(w, "weights    %s, all finite\n", count(info.Config.Parameters()))
 
-	// The golden logits are those of the weights as stored, so the matrices are held in the one form that is exact for every file.
+	// The golden logits are those of the weights as stored, so the matrices are held in the one form that is exact for
+	// every file.
 	model.weights = photon.F32
 	m, err := model.load(ctx, c)
 	if err != nil {
@@ -75,7 +79,8 @@ func verify(ctx context.Context, c *console, model modelFlags) error {
 	}
 	defer m.Close()
 	if t := m.Tokenizer(); t != nil {
-		fmt.Fprintf(w, "tokenizer  %s tokens for a vocabulary of %s\n", count(t.VocabSize()), count(info.Config.VocabSize))
+		fmt.Fprintf(w, "tokenizer  %s tokens for a vocabulary of %s\n",
+			count(t.VocabSize()), count(info.Config.VocabSize))
 	} else {
 		fmt.Fprintln(w, "tokenizer  none: this model cannot read or write text")
 	}
@@ -87,75 +92,101 @@ func verify(ctx context.Context, c *console, model modelFlags) error {
 	case err != nil:
 		return invalid(fmt.Errorf("golden.json: %w", err))
 	}
-	worst, err := g.compare(m)
+	worst, err := g.compare(ctx, m)
 	if err != nil {
 		return invalid(err)
 	}
-	fmt.Fprintf(w, "logits     agree with golden.json to %.1e of the largest, on %s; %.1e is allowed\n", worst, m.Kernel(), g.Tolerance)
+	fmt.Fprintf(w, "logits     agree with golden.json to %.1e of the largest, on %s; %.1e is allowed\n",
+		worst, m.Kernel(), g.Tolerance)
 	return nil
 }
 
 // What golden.json may ask for: train/export.py writes 37 ids and a tolerance of 1e-4.
 const (
-	maxGoldenSize   = 1 << 20 // bytes
-	maxGoldenIDs    = 1 << 10
+	maxGoldenIDs    = 1 << 10 // and rows
 	maxGoldenLogits = 1 << 26 // ids times vocabulary, which are computed at once
 	maxTolerance    = 1e-2    // beyond it, wrong weights may pass
 )
 
 func readGolden(files fs.FS, cfg photon.Config) (*golden, error) {
-	data, err := readRegular(files, "golden.json")
+	data, err := readSmall(files, "golden.json")
 	if err != nil {
 		return nil, err
 	}
 	g := &golden{}
-	if err := json.Unmarshal(data, g); err != nil {
-		return nil, fmt.Errorf("%w: %w", err, photon.ErrCorrupt)
+	if err := g.read(data); err != nil {
+		return nil, err
 	}
 	within := func(ids []int, n int) bool {
 		return len(ids) > 0 && slices.Min(ids) >= 0 && slices.Max(ids) < n
 	}
-	ok := within(g.IDs, cfg.VocabSize) && within(g.Rows, len(g.IDs)) && len(g.Indices) == len(g.Rows) && len(g.Values) == len(g.Rows) &&
-		len(g.LogSumExp) == len(g.Rows)
+	ok := within(g.IDs, cfg.VocabSize) && within(g.Rows, len(g.IDs)) && len(g.Indices) == len(g.Rows) &&
+		len(g.Values) == len(g.Rows) && len(g.LogSumExp) == len(g.Rows)
 	for i := 0; ok && i < len(g.Rows); i++ {
 		ok = within(g.Indices[i], cfg.VocabSize) && len(g.Values[i]) == len(g.Indices[i])
 	}
 	if !ok {
-		return nil, fmt.Errorf("its lists do not fit each other or config.json: write it again with train/export.py: %w", photon.ErrCorrupt)
+		return nil, fmt.Errorf("its lists do not fit each other or config.json: write it again with "+
+			"train/export.py: %w", photon.ErrCorrupt)
 	}
 	switch n := len(g.IDs); {
-	case n > maxGoldenIDs || n*cfg.VocabSize > maxGoldenLogits:
-		return nil, fmt.Errorf("%d ids with a vocabulary of %d: want at most %d, and %d logits in all: %w",
-			n, cfg.VocabSize, maxGoldenIDs, maxGoldenLogits, photon.ErrUnsupported)
+	case int64(n)*int64(cfg.VocabSize) > maxGoldenLogits:
+		return nil, fmt.Errorf("%d ids with a vocabulary of %d: want at most %d logits in all, give fewer ids: %w",
+			n, cfg.VocabSize, maxGoldenLogits, photon.ErrUnsupported)
 	case !(g.Tolerance > 0 && g.Tolerance <= maxTolerance):
-		return nil, fmt.Errorf("tolerance is %g, want it above 0 and at most %g: %w", g.Tolerance, maxTolerance, photon.ErrCorrupt)
+		return nil, fmt.Errorf("tolerance is %g, want it above 0 and at most %g: %w",
+			g.Tolerance, maxTolerance, photon.ErrCorrupt)
 	}
 	return g, nil
 }
 
-// readRegular reads no more than golden.json or SHA256SUMS can have, from nothing but a file.
-func readRegular(files fs.FS, name string) ([]byte, error) {
-	f, err := openRegularFS(files, name)
+// read reads the text of golden.json.
+func (g *golden) read(data []byte) error {
+	r, err := strictjson.New(data, photon.ErrCorrupt)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxGoldenSize+1))
-	if err == nil && len(data) > maxGoldenSize {
-		err = fmt.Errorf("more than %d bytes: %w", maxGoldenSize, photon.ErrCorrupt)
+	integer := func() (int, error) {
+		n, err := r.Integer()
+		if err == nil && (n < 0 || n > math.MaxInt32) {
+			err = r.Errorf("%d, want 0 to %d", n, math.MaxInt32)
+		}
+		return int(n), err
 	}
-	return data, err
+	// A row's lists are bounded by the size of the file alone; there can be a logit for each token.
+	indices := func() ([]int, error) { return readList(r, maxSmall, integer) }
+	values := func() ([]float64, error) { return readList(r, maxSmall, r.Float) }
+	if err := r.Fields(
+		need("ids", &g.IDs, func() ([]int, error) { return readList(r, maxGoldenIDs, integer) }),
+		need("rows", &g.Rows, func() ([]int, error) { return readList(r, maxGoldenIDs, integer) }),
+		need("indices", &g.Indices, func() ([][]int, error) { return readList(r, maxGoldenIDs, indices) }),
+		need("values", &g.Values, func() ([][]float64, error) { return readList(r, maxGoldenIDs, values) }),
+		need("logsumexp", &g.LogSumExp, func() ([]float64, error) { return readList(r, maxGoldenIDs, r.Float) }),
+		need("tolerance", &g.Tolerance, r.Float),
+	); err != nil {
+		return err
+	}
+	return r.End()
 }
 
-func openRegularFS(files fs.FS, name string) (fs.File, error) {
-	info, err := fs.Stat(files, name)
-	if err != nil {
-		return nil, err
+func need[T any](key string, dst *T, read func() (T, error)) strictjson.Field {
+	return strictjson.Field{Key: key, Required: true, Read: func() (err error) { *dst, err = read(); return err }}
+}
+
+// readList reads a list of no more than most items. It counts them first, to make room once.
+func readList[T any](r *strictjson.Reader, most int, item func() (T, error)) ([]T, error) {
+	n, ahead := 0, r.Copy()
+	ahead.Array(func(int) error { n++; return ahead.Skip() })
+	if n > most {
+		return nil, fmt.Errorf("a list of %d, want at most %d: %w", n, most, photon.ErrUnsupported)
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("not a regular file: %w", photon.ErrCorrupt)
-	}
-	return files.Open(name)
+	list := make([]T, 0, n)
+	err := r.Array(func(int) error {
+		value, err := item()
+		list = append(list, value)
+		return err
+	})
+	return list, err
 }
 
 // sumsFile may stand beside a model, with the SHA-256 of its files as sha256sum writes them.
@@ -165,39 +196,52 @@ var errNoSums = errors.New("there is none")
 
 // checkSums holds files against what SHA256SUMS says of them, and returns how many these are.
 func checkSums(ctx context.Context, files fs.FS) (n int, err error) {
-	list, err := readRegular(files, sumsFile)
+	list, err := readSmall(files, sumsFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, errNoSums
 	}
 	if err != nil {
 		return 0, err
 	}
+	lines := map[string]int{} // of each file: named many times, it would be as much work each time
 	for line := range strings.Lines(string(list)) {
 		n++
 		line = strings.TrimRight(line, "\r\n")
-		sum, name, ok := strings.Cut(line, " ")
-		if name = strings.TrimLeft(name, " *"); !ok || len(sum) != 2*sha256.Size || !fs.ValidPath(name) {
-			return 0, fmt.Errorf("line %d is not a SHA-256 and a name: write it with sha256sum: %w", n, photon.ErrCorrupt)
+		text, name, _ := strings.Cut(line, " ")
+		sum, err := hex.DecodeString(text)
+		if name = strings.TrimLeft(name, " *"); err != nil || len(sum) != sha256.Size || !fs.ValidPath(name) {
+			return 0, fmt.Errorf("line %d is not a SHA-256 and a name: write it with sha256sum: %w",
+				n, photon.ErrCorrupt)
 		}
-		f, err := openRegularFS(files, name)
+		if before := lines[name]; before > 0 {
+			return 0, fmt.Errorf("line %d: %.200q is already in line %d: name each file once: %w",
+				n, name, before, photon.ErrCorrupt)
+		}
+		lines[name] = n
+		got, err := hashFile(ctx, files, name)
 		if err != nil {
-			return 0, fmt.Errorf("line %d: %s: %w", n, name, err)
+			return 0, fmt.Errorf("line %d: %.200q: %w", n, name, cause(err))
 		}
-		h := sha256.New()
-		_, err = io.Copy(h, untilDone{ctx, f})
-		f.Close()
-		if err != nil {
-			return 0, fmt.Errorf("line %d: %s: %w", n, name, err)
-		}
-		if got := hex.EncodeToString(h.Sum(nil)); !strings.EqualFold(got, sum) {
-			return 0, fmt.Errorf("%s has the SHA-256 %s, want %s: the file is damaged or another, download it again: %w",
-				name, got, sum, photon.ErrMismatch)
+		if !bytes.Equal(got, sum) {
+			return 0, fmt.Errorf("%.200q has the SHA-256 %x, want %x: the file is damaged or another, "+
+				"download it again: %w", name, got, sum, photon.ErrMismatch)
 		}
 	}
 	if n == 0 {
 		return 0, fmt.Errorf("it is empty: write it with sha256sum: %w", photon.ErrCorrupt)
 	}
 	return n, nil
+}
+
+func hashFile(ctx context.Context, files fs.FS, name string) ([]byte, error) {
+	f, err := openBeside(files, name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	_, err = io.Copy(h, untilDone{ctx, f})
+	return h.Sum(nil), err
 }
 
 // untilDone reads until ctx ends.
@@ -214,8 +258,8 @@ func (r untilDone) Read(b []byte) (int, error) {
 }
 
 // compare computes the logits and returns the largest difference, as a share of the largest value.
-func (g *golden) compare(m *photon.Model) (float64, error) {
-	logits, err := m.Logits(context.Background(), g.IDs)
+func (g *golden) compare(ctx context.Context, m *photon.Model) (float64, error) {
+	logits, err := m.Logits(ctx, g.IDs)
 	if err != nil {
 		return 0, err
 	}
@@ -242,7 +286,8 @@ func (g *golden) compare(m *photon.Model) (float64, error) {
 		check(logSumExp(row), g.LogSumExp[i], "the logsumexp of row %d", n)
 	}
 	if !(worst <= g.Tolerance) {
-		return worst, fmt.Errorf("golden.json: %s, which differs by %.1e of the largest value where %.1e is allowed: weights and golden.json do not belong together, or a kernel (%s) is wrong: %w",
+		return worst, fmt.Errorf("golden.json: %s, which differs by %.1e of the largest value where %.1e is allowed: "+
+			"weights and golden.json do not belong together, or a kernel (%s) is wrong: %w",
 			where, worst, g.Tolerance, m.Kernel(), photon.ErrMismatch)
 	}
 	return worst, nil

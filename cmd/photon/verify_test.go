@@ -232,7 +232,7 @@ func TestVerifySums(t *testing.T) {
 	}
 	write(sums, list.String()+strings.Repeat("0", 64)+"  none\n")
 	_, errs := call(t, exitNotFound, "", "verify", dir)
-	want(t, errs, "SHA256SUMS: line 4: none")
+	want(t, errs, `SHA256SUMS: line 4: "none": `)
 }
 
 var flips = flag.Int("flips", 100, "bits that TestVerifySums flips")
