@@ -51,13 +51,29 @@ func (r *Reader) Copy() *Reader {
 	return &c
 }
 
-// Room is how many items of least bytes, or more, the list or the object that comes next may have. It is for room to be
-// made: nothing is read, and what is wrong is not told.
+// Len is how many items the list or the object has that comes next, as its commas say: nothing is read, and what is
+// wrong is not told.
+func (r *Reader) Len() int {
+	n, _ := r.count()
+	return n
+}
+
+// Room is Len, or less where so many items of least bytes do not fit. It is for memory that is taken at once.
 func (r *Reader) Room(least int) int {
+	n, bytes := r.count()
+	return min(n, bytes/least+1)
+}
+
+// count returns Len, and the bytes of the list or the object.
+func (r *Reader) count() (n, bytes int) {
 	if c := r.Peek(); c != '[' && c != '{' {
-		return 0
+		return 0, 0
 	}
-	commas, depth, at := 0, 0, r.pos
+	inner := Reader{data: r.data, pos: r.pos + 1}
+	if c := inner.Peek(); c != ']' && c != '}' {
+		n = 1
+	}
+	depth, at := 0, r.pos
 	for ; at < len(r.data); at++ {
 		switch r.data[at] {
 		case '"':
@@ -68,14 +84,14 @@ func (r *Reader) Room(least int) int {
 			depth--
 		case ',':
 			if depth == 1 {
-				commas++
+				n++
 			}
 		}
 		if depth == 0 {
 			break
 		}
 	}
-	return min(commas, (at-r.pos)/least) + 1
+	return n, at - r.pos
 }
 
 // closing is where the string ends whose text goes on at a byte: its closing quote, or the end of all.

@@ -204,16 +204,19 @@ func TestJSONFloats(t *testing.T) {
 	}
 }
 
-// Room is for as many items as there are, or a few more, but not for more than their bytes can be; they are still read.
+// Len is the number of items, Room no more than their bytes can be; they are still read.
 func TestJSONRoom(t *testing.T) {
 	for text, want := range map[string]int{
-		"[]": 1, "{}": 1, "[1,[2,3],{}]": 3, `{"a,\"":",[","b":[1,2,3],"c":{}},7`: 3, "[1,2,x": 3, `["`: 1, `["\`: 1, "7,7": 0,
-		"[,,,,,,,,,,,,,]": 8,
+		"[]": 0, "{ }": 0, "[1,[2,3],{}]": 3, `{"a,\"":",[","b":[1,2,3],"c":{}},7`: 3, "[1,2,x": 3, `["`: 1, `["\`: 1,
+		"7,7": 0, "[": 1, "[,,,,,,,,,,,,,]": 14,
 	} {
 		r, _ := New([]byte(text), errTest)
 		before := r.Peek()
-		if got := r.Room(2); got != want || r.Peek() != before {
+		if got := r.Len(); got != want || r.Peek() != before {
 			t.Errorf("%s: %d, want %d", text, got, want)
+		}
+		if got := r.Room(2); got != min(want, len(strings.TrimSuffix(text, ",7"))/2+1) && want > 0 {
+			t.Errorf("%s: room for %d of %d", text, got, want)
 		}
 	}
 }
