@@ -49,6 +49,10 @@ func TestBounds(t *testing.T) {
 		"a token's id": {ErrCorrupt, len(fmt.Sprintf(vocab, 1<<15, tail))/8 + 1<<15, func(n int) error {
 			return tokenizer(vocab, n, tail)
 		}},
+		"the bytes of added tokens": {ErrUnsupported, 30, func(n int) error {
+			_, err := newAddedTokens([]addedToken{{spelling: "abc"}, {spelling: strings.Repeat("x", n-3)}}, 30)
+			return err
+		}},
 		"a template's ids": {ErrUnsupported, maxInsert, func(n int) error {
 			c := component{specials: map[string][]int{"x": make([]int, n)}}
 			_, err := c.templateIDs([]string{"x"}, 1)
@@ -112,12 +116,14 @@ func TestNumbersInMessages(t *testing.T) {
 		return err
 	}
 	cut, lies := tiny[:len(tiny)-64], lyingFS{append(long, 0), int64(len(long)), false}
+	_, id := tokenID(-1, "a")
 	data := fmt.Sprintf("the data, the file has %d:", len(cut)-int(g.data))
 	for says, err := range map[string]error{
 		"level 1: 0 values wait, want 1":          snapshot(func(s *Session) { s.seq.states[0].rows = nil }),
 		"decoder 2 stands at row":                 snapshot(func(s *Session) { s.seq.dec[1].next++ }),
 		"encoder 2 bytes read":                    snapshot(func(s *Session) { s.seq.enc[1].read = -1 }),
 		"the one of level 2 is a stream":          stream.checkMode(RecGen),
+		fmt.Sprintf("want 0 to %d", maxTokenID-1): id,
 		"ends after 31 of 32 bytes":               read(lyingFS{short, int64(len(short) + 5), false}),
 		fmt.Sprint(len(long)+1, " bytes or more"): read(lies),
 		data: loadGGUFBytes(cut),

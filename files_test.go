@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/photon-lm/photon/internal/bounded"
 )
@@ -270,6 +271,36 @@ func FuzzLoad(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// A changingFS has a file that is written again when it is opened so many times.
+type changingFS struct {
+	fstest.MapFS
+	name   string
+	opened int
+}
+
+func (c *changingFS) Open(name string) (fs.File, error) {
+	if name == c.name {
+		if c.opened--; c.opened == 0 {
+			file := *c.MapFS[name]
+			file.ModTime = file.ModTime.Add(time.Second)
+			c.MapFS[name] = &file
+		}
+	}
+	return c.MapFS.Open(name)
+}
+
+// A file that is not, in the end, what it was when it was first opened is no model's.
+func TestFileChanges(t *testing.T) {
+	for _, name := range []string{configFile, weightsFile} {
+		for opened, ok := range map[int]bool{1: true, 2: name == configFile} { // weights are opened twice, and then looked at
+			files := &changingFS{readModel(t, "testdata/golden/photon-local-f32"), name, opened}
+			if _, err := LoadFS(files); (err == nil) != ok || err != nil && !errors.Is(err, ErrCorrupt) {
+				t.Errorf("%s is written before it is opened %d times: %v", name, opened, err)
+			}
+		}
+	}
 }
 
 // inspect is what Inspect reads, and where it lies.
