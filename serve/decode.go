@@ -172,7 +172,10 @@ func holdsNull(data []byte, texts []string) bool {
 // stops are a string or a list of strings.
 type stops []string
 
-const mostStops = 32
+const (
+	mostStops     = 32
+	mostStopBytes = 16 << 10 // of all: every text of the request looks for them, and may hold back as much
+)
 
 func (s *stops) UnmarshalJSON(data []byte) error {
 	var one string
@@ -190,6 +193,13 @@ func (s *stops) UnmarshalJSON(data []byte) error {
 	}
 	if slices.Contains(many, "") {
 		return badRequest("stop", "a stop string may not be empty, nor null: leave it out")
+	}
+	bytes := 0
+	for _, stop := range many {
+		bytes += len(stop)
+	}
+	if bytes > mostStopBytes {
+		return badRequest("stop", "the strings of stop have %d bytes: give at most %d in all", bytes, mostStopBytes)
 	}
 	*s = many
 	return nil

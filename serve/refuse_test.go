@@ -90,6 +90,7 @@ func TestRefusals(t *testing.T) {
 		{"", `{"prompt":"x","stop":""}`, "stop", "may not be empty"},
 		{"", `{"prompt":"x","stop":["a",""]}`, "stop", "may not be empty"},
 		{"", `{"prompt":"x","stop":["a` + strings.Repeat(`","a`, 32) + `"]}`, "stop", "33 strings: give at most 32"},
+		{"", `{"prompt":"x","stop":["` + strings.Repeat("é", 8<<10) + `","a"]}`, "stop", "16385 bytes: give at most 16384"},
 		{"", `{"prompt":"x","logit_bias":{"x":1}}`, "logit_bias", `"x": give a token's id`},
 		{"", `{"prompt":"x","logit_bias":{"5":"x"}}`, "logit_bias", `token 5 is "x": give a number`},
 		{"", `{"prompt":"x","logit_bias":{"5":null}}`, "logit_bias", "give a number"},

@@ -24,6 +24,11 @@
 // Token lists of /v1/completions hold every token drawn, also the one that ended the text, so that a client that counts
 // on one entry for each token, such as lm-evaluation-harness, finds it. With echo they begin with the prompt's, whose
 // first has a log-probability if the model predicts it, else null.
+//
+// # Limits
+//
+// MaxBody, MaxTokens, MaxTexts, MaxTime and MaxStateBytes bound what a request may ask for. Besides, it has up to 32
+// stop strings, of 16 KiB in all.
 package serve
 
 import (
