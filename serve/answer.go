@@ -60,14 +60,6 @@ type usage struct {
 
 // answer writes the texts of a query, whole or as they come.
 func (s *server) answer(w http.ResponseWriter, r *http.Request, q *query) {
-	rooms := make([]int, len(q.prompts)) // how many tokens may follow each prompt
-	for i, ids := range q.prompts {
-		var err error
-		if rooms[i], err = s.room(q, ids); err != nil {
-			s.fail(w, err)
-			return
-		}
-	}
 	release, err := s.admit(len(q.prompts) * q.n)
 	if err != nil {
 		s.fail(w, err)
@@ -76,8 +68,20 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request, q *query) {
 	defer release()
 	// gone ends with the client, work also with the time. Nothing of the work outlives this function.
 	gone, leave := context.WithCancel(r.Context())
-	work, stop := context.WithTimeout(gone, s.o.time)
+	defer leave()
+	work, stop := context.WithDeadline(gone, q.arrived.Add(s.o.time))
 	defer stop()
+	rooms := make([]int, len(q.prompts)) // how many tokens may follow each prompt
+	for i := range q.prompts {
+		if err = work.Err(); err == nil {
+			q.prompts[i] = q.encode(i)
+			rooms[i], err = s.room(q, q.prompts[i])
+		}
+		if err != nil {
+			s.fail(w, err)
+			return
+		}
+	}
 	pieces := make(chan piece, aheadPieces)
 	go func() {
 		defer close(pieces)

@@ -21,7 +21,7 @@ type completionRequest struct {
 }
 
 func (s *server) completions(w http.ResponseWriter, r *http.Request) {
-	var body completionRequest
+	body := completionRequest{sampling: s.sampling(), Prompt: prompts{most: s.places()}}
 	if err := s.read(w, r, &body); err != nil {
 		s.fail(w, err)
 		return
@@ -31,7 +31,7 @@ func (s *server) completions(w http.ResponseWriter, r *http.Request) {
 		err = q.askLogProbs("logprobs", *body.LogProbs)
 	}
 	if err == nil {
-		q.prompts, q.written, err = s.promptIDs(&body.Prompt)
+		err = s.takePrompts(q, &body.Prompt)
 	}
 	if err != nil {
 		s.fail(w, err)
@@ -42,26 +42,27 @@ func (s *server) completions(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, r, q)
 }
 
-// promptIDs returns the token ids of prompts, and the texts where they were texts.
-func (s *server) promptIDs(p *prompts) (ids [][]int, texts []string, err error) {
+// takePrompts has the query answer prompts: token ids, or texts, of which there is an empty one where nothing is given.
+func (s *server) takePrompts(q *query, p *prompts) error {
 	if p.ids != nil {
-		return p.ids, nil, nil
+		q.prompts, q.encode = make([][]int, len(p.ids)), func(i int) []int { return p.ids[i] }
+		return nil
 	}
-	if texts = p.texts; texts == nil {
-		texts = []string{""}
+	if q.written = p.texts; q.written == nil {
+		q.written = []string{""}
 	}
 	t := s.m.Tokenizer()
 	if t == nil {
-		return nil, nil, badRequest("prompt", "this model has no tokenizer: give the prompt as a list of token ids")
+		return badRequest("prompt", "this model has no tokenizer: give the prompt as a list of token ids")
 	}
-	for _, text := range texts {
-		list := t.Encode(text)
-		if cfg := s.m.Config(); len(list) == 0 && cfg.Flat() && cfg.BOSTokenID >= 0 {
-			list = append(list, cfg.BOSTokenID) // a flat model predicts nothing before its first token
+	q.prompts, q.encode = make([][]int, len(q.written)), func(i int) []int {
+		ids := t.Encode(q.written[i])
+		if len(ids) == 0 && s.cfg.Flat() && s.cfg.BOSTokenID >= 0 {
+			ids = append(ids, s.cfg.BOSTokenID) // a flat model predicts nothing before its first token
 		}
-		ids = append(ids, list)
+		return ids
 	}
-	return ids, texts, nil
+	return nil
 }
 
 // completion words the answers of /v1/completions.

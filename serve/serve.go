@@ -135,6 +135,7 @@ type server struct {
 	m       *photon.Model
 	o       options
 	err     error
+	cfg     photon.Config // the model's
 	batcher *photon.Batcher
 	created int64
 	reading chan struct{} // held by who reads a prompt outside the batcher: one at a time, lest streams starve
@@ -160,7 +161,7 @@ func Handler(model *photon.Model, opts ...Option) http.Handler {
 }
 
 func newServer(model *photon.Model, opts []Option) *server {
-	s := &server{m: model, created: time.Now().Unix(), reading: make(chan struct{}, 1), o: options{
+	s := &server{m: model, cfg: model.Config(), created: time.Now().Unix(), reading: make(chan struct{}, 1), o: options{
 		name: "photon", body: 4 << 20, tokens: 32768, time: 10 * time.Minute, running: 64, waiting: 256,
 		stall: 30 * time.Second,
 	}}
@@ -282,7 +283,7 @@ func (s *server) known(name string) error {
 func (s *server) admit(n int) (release func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := s.o.running + s.o.waiting
+	all := s.places()
 	switch {
 	case n > all:
 		return nil, badRequest("n", "%d texts in one request, this server takes %d at a time: ask for fewer", n, all)
@@ -297,6 +298,9 @@ func (s *server) admit(n int) (release func(), err error) {
 		s.mu.Unlock()
 	}, nil
 }
+
+// places is how many texts may run or wait.
+func (s *server) places() int { return s.o.running + s.o.waiting }
 
 // running is the number of texts that run or wait.
 func (s *server) running() int {

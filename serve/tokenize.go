@@ -62,7 +62,7 @@ func (s *server) detokenize(w http.ResponseWriter, r *http.Request) {
 		err = s.known(body.Model)
 	}
 	t := s.m.Tokenizer()
-	vocab := s.m.Config().VocabSize
+	vocab := s.cfg.VocabSize
 	unknown := slices.IndexFunc(body.Tokens, func(id int) bool { return id < 0 || id >= vocab })
 	switch {
 	case err != nil:
@@ -94,10 +94,9 @@ func (s *server) tokenizerInfo(w http.ResponseWriter, r *http.Request) {
 		}
 		return &token
 	}
-	cfg := s.m.Config()
-	info := map[string]any{"model_max_length": s.o.tokens, "bos_token": spelling(cfg.BOSTokenID), "eos_token": nil}
-	if len(cfg.EOSTokenIDs) > 0 {
-		info["eos_token"] = spelling(cfg.EOSTokenIDs[0])
+	info := map[string]any{"model_max_length": s.o.tokens, "bos_token": spelling(s.cfg.BOSTokenID), "eos_token": nil}
+	if len(s.cfg.EOSTokenIDs) > 0 {
+		info["eos_token"] = spelling(s.cfg.EOSTokenIDs[0])
 	}
 	s.json(w, http.StatusOK, info)
 }
