@@ -417,7 +417,7 @@ func (c *reply) choice(p *piece, stream bool) any {
 			continue
 		}
 		entry := chatToken{chatProb: c.prob(t.TokenProb), Top: []chatProb{}}
-		for _, other := range t.top {
+		for _, other := range t.top.tokens {
 			entry.Top = append(entry.Top, c.prob(other))
 		}
 		if out.LogProbs == nil {

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"net/http"
@@ -65,6 +66,33 @@ func (s *server) takePrompts(q *query, p *prompts) error {
 	return nil
 }
 
+// mostEchoed bounds the log-probabilities that an answer repeats its prompts with, for all of its texts.
+const mostEchoed = 1 << 20
+
+// checkEcho reports that the query's first prompts, up to index, are more than an answer repeats.
+func (s *server) checkEcho(q *query, index int) error {
+	if !q.echo {
+		return nil
+	}
+	ids := q.prompts[index]
+	if q.written != nil {
+		q.echoed.bytes += q.n * len(q.written[index])
+	} else {
+		q.echoed.bytes += q.n * s.textBytes(ids)
+	}
+	if q.echoed.bytes > mostText {
+		return badRequest("echo", "echo of the prompts, for each of their choices, has more than %d bytes: leave it out, or "+
+			"ask for fewer choices", mostText)
+	}
+	q.echoed.logProbs += q.n * len(ids) * (q.logProbs + 1)
+	if q.echoed.logProbs > mostEchoed {
+		return badRequest("logprobs", "echo with logprobs, of each token of the prompts for each of their choices, has "+
+			"%d log-probabilities or more, an answer may have %d: ask for fewer of them, or for fewer choices",
+			q.echoed.logProbs, mostEchoed)
+	}
+	return nil
+}
+
 // completion words the answers of /v1/completions.
 type completion struct {
 	t    *photon.Tokenizer
@@ -87,10 +115,10 @@ type completionChoice struct {
 }
 
 type completionLogProbs struct {
-	Tokens  []string             `json:"tokens"`
-	Own     []*float32           `json:"token_logprobs"`
-	Top     []map[string]float32 `json:"top_logprobs"` // the token itself is among them
-	Offsets []int                `json:"text_offset"`  // in code points
+	Tokens  []string          `json:"tokens"`
+	Own     []*float32        `json:"token_logprobs"`
+	Top     []json.RawMessage `json:"top_logprobs"` // objects; the token itself is among them
+	Offsets []int             `json:"text_offset"`  // in code points
 }
 
 func (c *completion) object(bool) string { return "text_completion" }
@@ -99,7 +127,7 @@ func (c *completion) choice(p *piece, stream bool) any {
 	out := completionChoice{Text: p.s, Index: p.text, Finish: orNull(p.finish)}
 	if len(p.tokens) == 0 {
 		if c.logProbs && !stream {
-			out.LogProbs = &completionLogProbs{[]string{}, []*float32{}, []map[string]float32{}, []int{}}
+			out.LogProbs = &completionLogProbs{[]string{}, []*float32{}, []json.RawMessage{}, []int{}}
 		}
 		return out
 	}
@@ -121,11 +149,14 @@ func (c *completion) choice(p *piece, stream bool) any {
 			continue
 		}
 		own := finite(t.LogProb)
-		top := map[string]float32{name: own}
-		for _, other := range t.top {
-			top[tokenName(c.t, other.ID)] = finite(other.LogProb)
+		if t.top.worded == nil {
+			top := map[string]float32{name: own}
+			for _, other := range t.top.tokens {
+				top[tokenName(c.t, other.ID)] = finite(other.LogProb)
+			}
+			t.top.worded, _ = json.Marshal(top)
 		}
-		l.Own, l.Top = append(l.Own, &own), append(l.Top, top)
+		l.Own, l.Top = append(l.Own, &own), append(l.Top, t.top.worded)
 	}
 	out.LogProbs = l
 	return out

@@ -377,7 +377,8 @@ func (s *server) json(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.o.stall))
 	w.WriteHeader(status)
-	w.Write(append(data, '\n'))
+	w.Write(data)
+	w.Write([]byte{'\n'})
 }
 
 // read reads the body of a request, a JSON object, into v.
