@@ -81,13 +81,13 @@ func (s *server) checkEcho(q *query, index int) error {
 		q.echoed.bytes += q.n * s.textBytes(ids)
 	}
 	if q.echoed.bytes > mostText {
-		return badRequest("echo", "echo of the prompts, for each of their choices, has more than %d bytes: leave it out, or "+
-			"ask for fewer choices", mostText)
+		return badRequest("echo", "echo of the prompts, for each of their choices, has more than %d bytes: leave it "+
+			"out, or ask for fewer choices", mostText)
 	}
 	q.echoed.logProbs += q.n * len(ids) * (q.logProbs + 1)
 	if q.echoed.logProbs > mostEchoed {
-		return badRequest("logprobs", "echo with logprobs, of each token of the prompts for each of their choices, has "+
-			"%d log-probabilities or more, an answer may have %d: ask for fewer of them, or for fewer choices",
+		return badRequest("logprobs", "echo with logprobs, of the prompts for each of their choices, has %d "+
+			"log-probabilities or more, an answer may have %d: ask for fewer of them, or for fewer choices",
 			q.echoed.logProbs, mostEchoed)
 	}
 	return nil

@@ -171,7 +171,7 @@ func wanted(t reflect.Type, name string) string {
 	case reflect.Int, reflect.Int64:
 		return strings.TrimSuffix("a whole number in digits, "+ranges[name], ", ")
 	case reflect.Float32, reflect.Float64:
-		return strings.TrimSuffix("a number that 64 bits can tell from 0 unless it is 0, "+ranges[name], ", ")
+		return strings.TrimSuffix("a number that a float64 holds, "+ranges[name], ", ")
 	case reflect.String:
 		return "a string"
 	case reflect.Slice:
@@ -234,8 +234,8 @@ func (p *prompts) read(_ func() string, r *strictjson.Reader) error {
 		}
 		if i == 0 {
 			if kind = typeOf(r.Peek()); kind != "number" && n > p.most {
-				return badRequest("prompt", "%d prompts in one request, this server takes %d texts at a time: send fewer",
-					n, p.most)
+				return badRequest("prompt", "%d prompts in one request, this server takes %d texts at a time: send "+
+					"fewer", n, p.most)
 			}
 			if kind == "number" {
 				p.ids = [][]int{make([]int, 0, n)}
@@ -350,7 +350,8 @@ func (b *biases) read(_ func() string, r *strictjson.Reader) error {
 		id, err := strconv.Atoi(key)
 		switch {
 		case err != nil || strconv.Itoa(id) != key:
-			return false, badRequest("logit_bias", "logit_bias has the key %q: give a token's id, in digits alone", clip(key))
+			return false, badRequest("logit_bias", "logit_bias has the key %q: give a token's id, in digits alone",
+				clip(key))
 		case id < 0 || id >= b.vocab:
 			return false, badRequest("logit_bias", "logit_bias of token %d: the vocabulary is 0 … %d", id, b.vocab-1)
 		}
@@ -358,8 +359,8 @@ func (b *biases) read(_ func() string, r *strictjson.Reader) error {
 		bias, err := r.Float()
 		if small := float32(bias); err != nil || math.IsInf(float64(small), 0) || small == 0 && bias != 0 {
 			value, _ := begin.Raw()
-			return false, badRequest("logit_bias", "logit_bias of token %d is %.40s: give a number, -3.4e38 to 3.4e38, "+
-				"that 32 bits can tell from 0 unless it is 0", id, value)
+			return false, badRequest("logit_bias", "logit_bias of token %d is %.40s: give a number that a float32 "+
+				"holds, -3.4e38 to 3.4e38", id, value)
 		}
 		b.of[id] = float32(bias)
 		return true, nil

@@ -27,8 +27,12 @@
 //
 // # Limits
 //
-// MaxBody, MaxTokens, MaxTexts, MaxTime and MaxStateBytes bound what a request may ask for. Besides, it has up to 32
-// stop strings, of 16 KiB in all.
+// MaxBody, MaxTokens, MaxTexts, MaxTime and MaxStateBytes bound what a request may ask for; a request for more texts
+// than there may be is refused before anything is made of its prompts. Besides, a request has up to 32 stop strings, of
+// 16 KiB in all, 65,536 messages and as many parts in each. With echo an answer repeats up to 16 MiB of prompts and
+// 1,048,576 of their log-probabilities, counted for each choice. /detokenize, and /tokenize with return_token_strs,
+// spell out as many tokens as a text may have, of 16 MiB in all. Reading a request takes up to 12 times its body, and
+// encoding a text some 64 bytes for each token.
 package serve
 
 import (

@@ -28,12 +28,12 @@ func (s *server) textBytes(ids []int) (n int) {
 // checkSpelling reports tokens that are more than an answer spells out.
 func (s *server) checkSpelling(param string, ids []int) error {
 	if len(ids) > s.o.tokens {
-		return badRequest(param, "%d tokens, this server spells out as many as a text may have, %d: send less", len(ids),
-			s.o.tokens)
+		return badRequest(param, "%d tokens, this server spells out as many as a text may have, %d: send less",
+			len(ids), s.o.tokens)
 	}
 	if s.textBytes(ids) > mostText {
-		return badRequest(param, "the text of the %d tokens has more than the %d bytes that this server spells out: send "+
-			"less", len(ids), mostText)
+		return badRequest(param, "the text of the %d tokens has more than %d bytes, the most that this server spells "+
+			"out: send less", len(ids), mostText)
 	}
 	return nil
 }
