@@ -52,15 +52,15 @@ func decode(data []byte, v any) error {
 	return decodeFields(func() string { return "" }, r, v, idleFields)
 }
 
-// A reads reads its own JSON, which is strict, and which stands at a path of the body. An error that is no *apiError
-// says that the value is of another type.
+// A reads is a type that reads its own JSON, which is strict, and stands at a path of the body. An error that is no
+// *apiError says that the value is of another type.
 type reads interface {
 	read(path func() string, r *strictjson.Reader) error
 }
 
-// decodeFields reads the object that stands at a path of the body into a struct. A field that is null is not there. The
-// path is asked for only where something is wrong, names are those of the struct to the letter, and each key is read
-// once and where it stands, so that a body takes little more memory than what is kept of it.
+// decodeFields reads the object that stands at a path of the body into a struct, whose names count to the letter. A
+// field that is null is not there, whether it is known or not. The path is made only where something is wrong, and
+// values are read where they stand, so that a body takes little more memory than what is kept of it.
 func decodeFields(path func() string, r *strictjson.Reader, v any, idle map[string][]string) error {
 	if r.Peek() != '{' {
 		value, _ := r.Raw()
@@ -74,16 +74,18 @@ func decodeFields(path func() string, r *strictjson.Reader, v any, idle map[stri
 		if field := fieldOf(to, key); field.IsValid() {
 			return true, readField(path, key, r, field)
 		}
-		value, _ := r.Raw()
-		name := join(path(), key)
-		switch {
-		case slices.Contains(idle[key], compact(value)):
-			return true, nil
-		case idle[key] != nil:
-			return false, badRequest(name, "field %q is not supported but as %s: leave it out", name,
-				strings.Join(idle[key], " or "))
+		wants, known := idle[key]
+		if !known {
+			name := join(path(), key)
+			return false, badRequest(name, "field %q is not known here: %s", name,
+				cmp.Or(instead[name], "leave it out"))
 		}
-		return false, badRequest(name, "field %q is not known here: %s", name, cmp.Or(instead[name], "leave it out"))
+		if value, _ := r.Raw(); !slices.Contains(wants, compact(value)) {
+			name := join(path(), key)
+			return false, badRequest(name, "field %q is not supported but as %s: leave it out", name,
+				strings.Join(wants, " or "))
+		}
+		return true, nil
 	})
 }
 
