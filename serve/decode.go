@@ -110,7 +110,7 @@ func readField(path func() string, key string, r *strictjson.Reader, to reflect.
 	name, want := join(path(), key), wanted(to.Type(), key)
 	if typeOf(first) == "number" && (to.CanInt() || to.CanFloat()) {
 		value, _ := begin.Raw()
-		return outOf(name, clip(value), want)
+		return outOf(name, clip(value), strings.Replace(want, "a number", "a number that a float64 holds", 1))
 	}
 	return badRequest(name, "field %q is of type %s: give %s", name, typeOf(first), want)
 }
@@ -173,7 +173,7 @@ func wanted(t reflect.Type, name string) string {
 	case reflect.Int, reflect.Int64:
 		return strings.TrimSuffix("a whole number in digits, "+ranges[name], ", ")
 	case reflect.Float32, reflect.Float64:
-		return strings.TrimSuffix("a number that a float64 holds, "+ranges[name], ", ")
+		return strings.TrimSuffix("a number, "+ranges[name], ", ")
 	case reflect.String:
 		return "a string"
 	case reflect.Slice:
