@@ -36,20 +36,21 @@ var instead = map[string]string{
 	"prompt":                "send it to /v1/completions",
 }
 
-// decode reads a body, a JSON object, into a struct.
+// decode reads a body, a JSON object, into a struct: once to see that it is strict JSON, and once for what it says.
 func decode(data []byte, v any) error {
 	r, err := strictjson.New(data, errors.New("the body is to be strict JSON"))
+	var again *strictjson.Reader
 	if err == nil {
-		all := r.Copy()
-		if err = all.Skip(); err == nil {
-			err = all.End()
+		again = r.Copy()
+		if err = r.Skip(); err == nil {
+			err = r.End()
 		}
 	}
 	var wrong *strictjson.Error
 	if errors.As(err, &wrong) {
 		return badRequest(clip(wrong.Field), "%s", wrong.Message)
 	}
-	return decodeFields(func() string { return "" }, r, v, idleFields)
+	return decodeFields(func() string { return "" }, again, v, idleFields)
 }
 
 // A reads is a type that reads its own JSON, which is strict, and stands at a path of the body. An error that is no
