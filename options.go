@@ -113,7 +113,7 @@ type options struct {
 	presence      float64
 	bias          map[int]float32
 	seed, sample  uint64
-	stop          []string
+	stop          []stopString
 	stopTokens    []int
 	logProbs      int // negative: not asked for
 	mode          GenMode
@@ -170,8 +170,8 @@ func (o *options) check() error {
 		return invalid("Mode", int(o.mode), "HierGen or RecGen")
 	}
 	for _, stop := range o.stop {
-		if stop == "" || !utf8.ValidString(stop) {
-			return invalid("Stop", strconv.Quote(stop), "strings of UTF-8 that are not empty")
+		if stop.text == "" || !utf8.ValidString(stop.text) {
+			return invalid("Stop", strconv.Quote(stop.text), "strings of UTF-8 that are not empty")
 		}
 	}
 	for _, id := range o.stopTokens {
@@ -266,8 +266,8 @@ func Sample(n uint64) Option { return func(o *options) { o.sample = n } }
 // keep the stop string begins a new session with the text's ids before it. Text that a call which ended by MaxTokens
 // has given out is not taken back by a later one. Default: none. It replaces earlier ones.
 func Stop(strings ...string) Option {
-	strings = slices.Clone(strings)
-	return func(o *options) { o.stop = strings }
+	stop := newStopStrings(strings...)
+	return func(o *options) { o.stop = stop }
 }
 
 // StopTokens ends the text before any of these tokens, besides the model's own end-of-text tokens. Default: none. It

@@ -12,25 +12,24 @@ type outlet struct {
 	decoder *StreamDecoder // nil without a tokenizer: there is no text then
 	stops   []matcher      // in the text given out
 	spelled []matcher      // in the text with special tokens
-	shown   []int          // bytes of the former before each of the latter's last, as many as a stop string has
+	shown   []int          // bytes of the former before each of the latter's last, longest to twice as many
+	longest int            // bytes of a stop string
 	total   int            // and of those in all
 	held    []byte         // settled but for stop strings
 }
 
 // newOutlet is at the end of ids, of which those from since on are one text for stop strings, and whose last held bytes
 // of text have not been given out.
-func newOutlet(t *Tokenizer, stop []string, ids []int, since, held int) *outlet {
+func newOutlet(t *Tokenizer, stop []stopString, ids []int, since, held int) *outlet {
 	o := &outlet{}
 	if t == nil {
 		return o
 	}
 	o.decoder = t.NewDecoder()
-	longest := 0
 	for _, s := range stop {
-		o.stops, o.spelled = append(o.stops, newMatcher(s)), append(o.spelled, newMatcher(s))
-		longest = max(longest, len(s))
+		o.stops, o.spelled = append(o.stops, matcher{stopString: s}), append(o.spelled, matcher{stopString: s})
+		o.longest = max(o.longest, len(s.text))
 	}
-	o.shown = make([]int, 0, 2*longest)
 	// What matters of the text before is whether it has begun, the rune that is open at its end, and what a stop string
 	// may begin with.
 	from, bytes := len(ids), 0
@@ -38,7 +37,7 @@ func newOutlet(t *Tokenizer, stop []string, ids []int, since, held int) *outlet 
 		bytes += len(t.text(ids[from-1]))
 	}
 	first := from // of the tokens that stop strings and held text reach back to
-	for visible := 0; first > since && (visible < longest+held+utf8.UTFMax || len(ids)-first < longest); first-- {
+	for visible := 0; first > since && (visible < o.longest+held+utf8.UTFMax || len(ids)-first < o.longest); first-- {
 		visible += len(t.text(ids[first-1]))
 	}
 	from = min(from, first)
@@ -82,8 +81,8 @@ func (o *outlet) match(c byte, shown bool) (cut int, stop bool) {
 	if len(o.stops) == 0 {
 		return 0, false
 	}
-	if len(o.shown) == cap(o.shown) {
-		o.shown = o.shown[:copy(o.shown, o.shown[cap(o.shown)/2:])]
+	if len(o.shown) == 2*o.longest {
+		o.shown = o.shown[:copy(o.shown, o.shown[o.longest:])]
 	}
 	o.shown = append(o.shown, o.total)
 	if shown {
@@ -91,10 +90,10 @@ func (o *outlet) match(c byte, shown bool) (cut int, stop bool) {
 	}
 	for i := range o.stops {
 		if m := &o.spelled[i]; m.next(c) {
-			cut, stop = max(cut, o.visible(len(m.stop))), true
+			cut, stop = max(cut, o.visible(len(m.text))), true
 		}
 		if m := &o.stops[i]; shown && m.next(c) {
-			cut, stop = max(cut, len(m.stop)), true
+			cut, stop = max(cut, len(m.text)), true
 		}
 	}
 	return cut, stop
@@ -164,37 +163,46 @@ func (o *outlet) finish(over bool) string {
 	return text
 }
 
+// stopString is a stop string with the table that finds it, which all texts that look for it share.
+type stopString struct {
+	text   string
+	border []int // border[n]: the longest proper prefix of the first n bytes that they end with
+}
+
+func newStopStrings(texts ...string) []stopString {
+	list := make([]stopString, len(texts))
+	for i, text := range texts {
+		border := make([]int, len(text)+1)
+		for n, length := 1, 0; n < len(text); n++ {
+			for length > 0 && text[n] != text[length] {
+				length = border[length]
+			}
+			if text[n] == text[length] {
+				length++
+			}
+			border[n+1] = length
+		}
+		list[i] = stopString{text, border}
+	}
+	return list
+}
+
 // matcher finds a stop string in a text that comes byte by byte, each byte in constant time on average (Knuth, Morris,
 // Pratt 1977).
 type matcher struct {
-	stop   string
-	border []int // border[n]: the longest proper prefix of the first n bytes that they end with
-	length int   // the longest beginning of stop that the text ends with
+	stopString
+	length int // the longest beginning of the stop string that the text ends with
 }
 
-func newMatcher(stop string) matcher {
-	m := matcher{stop: stop, border: make([]int, len(stop)+1)}
-	for n, length := 1, 0; n < len(stop); n++ {
-		for length > 0 && stop[n] != stop[length] {
-			length = m.border[length]
-		}
-		if stop[n] == stop[length] {
-			length++
-		}
-		m.border[n+1] = length
-	}
-	return m
-}
-
-// next reads a byte and tells whether stop is complete.
+// next reads a byte and tells whether the stop string is complete.
 func (m *matcher) next(c byte) bool {
-	for m.length > 0 && m.stop[m.length] != c {
+	for m.length > 0 && m.text[m.length] != c {
 		m.length = m.border[m.length]
 	}
-	if m.stop[m.length] == c {
+	if m.text[m.length] == c {
 		m.length++
 	}
-	if m.length < len(m.stop) {
+	if m.length < len(m.text) {
 		return false
 	}
 	m.length = m.border[m.length]

@@ -431,7 +431,8 @@ func TestSamplerDoesNotAllocate(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	o := mustResolve(t, nil, TopK(3), Stop("a", "b"), TopK(5), StopTokens(1, 2), MaxTokens(-1), Mode(RecGen), Seed(9), Sample(4))
-	if o.topK != 5 || !slices.Equal(o.stop, []string{"a", "b"}) || !slices.Equal(o.stopTokens, []int{1, 2}) || o.maxTokens != -1 ||
+	if o.topK != 5 || fmt.Sprint(o.stop) != fmt.Sprint(newStopStrings("a", "b")) ||
+		!slices.Equal(o.stopTokens, []int{1, 2}) || o.maxTokens != -1 ||
 		o.mode != RecGen || o.seed != 9 || o.sample != 4 || o.temperature != 0.8 {
 		t.Errorf("resolved to %+v", o)
 	}

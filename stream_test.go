@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/photon-lm/photon/internal/bounded"
 )
 
 // spell has a model draw exactly these tokens.
@@ -326,7 +328,7 @@ func TestHeldTextIsReadOnce(t *testing.T) {
 	a := letters(t, m, "a")[0]
 	const tokens = 1 << 16
 	last := func(stop int) time.Duration { // what a thousand tokens cost behind many
-		o := newOutlet(m.tokenizer, []string{strings.Repeat("a", stop) + "X"}, nil, 0, 0)
+		o := newOutlet(m.tokenizer, newStopStrings(strings.Repeat("a", stop)+"X"), nil, 0, 0)
 		var begin time.Time
 		for i := range tokens {
 			if i == tokens-1000 {
@@ -344,6 +346,24 @@ func TestHeldTextIsReadOnce(t *testing.T) {
 	}
 	if figure(t, "1000 tokens behind 16 bytes %v, behind %d bytes %v", short, tokens, long); long > 5*short {
 		slow(t, "a token behind %d bytes that are held takes %v, behind 16 %v", tokens, long/1000, short/1000)
+	}
+}
+
+// Texts share what is made of a stop string, however long it is.
+func TestTextsShareStopStrings(t *testing.T) {
+	m := stories(t)
+	cost := func(opts ...Option) uint64 {
+		return bounded.Allocated(func() {
+			for range 8 {
+				if _, err := m.Complete(background, "Once", append(opts, MaxTokens(1))...); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+	stop := Stop(strings.Repeat("a", 1<<20))
+	if without, with := cost(), cost(stop); with > without+1<<20 {
+		t.Errorf("%d bytes are allocated, %d without the stop string", with, without)
 	}
 }
 

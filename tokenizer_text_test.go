@@ -100,7 +100,7 @@ func TestTextBeginsAfterSpecialTokens(t *testing.T) {
 			stop string
 			ends bool
 		}{{" Once upon a time", false}, {"Once upon a time", true}} {
-			o, stopped := newOutlet(k, []string{c.stop}, ids[:cut], bos, 0), false
+			o, stopped := newOutlet(k, newStopStrings(c.stop), ids[:cut], bos, 0), false
 			for _, id := range ids[cut:] {
 				_, stop := o.push(id)
 				stopped = stopped || stop

@@ -30,9 +30,15 @@ type piece struct {
 // token is an entry of a text's log-probabilities.
 type token struct {
 	photon.TokenProb // NaN where nothing predicts the token
-	top              []photon.TokenProb
+	top              *likely
 	prompt           bool
 	silent           bool // its spelling is no part of the text
+}
+
+// likely are the tokens that are most likely in one place; those of a prompt are the same for each of its texts.
+type likely struct {
+	tokens []photon.TokenProb
+	worded json.RawMessage // as completions word them, made by the first that does
 }
 
 // shape is how an API words its answers.
@@ -60,14 +66,6 @@ type usage struct {
 
 // answer writes the texts of a query, whole or as they come.
 func (s *server) answer(w http.ResponseWriter, r *http.Request, q *query) {
-	rooms := make([]int, len(q.prompts)) // how many tokens may follow each prompt
-	for i, ids := range q.prompts {
-		var err error
-		if rooms[i], err = s.room(q, ids); err != nil {
-			s.fail(w, err)
-			return
-		}
-	}
 	release, err := s.admit(len(q.prompts) * q.n)
 	if err != nil {
 		s.fail(w, err)
@@ -76,8 +74,23 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request, q *query) {
 	defer release()
 	// gone ends with the client, work also with the time. Nothing of the work outlives this function.
 	gone, leave := context.WithCancel(r.Context())
-	work, stop := context.WithTimeout(gone, s.o.time)
+	defer leave()
+	work, stop := context.WithDeadline(gone, q.arrived.Add(s.o.time))
 	defer stop()
+	rooms := make([]int, len(q.prompts)) // how many tokens may follow each prompt
+	for i := range q.prompts {
+		if err = work.Err(); err == nil {
+			q.prompts[i] = q.encode(i)
+			rooms[i], err = s.room(q, q.prompts[i])
+		}
+		if err == nil {
+			err = s.checkEcho(q, i)
+		}
+		if err != nil {
+			s.fail(w, err)
+			return
+		}
+	}
 	pieces := make(chan piece, aheadPieces)
 	go func() {
 		defer close(pieces)
@@ -375,8 +388,8 @@ func (s *server) writeText(
 		default:
 			p.drawn, p.finish = 1, finishReason(t.Stop)
 			if q.logProbs >= 0 {
-				p.tokens = append(p.tokens, token{TokenProb: photon.TokenProb{ID: t.ID, LogProb: t.LogProb}, top: t.Top,
-					silent: t.Stop == photon.StopEOS || t.Stop == photon.StopToken})
+				p.tokens = append(p.tokens, token{TokenProb: photon.TokenProb{ID: t.ID, LogProb: t.LogProb},
+					top: &likely{tokens: t.Top}, silent: t.Stop == photon.StopEOS || t.Stop == photon.StopToken})
 			}
 			s.metrics.drawn(p.begins, time.Since(last))
 		}
@@ -427,7 +440,8 @@ func (s *server) readPrompt(ctx context.Context, q *query, ids []int) ([]token, 
 		if at := len(tokens); at < len(ids) {
 			around := at < len(s.prefix) || at >= len(ids)-len(s.suffix)
 			tokens = append(tokens, token{prompt: true, silent: q.written != nil && around})
-			tokens[at].TokenProb, tokens[at].top = probabilities(row, ids[at], q.logProbs)
+			tokens[at].top = &likely{}
+			tokens[at].TokenProb, tokens[at].top.tokens = probabilities(row, ids[at], q.logProbs)
 		}
 	})
 	return tokens, err

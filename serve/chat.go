@@ -1,7 +1,6 @@
 package serve
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -9,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/photon-lm/photon"
+	"github.com/photon-lm/photon/internal/strictjson"
 )
 
 // A ChatForm is how a conversation is laid out as a text that a model continues. Special tokens spelled in it are those
@@ -106,37 +106,41 @@ type message struct{ role, content string }
 
 // encode lays out a conversation up to where the answer begins. What messages say cannot spell special tokens.
 func (f ChatForm) encode(t *photon.Tokenizer, messages []message) (ids []int) {
-	plain := ""
+	var plain strings.Builder
 	flush := func() {
-		if plain != "" {
-			ids, plain = append(ids, t.EncodeText(plain)...), ""
-		}
+		ids = append(ids, t.EncodeText(plain.String())...)
+		plain.Reset()
 	}
 	markup := func(text string) {
 		for text != "" {
 			at := specialMark.FindStringIndex(text)
 			if at == nil {
-				plain += text
+				plain.WriteString(text)
 				return
 			}
-			plain += text[:at[0]]
+			plain.WriteString(text[:at[0]])
 			if id, ok := t.TokenID(text[at[0]:at[1]]); ok {
 				flush()
 				ids = append(ids, id)
 			} else {
-				plain += text[at[0]:at[1]]
+				plain.WriteString(text[at[0]:at[1]])
 			}
 			text = text[at[1]:]
 		}
 	}
 	for _, m := range messages {
-		turn := map[string]Turn{"system": f.System, "user": f.User, "assistant": f.Assistant}[m.role]
-		before := turn.Before
-		if m.role == "assistant" && f.afterColon() {
-			before += " "
+		turn := f.User
+		switch m.role {
+		case "system":
+			turn = f.System
+		case "assistant":
+			turn = f.Assistant
 		}
-		markup(before)
-		plain += m.content
+		markup(turn.Before)
+		if m.role == "assistant" && f.afterColon() {
+			plain.WriteByte(' ')
+		}
+		plain.WriteString(m.content)
 		markup(turn.After)
 	}
 	markup(f.Assistant.Before)
@@ -150,10 +154,10 @@ func (f ChatForm) afterColon() bool { return strings.HasSuffix(f.Assistant.Befor
 // chatRequest is the body of /v1/chat/completions.
 type chatRequest struct {
 	sampling
-	Messages            []json.RawMessage `json:"messages"`
-	MaxCompletionTokens *int              `json:"max_completion_tokens"`
-	LogProbs            bool              `json:"logprobs"`
-	TopLogProbs         *int              `json:"top_logprobs"`
+	Messages            messages `json:"messages"`
+	MaxCompletionTokens *int     `json:"max_completion_tokens"`
+	LogProbs            bool     `json:"logprobs"`
+	TopLogProbs         *int     `json:"top_logprobs"`
 }
 
 // most is the bound of tokens under either of its names.
@@ -172,7 +176,7 @@ func (r *chatRequest) most() (*int, error) {
 }
 
 func (s *server) chat(w http.ResponseWriter, r *http.Request) {
-	var body chatRequest
+	body := chatRequest{sampling: s.sampling()}
 	err := s.read(w, r, &body)
 	if err == nil {
 		body.MaxTokens, err = body.most()
@@ -183,7 +187,7 @@ func (s *server) chat(w http.ResponseWriter, r *http.Request) {
 	}
 	q, err := s.query(&body.sampling, -1)
 	if err == nil {
-		q.prompts, err = s.conversation(body.Messages)
+		err = s.checkChat(body.Messages)
 	}
 	switch top := 0; {
 	case err != nil:
@@ -204,34 +208,33 @@ func (s *server) chat(w http.ResponseWriter, r *http.Request) {
 	} else if stop := s.o.chat.Stop; stop != "" {
 		q.options = append(q.options, photon.Stop(append([]string{stop}, body.Stop...)...))
 	}
-	q.source = "messages"
+	q.source, q.prompts = "messages", make([][]int, 1)
+	q.encode = func(int) []int {
+		return append(slices.Clip(s.prefix), s.o.chat.encode(s.m.Tokenizer(), body.Messages)...)
+	}
 	q.id, q.shape = "chatcmpl-"+q.id, &reply{t: s.m.Tokenizer(), trim: s.o.chat.afterColon(),
 		begun: map[int]bool{}, logProbs: body.LogProbs}
 	s.answer(w, r, q)
 }
 
-// conversation is the prompt of a chat.
-func (s *server) conversation(list []json.RawMessage) ([][]int, error) {
+// checkChat reports a chat that there is no answer to.
+func (s *server) checkChat(list messages) error {
 	if s.o.chat == (ChatForm{}) {
 		e := badRequest("", "%s continues texts and is not served as a chat model: use /v1/completions, "+
 			"or have the server started with a chat form", s.o.name)
 		e.code = "no_chat_form"
-		return nil, e
+		return e
 	}
 	if len(list) == 0 {
-		return nil, badRequest("messages", "there are no messages: give one")
+		return badRequest("messages", "there are no messages: give one")
 	}
-	var messages []message
-	for i, data := range list {
-		m, err := readMessage(fmt.Sprintf("messages[%d]", i), data)
-		if err != nil {
-			return nil, err
-		}
-		messages = append(messages, m)
-	}
-	ids := append(slices.Clip(s.prefix), s.o.chat.encode(s.m.Tokenizer(), messages)...)
-	return [][]int{ids}, nil
+	return nil
 }
+
+// messages are those of a conversation.
+type messages []message
+
+const mostMessages = 1 << 16 // and as many parts of a message
 
 // idleMessage are fields of messages that ask for nothing as these values: histories repeat them from answers.
 var idleMessage = map[string][]string{
@@ -241,66 +244,105 @@ var idleMessage = map[string][]string{
 	"type":              {`"text"`}, // lm-evaluation-harness
 }
 
+func (l *messages) read(path func() string, r *strictjson.Reader) error {
+	n := r.Len()
+	if n > mostMessages {
+		return badRequest(path(), "%s has %d messages: give at most %d", path(), n, mostMessages)
+	}
+	*l = make(messages, 0, n)
+	return r.Array(func(i int) error {
+		m, err := readMessage(func() string { return fmt.Sprintf("%s[%d]", path(), i) }, r)
+		*l = append(*l, m)
+		return err
+	})
+}
+
 // readMessage reads the message that stands at a path of the body.
-func readMessage(path string, data []byte) (message, error) {
+func readMessage(path func() string, r *strictjson.Reader) (message, error) {
 	var m struct {
-		Role    string          `json:"role"`
-		Content json.RawMessage `json:"content"`
-		Name    string          `json:"name"` // of a participant: not told to the model
+		Role    string  `json:"role"`
+		Content content `json:"content"`
+		Name    string  `json:"name"` // of a participant: not told to the model
 	}
-	json.Unmarshal(data, &m)
-	if m.Role == "tool" || m.Role == "function" { // which has fields of its own
-		return message{}, unknownRole(path, m.Role)
+	if role := textOf(r, "role"); role == "tool" || role == "function" { // which has fields of its own
+		return message{}, unknownRole(path, role)
 	}
-	if err := decodeFields(path, data, &m, idleMessage); err != nil {
+	if err := decodeFields(path, r, &m, idleMessage); err != nil {
 		return message{}, err
 	}
 	if m.Role == "developer" {
 		m.Role = "system"
 	}
-	if m.Role != "system" && m.Role != "user" && m.Role != "assistant" {
-		return message{}, unknownRole(path, m.Role)
-	}
-	text, err := readContent(path+".content", m.Content)
-	return message{m.Role, text}, err
-}
-
-func unknownRole(path, role string) error {
-	return badRequest(path+".role", "%s.role is %.40q: give system, user or assistant", path, role)
-}
-
-// readContent reads a message's text, a string or parts.
-func readContent(path string, data []byte) (text string, err error) {
-	var parts []json.RawMessage
 	switch {
-	case data == nil || string(data) == "null":
-		return "", badRequest(path, "%s is missing: give the message's text", path)
-	case json.Unmarshal(data, &text) == nil:
-		return text, nil
-	case json.Unmarshal(data, &parts) != nil || len(parts) == 0:
-		return "", badRequest(path, "%s is to be a string or a list of text parts", path)
+	case m.Role != "system" && m.Role != "user" && m.Role != "assistant":
+		return message{}, unknownRole(path, m.Role)
+	case !m.Content.given:
+		return message{}, badRequest(join(path(), "content"), "%s.content is missing: give the message's text", path())
+	}
+	return message{m.Role, m.Content.text}, nil
+}
+
+func unknownRole(path func() string, role string) error {
+	return badRequest(join(path(), "role"), "%s.role is %.40q: give system, user or assistant", path(), role)
+}
+
+// textOf is the string that a key of the object that comes next has; "" where that is none.
+func textOf(r *strictjson.Reader, name string) (text string) {
+	c := r.Copy()
+	c.Table(func(key string) (isNew bool, err error) {
+		if key == name && c.Peek() == '"' {
+			text, err = c.Text()
+			return true, err
+		}
+		return true, c.Skip()
+	})
+	return text
+}
+
+// content is a message's text, a string or parts.
+type content struct {
+	given bool
+	text  string
+}
+
+func (c *content) read(path func() string, r *strictjson.Reader) (err error) {
+	c.given = true
+	if r.Peek() == '"' {
+		c.text, err = r.String()
+		return err
+	}
+	n := 0
+	if r.Peek() == '[' {
+		n = r.Len()
+	}
+	switch {
+	case n == 0:
+		return badRequest(path(), "%s is to be a string or a list of text parts", path())
+	case n > mostMessages:
+		return badRequest(path(), "%s has %d parts: give at most %d", path(), n, mostMessages)
 	}
 	var all strings.Builder
-	for i, data := range parts {
-		path := fmt.Sprintf("%s[%d]", path, i)
-		var kind struct{ Type any }
-		if json.Unmarshal(data, &kind); kind.Type != "text" {
-			return "", badRequest(path+".type",
-				`%s is not of type "text": give text parts alone, as nothing else is read`, path)
+	err = r.Array(func(i int) error {
+		path := func() string { return fmt.Sprintf("%s[%d]", path(), i) }
+		if textOf(r, "type") != "text" {
+			return badRequest(join(path(), "type"),
+				`%s is not of type "text": give text parts alone, as nothing else is read`, path())
 		}
 		var part struct {
 			Type string  `json:"type"`
 			Text *string `json:"text"`
 		}
-		if err := decodeFields(path, data, &part, nil); err != nil {
-			return "", err
+		if err := decodeFields(path, r, &part, nil); err != nil {
+			return err
 		}
 		if part.Text == nil {
-			return "", badRequest(path+".text", "%s.text is missing: give the part's text", path)
+			return badRequest(join(path(), "text"), "%s.text is missing: give the part's text", path())
 		}
 		all.WriteString(*part.Text)
-	}
-	return all.String(), nil
+		return nil
+	})
+	c.text = all.String()
+	return err
 }
 
 // reply words the answers of /v1/chat/completions.
@@ -375,7 +417,7 @@ func (c *reply) choice(p *piece, stream bool) any {
 			continue
 		}
 		entry := chatToken{chatProb: c.prob(t.TokenProb), Top: []chatProb{}}
-		for _, other := range t.top {
+		for _, other := range t.top.tokens {
 			entry.Top = append(entry.Top, c.prob(other))
 		}
 		if out.LogProbs == nil {

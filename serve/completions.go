@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"net/http"
@@ -21,7 +22,7 @@ type completionRequest struct {
 }
 
 func (s *server) completions(w http.ResponseWriter, r *http.Request) {
-	var body completionRequest
+	body := completionRequest{sampling: s.sampling(), Prompt: prompts{most: s.places()}}
 	if err := s.read(w, r, &body); err != nil {
 		s.fail(w, err)
 		return
@@ -31,7 +32,7 @@ func (s *server) completions(w http.ResponseWriter, r *http.Request) {
 		err = q.askLogProbs("logprobs", *body.LogProbs)
 	}
 	if err == nil {
-		q.prompts, q.written, err = s.promptIDs(&body.Prompt)
+		err = s.takePrompts(q, &body.Prompt)
 	}
 	if err != nil {
 		s.fail(w, err)
@@ -42,26 +43,54 @@ func (s *server) completions(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, r, q)
 }
 
-// promptIDs returns the token ids of prompts, and the texts where they were texts.
-func (s *server) promptIDs(p *prompts) (ids [][]int, texts []string, err error) {
+// takePrompts has the query answer prompts: token ids, or texts, of which there is an empty one where nothing is given.
+func (s *server) takePrompts(q *query, p *prompts) error {
 	if p.ids != nil {
-		return p.ids, nil, nil
+		q.prompts, q.encode = make([][]int, len(p.ids)), func(i int) []int { return p.ids[i] }
+		return nil
 	}
-	if texts = p.texts; texts == nil {
-		texts = []string{""}
+	if q.written = p.texts; q.written == nil {
+		q.written = []string{""}
 	}
 	t := s.m.Tokenizer()
 	if t == nil {
-		return nil, nil, badRequest("prompt", "this model has no tokenizer: give the prompt as a list of token ids")
+		return badRequest("prompt", "this model has no tokenizer: give the prompt as a list of token ids")
 	}
-	for _, text := range texts {
-		list := t.Encode(text)
-		if cfg := s.m.Config(); len(list) == 0 && cfg.Flat() && cfg.BOSTokenID >= 0 {
-			list = append(list, cfg.BOSTokenID) // a flat model predicts nothing before its first token
+	q.prompts, q.encode = make([][]int, len(q.written)), func(i int) []int {
+		ids := t.Encode(q.written[i])
+		if len(ids) == 0 && s.cfg.Flat() && s.cfg.BOSTokenID >= 0 {
+			ids = append(ids, s.cfg.BOSTokenID) // a flat model predicts nothing before its first token
 		}
-		ids = append(ids, list)
+		return ids
 	}
-	return ids, texts, nil
+	return nil
+}
+
+// mostEchoed bounds the log-probabilities that an answer repeats its prompts with, for all of its texts.
+const mostEchoed = 1 << 20
+
+// checkEcho reports that the query's first prompts, up to index, are more than an answer repeats.
+func (s *server) checkEcho(q *query, index int) error {
+	if !q.echo {
+		return nil
+	}
+	ids := q.prompts[index]
+	if q.written != nil {
+		q.echoed.bytes += q.n * len(q.written[index])
+	} else {
+		q.echoed.bytes += q.n * s.textBytes(ids)
+	}
+	if q.echoed.bytes > mostText {
+		return badRequest("echo", "echo of the prompts, for each of their choices, has more than %d bytes: leave it "+
+			"out, or ask for fewer choices", mostText)
+	}
+	q.echoed.logProbs += q.n * len(ids) * (q.logProbs + 1)
+	if q.echoed.logProbs > mostEchoed {
+		return badRequest("logprobs", "echo with logprobs, of the prompts for each of their choices, has %d "+
+			"log-probabilities or more, an answer may have %d: ask for fewer of them, or for fewer choices",
+			q.echoed.logProbs, mostEchoed)
+	}
+	return nil
 }
 
 // completion words the answers of /v1/completions.
@@ -86,10 +115,10 @@ type completionChoice struct {
 }
 
 type completionLogProbs struct {
-	Tokens  []string             `json:"tokens"`
-	Own     []*float32           `json:"token_logprobs"`
-	Top     []map[string]float32 `json:"top_logprobs"` // the token itself is among them
-	Offsets []int                `json:"text_offset"`  // in code points
+	Tokens  []string          `json:"tokens"`
+	Own     []*float32        `json:"token_logprobs"`
+	Top     []json.RawMessage `json:"top_logprobs"` // objects; the token itself is among them
+	Offsets []int             `json:"text_offset"`  // in code points
 }
 
 func (c *completion) object(bool) string { return "text_completion" }
@@ -98,7 +127,7 @@ func (c *completion) choice(p *piece, stream bool) any {
 	out := completionChoice{Text: p.s, Index: p.text, Finish: orNull(p.finish)}
 	if len(p.tokens) == 0 {
 		if c.logProbs && !stream {
-			out.LogProbs = &completionLogProbs{[]string{}, []*float32{}, []map[string]float32{}, []int{}}
+			out.LogProbs = &completionLogProbs{[]string{}, []*float32{}, []json.RawMessage{}, []int{}}
 		}
 		return out
 	}
@@ -120,11 +149,14 @@ func (c *completion) choice(p *piece, stream bool) any {
 			continue
 		}
 		own := finite(t.LogProb)
-		top := map[string]float32{name: own}
-		for _, other := range t.top {
-			top[tokenName(c.t, other.ID)] = finite(other.LogProb)
+		if t.top.worded == nil {
+			top := map[string]float32{name: own}
+			for _, other := range t.top.tokens {
+				top[tokenName(c.t, other.ID)] = finite(other.LogProb)
+			}
+			t.top.worded, _ = json.Marshal(top)
 		}
-		l.Own, l.Top = append(l.Own, &own), append(l.Top, top)
+		l.Own, l.Top = append(l.Own, &own), append(l.Top, t.top.worded)
 	}
 	out.LogProbs = l
 	return out

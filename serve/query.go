@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/photon-lm/photon"
+	"github.com/photon-lm/photon/internal/strictjson"
 )
 
 // sampling are the fields that completions and chats share.
@@ -32,16 +33,19 @@ type sampling struct {
 	LogitBias        biases         `json:"logit_bias"`
 }
 
+// sampling are the fields before they are read, with what they may have.
+func (s *server) sampling() sampling { return sampling{LogitBias: biases{vocab: s.cfg.VocabSize}} }
+
 // passive are fields that change no text: they are taken, and do nothing.
 type passive struct {
-	Metadata             map[string]any `json:"metadata"`
-	ParallelToolCalls    bool           `json:"parallel_tool_calls"`
-	PromptCacheKey       string         `json:"prompt_cache_key"`
-	PromptCacheRetention string         `json:"prompt_cache_retention"`
-	SafetyIdentifier     string         `json:"safety_identifier"`
-	ServiceTier          string         `json:"service_tier"`
-	Store                bool           `json:"store"`
-	User                 string         `json:"user"`
+	Metadata             object `json:"metadata"`
+	ParallelToolCalls    bool   `json:"parallel_tool_calls"`
+	PromptCacheKey       string `json:"prompt_cache_key"`
+	PromptCacheRetention string `json:"prompt_cache_retention"`
+	SafetyIdentifier     string `json:"safety_identifier"`
+	ServiceTier          string `json:"service_tier"`
+	Store                bool   `json:"store"`
+	User                 string `json:"user"`
 }
 
 type streamOptions struct {
@@ -49,9 +53,8 @@ type streamOptions struct {
 	IncludeObfuscation bool `json:"include_obfuscation"` // of lengths, by padding: there is none
 }
 
-func (o *streamOptions) UnmarshalJSON(data []byte) error {
-	type fields streamOptions
-	return decodeFields("stream_options", data, (*fields)(o), nil)
+func (o *streamOptions) read(path func() string, r *strictjson.Reader) error {
+	return decodeFields(path, r, o, nil)
 }
 
 // ranges says in words which numbers a field takes.
@@ -76,8 +79,9 @@ var ranges = map[string]string{
 type query struct {
 	id        string
 	arrived   time.Time
-	prompts   [][]int
-	written   []string // the prompts as they were given; nil where they are token ids
+	prompts   [][]int           // those that encode has made
+	encode    func(i int) []int // makes the i-th prompt, when there is a place for its texts
+	written   []string          // the prompts as they were given; nil where they are token ids
 	n         int
 	seed      *int64
 	most      int // tokens to draw; negative: no bound
@@ -88,6 +92,7 @@ type query struct {
 	withUsage bool // at the end of a stream
 	shape     shape
 	source    string // the field that the prompts come from
+	echoed    struct{ bytes, logProbs int }
 }
 
 const (
@@ -148,14 +153,8 @@ func (s *server) query(f *sampling, most int) (*query, error) {
 		}
 		q.options = append(q.options, photon.TopK(max(0, *f.TopK)))
 	}
-	for id := range f.LogitBias {
-		if id < 0 || id >= s.m.Config().VocabSize {
-			return nil, badRequest("logit_bias", "logit_bias of token %d: the vocabulary is 0 … %d", id,
-				s.m.Config().VocabSize-1)
-		}
-	}
-	if len(f.LogitBias) > 0 {
-		q.options = append(q.options, photon.LogitBias(f.LogitBias))
+	if len(f.LogitBias.of) > 0 {
+		q.options = append(q.options, photon.LogitBias(f.LogitBias.of))
 	}
 	if len(f.Stop) > 0 && s.m.Tokenizer() == nil {
 		return nil, badRequest("stop", "this model has no tokenizer, so that its tokens have no text: leave stop out")
@@ -178,11 +177,11 @@ func (q *query) askLogProbs(name string, n int) error {
 
 // room checks a prompt, and returns how many tokens may follow it.
 func (s *server) room(q *query, ids []int) (most int, err error) {
-	vocab := s.m.Config().VocabSize
+	vocab := s.cfg.VocabSize
 	if i := slices.IndexFunc(ids, func(id int) bool { return id < 0 || id >= vocab }); i >= 0 {
 		return 0, badRequest(q.source, "token %d of the prompt is %d: the vocabulary is 0 … %d", i, ids[i], vocab-1)
 	}
-	if len(ids) == 0 && q.most != 0 && s.m.Config().Flat() {
+	if len(ids) == 0 && q.most != 0 && s.cfg.Flat() {
 		return 0, badRequest(q.source,
 			"the prompt is empty, this model predicts nothing before a first token: give one")
 	}

@@ -24,6 +24,15 @@
 // Token lists of /v1/completions hold every token drawn, also the one that ended the text, so that a client that counts
 // on one entry for each token, such as lm-evaluation-harness, finds it. With echo they begin with the prompt's, whose
 // first has a log-probability if the model predicts it, else null.
+//
+// # Limits
+//
+// MaxBody, MaxTokens, MaxTexts, MaxTime and MaxStateBytes bound what a request may ask for; a request for more texts
+// than there may be is refused before anything is made of its prompts. Besides, a request has up to 32 stop strings, of
+// 16 KiB in all, 65,536 messages and as many parts in each. With echo an answer repeats up to 16 MiB of prompts and
+// 1,048,576 of their log-probabilities, counted for each choice. /detokenize, and /tokenize with return_token_strs,
+// spell out as many tokens as a text may have, of 16 MiB in all. Reading a request takes up to 12 times its body, and
+// encoding a text some 64 bytes for each token.
 package serve
 
 import (
@@ -130,6 +139,7 @@ type server struct {
 	m       *photon.Model
 	o       options
 	err     error
+	cfg     photon.Config // the model's
 	batcher *photon.Batcher
 	created int64
 	reading chan struct{} // held by who reads a prompt outside the batcher: one at a time, lest streams starve
@@ -155,7 +165,7 @@ func Handler(model *photon.Model, opts ...Option) http.Handler {
 }
 
 func newServer(model *photon.Model, opts []Option) *server {
-	s := &server{m: model, created: time.Now().Unix(), reading: make(chan struct{}, 1), o: options{
+	s := &server{m: model, cfg: model.Config(), created: time.Now().Unix(), reading: make(chan struct{}, 1), o: options{
 		name: "photon", body: 4 << 20, tokens: 32768, time: 10 * time.Minute, running: 64, waiting: 256,
 		stall: 30 * time.Second,
 	}}
@@ -277,7 +287,7 @@ func (s *server) known(name string) error {
 func (s *server) admit(n int) (release func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := s.o.running + s.o.waiting
+	all := s.places()
 	switch {
 	case n > all:
 		return nil, badRequest("n", "%d texts in one request, this server takes %d at a time: ask for fewer", n, all)
@@ -292,6 +302,9 @@ func (s *server) admit(n int) (release func(), err error) {
 		s.mu.Unlock()
 	}, nil
 }
+
+// places is how many texts may run or wait.
+func (s *server) places() int { return s.o.running + s.o.waiting }
 
 // running is the number of texts that run or wait.
 func (s *server) running() int {
@@ -368,7 +381,8 @@ func (s *server) json(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.o.stall))
 	w.WriteHeader(status)
-	w.Write(append(data, '\n'))
+	w.Write(data)
+	w.Write([]byte{'\n'})
 }
 
 // read reads the body of a request, a JSON object, into v.

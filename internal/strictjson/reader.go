@@ -536,6 +536,14 @@ func (r *Reader) Skip() error {
 	return err
 }
 
+// Raw is Skip, and returns the text of the value, which is a part of the whole text.
+func (r *Reader) Raw() (string, error) {
+	r.Peek()
+	begin := r.pos
+	err := r.Skip()
+	return r.data[begin:r.pos], err
+}
+
 // End checks that nothing but white space is left.
 func (r *Reader) End() error {
 	if r.Peek(); r.pos < len(r.data) {

@@ -221,6 +221,20 @@ func TestJSONRoom(t *testing.T) {
 	}
 }
 
+// Raw is a value as it is written, without the white space around it.
+func TestJSONRaw(t *testing.T) {
+	r, _ := New([]byte(`[ {"a" : [1]} , "\u0061"]`), errTest)
+	var got []string
+	err := r.Array(func(int) error {
+		text, err := r.Raw()
+		got = append(got, text)
+		return err
+	})
+	if err != nil || strings.Join(got, "|") != `{"a" : [1]}|"\u0061"` {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 func TestJSONFields(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"a":1,"b":2}`: "", `{"x":[],"a":1}`: "", `{"a":1,"x":{"b":"b"}}`: "",
