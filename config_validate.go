@@ -89,8 +89,8 @@ func (c Config) validateFlat(check *checker, kind flatKind) {
 	window := 0
 	for i, w := range s.Windows {
 		if window != 0 && w != 0 && w != window {
-			check.that(false, "model_type %q has windows of one size, that of layer %d is %d and not %d", c.ModelType, i, w,
-				window)
+			check.that(false, "model_type %q has windows of one size, that of layer %d is %d and not %d",
+				c.ModelType, i, w, window)
 			break
 		}
 		window = max(window, w)
@@ -102,8 +102,8 @@ func (s StackConfig) validateRotation(check *checker) {
 	before := -1
 	for _, n := range s.NoRope {
 		if n <= before || n >= s.Layers {
-			check.that(false, "layers without rotation have %d behind %d, want ascending numbers below num_hidden_layers %d",
-				n, before, s.Layers)
+			check.that(false, "layers without rotation have %d behind %d, want ascending numbers below "+
+				"num_hidden_layers %d", n, before, s.Layers)
 			break
 		}
 		before = n
@@ -229,8 +229,8 @@ func (e MemoryConfig) validate(check *checker, at string, decoder StackConfig, w
 	before := -1
 	for _, n := range e.Layers {
 		if n <= before || n >= decoder.Layers {
-			check.that(false, "%slayers has %d behind %d, want ascending numbers below num_hidden_layers %d", at, n, before,
-				decoder.Layers)
+			check.that(false, "%slayers has %d behind %d, want ascending numbers below num_hidden_layers %d",
+				at, n, before, decoder.Layers)
 			break
 		}
 		before = n
@@ -255,8 +255,8 @@ func (s StackConfig) validate(check *checker, at string) {
 		check.that(s.SlidingWindow == 0, "%ssliding_window is %d, and a list too", at, s.SlidingWindow)
 	}
 	if len(s.Windows) > 0 {
-		check.that(slices.Min(s.Windows) >= 0 && slices.Max(s.Windows) <= maxSize, "%ssliding_window holds %d to %d, want 0 "+
-			"to %d", at, slices.Min(s.Windows), slices.Max(s.Windows), maxSize)
+		least, most := slices.Min(s.Windows), slices.Max(s.Windows)
+		check.that(least >= 0 && most <= maxSize, "%ssliding_window holds %d to %d, want 0 to %d", at, least, most, maxSize)
 	}
 	// A base below 1 would turn the highest rotation past what a float64 angle can say.
 	check.that(s.RopeTheta == 0 || s.RopeTheta >= 1 && !math.IsInf(s.RopeTheta, 0), "%srope_theta is %g, want 0, or at least 1", at, s.RopeTheta)

@@ -294,7 +294,7 @@ func (c *changingFS) Open(name string) (fs.File, error) {
 // A file that is not, in the end, what it was when it was first opened is no model's.
 func TestFileChanges(t *testing.T) {
 	for _, name := range []string{configFile, weightsFile} {
-		for opened, ok := range map[int]bool{1: true, 2: name == configFile} { // weights are opened twice, and then looked at
+		for opened, ok := range map[int]bool{1: true, 2: name == configFile} { // weights are opened twice
 			files := &changingFS{readModel(t, "testdata/golden/photon-local-f32"), name, opened}
 			if _, err := LoadFS(files); (err == nil) != ok || err != nil && !errors.Is(err, ErrCorrupt) {
 				t.Errorf("%s is written before it is opened %d times: %v", name, opened, err)

@@ -230,7 +230,8 @@ func parseHeader(header []byte, have, most int) ([]storedTensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	tensors := make([]storedTensor, 0, min(r.Room(len(`"w":{"dtype":"F32","shape":[],"data_offsets":[0,0]}`)), most-have))
+	room := r.Room(len(`"w":{"dtype":"F32","shape":[],"data_offsets":[0,0]}`))
+	tensors := make([]storedTensor, 0, min(room, most-have))
 	err = r.Object(func(key string) error {
 		if key == "__metadata__" {
 			if err := r.Object(func(string) error { _, err := r.String(); return err }); err != nil {
@@ -334,8 +335,8 @@ func (f *weightFile) place(tensors []storedTensor) error {
 			return fmt.Errorf("tensor %.200q ends at byte %d of the data, the file has %d: it is truncated, download it again: %w", t.name, at, f.size-f.data, ErrCorrupt)
 		}
 		if t.end-t.begin > math.MaxInt {
-			return fmt.Errorf("tensor %.200q has %d bytes, more than 32 bits can address: use a 64-bit platform: %w", t.name,
-				t.end-t.begin, ErrUnsupported)
+			return fmt.Errorf("tensor %.200q has %d bytes, more than 32 bits can address: use a 64-bit platform: %w",
+				t.name, t.end-t.begin, ErrUnsupported)
 		}
 		t.begin, t.end = t.begin+f.data, t.end+f.data
 	}

@@ -13,7 +13,8 @@ import (
 func (m *Model) Logits(ctx context.Context, ids []int) ([]float32, error) {
 	rows := len(ids) + 1
 	if int64(rows) > math.MaxInt/4/int64(m.cfg.VocabSize) {
-		return nil, fmt.Errorf("photon: Logits of %d rows, which no memory holds: use EachLogits: %w", rows, ErrUnsupported)
+		return nil, fmt.Errorf("photon: Logits of %d rows, which no memory holds: use EachLogits: %w",
+			rows, ErrUnsupported)
 	}
 	var out []float32
 	err := m.EachLogits(ctx, ids, func(row []float32) {
