@@ -256,7 +256,8 @@ func (s StackConfig) validate(check *checker, at string) {
 	}
 	if len(s.Windows) > 0 {
 		least, most := slices.Min(s.Windows), slices.Max(s.Windows)
-		check.that(least >= 0 && most <= maxSize, "%ssliding_window holds %d to %d, want 0 to %d", at, least, most, maxSize)
+		check.that(least >= 0 && most <= maxSize, "%ssliding_window holds %d to %d, want 0 to %d",
+			at, least, most, maxSize)
 	}
 	// A base below 1 would turn the highest rotation past what a float64 angle can say.
 	check.that(s.RopeTheta == 0 || s.RopeTheta >= 1 && !math.IsInf(s.RopeTheta, 0), "%srope_theta is %g, want 0, or at least 1", at, s.RopeTheta)
