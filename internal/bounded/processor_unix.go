@@ -1,0 +1,17 @@
+//go:build unix
+
+package bounded
+
+import (
+	"syscall"
+	"time"
+)
+
+// processor is the time that the process has had of all processors: others that run beside it do not count.
+func processor() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
