@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -51,6 +53,10 @@ func TestBounds(t *testing.T) {
 		}},
 		"the bytes of added tokens": {ErrUnsupported, 30, func(n int) error {
 			_, err := newAddedTokens([]addedToken{{spelling: "abc"}, {spelling: strings.Repeat("x", n-3)}}, 30)
+			return err
+		}},
+		"the bytes of an added token": {ErrUnsupported, maxTokenText, func(n int) error {
+			_, err := newAddedTokens([]addedToken{{spelling: strings.Repeat("x", n)}}, 1<<20)
 			return err
 		}},
 		"a template's ids": {ErrUnsupported, maxInsert, func(n int) error {
@@ -134,10 +140,25 @@ func TestNumbersInMessages(t *testing.T) {
 	}
 }
 
-// A GGUF file that has gone since it was opened is told of, and not read.
+// A GGUF file that has gone since it was opened, or is another, is told of.
 func TestGGUFGone(t *testing.T) {
-	if _, err := (ggufFiles{directory(t.TempDir()), "gone.gguf"}).Open(templateFile); !errors.Is(err, fs.ErrNotExist) {
+	files := ggufFiles{directory(t.TempDir()), "gone.gguf"}
+	if _, err := files.Open(templateFile); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v, want %v", err, fs.ErrNotExist)
+	}
+	if err := os.WriteFile(filepath.Join(string(files.dir), files.name), []byte("another file"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := files.Open(templateFile); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("%v, want %v", err, ErrCorrupt)
+	}
+}
+
+// A token without characters stands for none, and not for U+FFFD.
+func TestEmptyToken(t *testing.T) {
+	tokenizer := mustParseTokenizer(t, []byte(`{"model":{"vocab":{"":0,"a":1},"merges":[]},"decoder":{"type":"Fuse"}}`))
+	if got := tokenizer.Encode("a\ufffda"); !slices.Equal(got, []int{1, 1}) {
+		t.Errorf("%v", got)
 	}
 }
 
