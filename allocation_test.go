@@ -52,6 +52,7 @@ func TestReadersAllocate(t *testing.T) {
 			{"config", `{"model_type":"llama","eos_token_id":[` + list(n, "1") + `]}`},
 			{"config", `{"model_type":"llama","architectures":[` + list(n, `"%d"`) + `]}`},
 			{"config", `{"model_type":"qwen3","layer_types":[` + list(n, `"full_attention"`) + `]}`},
+			{"config", `{"model_type":"qwen3","layer_types":[` + list(n, `""`) + `]}`},
 			{"config", `{"model_type":"llama","rope_scaling":{"type":"factors","factors":[` + list(n, "1") + `]}}`},
 			{"config", `{"model_type":"llama","other":` + object(n, `"%x":1`) + `}`},
 			{"config", `{"model_type":"photon","format_version":1,"levels":[` + list(n, `{"chunk_size":2}`) + `]}`},

@@ -108,7 +108,7 @@ func (c *Config) readFlat(r *strictjson.Reader, kind flatKind) error {
 		unlessNull("use_sliding_window", readBool(r, &keys.sliding)),
 		unlessNull("max_window_layers", readInt(r, &keys.firstSliding)),
 		unlessNull("layer_types", func() error {
-			keys.types = []string{}
+			keys.types = make([]string, 0, r.Room(len(`"",`)))
 			return r.Array(func(i int) error {
 				keys.types = append(keys.types, "")
 				return readString(r, &keys.types[i])()

@@ -62,7 +62,7 @@ func newAddedTokens(tokens []addedToken, most int) (*addedTokens, error) {
 		}
 	}
 	slices.SortStableFunc(tokens, func(x, y addedToken) int { return compareBackwards(x.spelling, y.spelling) })
-	a := &addedTokens{}
+	a := &addedTokens{tokens: make([]addedToken, 0, len(tokens))}
 	last, plain := "", true // the spelling before, and whether a token of it is not special
 	for _, token := range tokens {
 		if token.spelling != last {

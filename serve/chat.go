@@ -249,7 +249,7 @@ func (l *messages) read(path func() string, r *strictjson.Reader) error {
 	if n > mostMessages {
 		return badRequest(path(), "%s has %d messages: give at most %d", path(), n, mostMessages)
 	}
-	*l = make(messages, 0, n)
+	*l = make(messages, 0, r.Room(len(`{"role":"user","content":""},`)))
 	return r.Array(func(i int) error {
 		m, err := readMessage(func() string { return fmt.Sprintf("%s[%d]", path(), i) }, r)
 		*l = append(*l, m)

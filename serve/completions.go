@@ -76,15 +76,15 @@ func (s *server) checkEcho(q *query, index int) error {
 	}
 	ids := q.prompts[index]
 	if q.written != nil {
-		q.echoed.bytes += q.n * len(q.written[index])
+		q.echoed.bytes += int64(q.n) * int64(len(q.written[index]))
 	} else {
-		q.echoed.bytes += q.n * s.textBytes(ids)
+		q.echoed.bytes += int64(q.n) * int64(s.textBytes(ids))
 	}
 	if q.echoed.bytes > mostText {
 		return badRequest("echo", "echo of the prompts, for each of their choices, has more than %d bytes: leave it "+
 			"out, or ask for fewer choices", mostText)
 	}
-	q.echoed.logProbs += q.n * len(ids) * (q.logProbs + 1)
+	q.echoed.logProbs += int64(q.n) * int64(len(ids)) * int64(q.logProbs+1)
 	if q.echoed.logProbs > mostEchoed {
 		return badRequest("logprobs", "echo with logprobs, of the prompts for each of their choices, has %d "+
 			"log-probabilities or more, an answer may have %d: ask for fewer of them, or for fewer choices",

@@ -53,9 +53,9 @@ func decode(data []byte, v any) error {
 	return decodeFields(func() string { return "" }, again, v, idleFields)
 }
 
-// A reads is a type that reads its own JSON, which is strict, and stands at a path of the body. An error that is no
+// A selfReader reads its own JSON, which is strict, and stands at a path of the body. An error that is no
 // *apiError says that the value is of another type.
-type reads interface {
+type selfReader interface {
 	read(path func() string, r *strictjson.Reader) error
 }
 
@@ -99,7 +99,7 @@ func readField(path func() string, key string, r *strictjson.Reader, to reflect.
 	first := r.Peek()
 	begin := *r
 	var err error
-	if own, ok := to.Addr().Interface().(reads); ok {
+	if own, ok := to.Addr().Interface().(selfReader); ok {
 		err = own.read(func() string { return join(path(), key) }, r)
 	} else {
 		err = readPlain(r, to)

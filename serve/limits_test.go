@@ -99,7 +99,7 @@ func TestLongTokens(t *testing.T) {
 		if n := bounded.Allocated(func() { c.get(400, &a, test.path, test.body) }); n > 2*mostText {
 			t.Errorf("%s: %d bytes are allocated to refuse it", test.path, n)
 		}
-		if a.Error.Param == nil || *a.Error.Param != test.param || !strings.Contains(a.Error.Message, "1") {
+		if a.Error.Param == nil || *a.Error.Param != test.param {
 			t.Errorf("%s: %+v", test.path, a.Error)
 		}
 	}

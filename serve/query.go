@@ -92,7 +92,7 @@ type query struct {
 	withUsage bool // at the end of a stream
 	shape     shape
 	source    string // the field that the prompts come from
-	echoed    struct{ bytes, logProbs int }
+	echoed    struct{ bytes, logProbs int64 }
 }
 
 const (

@@ -280,7 +280,7 @@ func (s *server) known(name string) error {
 		return nil
 	}
 	return &apiError{status: http.StatusNotFound, kind: "invalid_request_error", param: "model", code: "model_not_found",
-		message: fmt.Sprintf("there is no model %q here: name %q, or none", name, s.o.name)}
+		message: fmt.Sprintf("there is no model %.80q here: name %q, or none", name, s.o.name)}
 }
 
 // admit reserves the places of n texts, until release is called.

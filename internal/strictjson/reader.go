@@ -203,7 +203,7 @@ func (r *Reader) Object(value func(key string) error) error {
 	})
 }
 
-// Table is Object for a caller that keeps all keys: value tells whether a key is new, which then costs no more memory.
+// Table is Object for a caller that keeps all keys itself, and so tells by value whether a key is new.
 func (r *Reader) Table(value func(key string) (isNew bool, err error)) error {
 	if err := r.enter('{', "an object"); err != nil {
 		return err
