@@ -11,6 +11,9 @@ import (
 
 // What long lists and objects of many keys take: fuzzing finds what is short.
 func TestReadersAllocate(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates more")
+	}
 	nfcTables() // which stay
 	list := func(n int, format string) string {
 		var b strings.Builder
@@ -86,6 +89,9 @@ func TestReadersAllocate(t *testing.T) {
 }
 
 func TestGGUFAllocates(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates more")
+	}
 	const n = 30000
 	keys, tensors, strings := ggufHead(0, maxGGUFKeys), ggufHead(n, 0), ggufHead(0, 1)
 	strings.put("a").put(uint32(9), uint32(8), uint64(n))

@@ -75,6 +75,9 @@ func TestAddedTokensSplit(t *testing.T) {
 
 // Added tokens take some 20 bytes for each of theirs, whatever they are.
 func TestAddedTokensMemory(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates more")
+	}
 	r := rand.New(rand.NewPCG(5, 6))
 	for _, size := range []int{4, 60, 1000, 30000} {
 		var file strings.Builder
