@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"github.com/photon-lm/photon/internal/regular"
 )
 
 // Whatever a bound is of, what meets it exactly is taken, and one more is refused.
@@ -142,7 +144,7 @@ func TestNumbersInMessages(t *testing.T) {
 
 // A GGUF file that has gone since it was opened, or is another, is told of.
 func TestGGUFGone(t *testing.T) {
-	files := ggufFiles{directory(t.TempDir()), "gone.gguf"}
+	files := ggufFiles{regular.Dir(t.TempDir()), "gone.gguf"}
 	if _, err := files.Open(templateFile); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v, want %v", err, fs.ErrNotExist)
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/photon-lm/photon/internal/regular"
 	"github.com/photon-lm/photon/internal/strictjson"
 )
 
@@ -72,7 +73,7 @@ func openCheckpoint(fsys fs.FS, most int) (*checkpoint, error) {
 
 // addFile reads the header of one file.
 func (c *checkpoint) addFile(name string) error {
-	f, size, err := openRegular(c.fsys, name)
+	f, size, err := regular.Open(c.fsys, name, ErrCorrupt)
 	if err != nil {
 		return err
 	}
@@ -117,7 +118,7 @@ type shardIndex struct {
 const maxShards = 4096
 
 func readIndex(fsys fs.FS, most int) (placed shardIndex, err error) {
-	f, size, err := openRegular(fsys, indexFile)
+	f, size, err := regular.Open(fsys, indexFile, ErrCorrupt)
 	if err != nil {
 		return placed, err
 	}
@@ -125,9 +126,9 @@ func readIndex(fsys fs.FS, most int) (placed shardIndex, err error) {
 	if size > maxHeaderSize {
 		return placed, fmt.Errorf("%d bytes, more than %d: %w", size, maxHeaderSize, ErrCorrupt)
 	}
-	data, err := readGrowing(f, room(f, size, size), size)
+	data, err := regular.Append(f, regular.Room(f, size, size), size)
 	if err != nil {
-		return placed, truncated(err, fmt.Sprintf("ends after %d of %d bytes", len(data), size))
+		return placed, regular.Truncated(err, ErrCorrupt, "ends after %d of %d bytes", len(data), size)
 	}
 	if err := checkLFSPointer(data); err != nil {
 		return placed, err
@@ -137,7 +138,7 @@ func readIndex(fsys fs.FS, most int) (placed shardIndex, err error) {
 		return placed, err
 	}
 	numbers := map[string]int32{} // of shards
-	err = r.Fields(need("weight_map", func() error {
+	err = r.Fields(strictjson.Need("weight_map", func() error {
 		placed.of = make(map[string]int32, min(r.Room(len(`"abc":"1"`)), most))
 		return r.Table(func(tensor string) (isNew bool, err error) {
 			before := len(placed.of)
@@ -319,7 +320,7 @@ type tensorReader struct {
 
 func (e *tensorReader) file(w *weightFile, f func(t tensorData) error) error {
 	where := func(err error) error { return fmt.Errorf("photon: %s: %w", w.name, err) }
-	file, size, err := openRegular(e.fsys, w.name)
+	file, size, err := regular.Open(e.fsys, w.name, ErrCorrupt)
 	if err != nil {
 		return where(err)
 	}
@@ -329,7 +330,7 @@ func (e *tensorReader) file(w *weightFile, f func(t tensorData) error) error {
 	}
 	src := &source{r: file, ctx: e.ctx}
 	src.at, _ = file.(io.ReaderAt)
-	if largest := w.largest(e.tensors); reaches(file, w.size) && int64(cap(e.buf)) < largest {
+	if largest := w.largest(e.tensors); regular.Reaches(file, w.size) && int64(cap(e.buf)) < largest {
 		e.buf = make([]byte, 0, largest)
 	}
 
@@ -420,19 +421,20 @@ func (s *source) read(buf []byte, t *storedTensor) ([]byte, error) {
 	} else {
 		skipped, err := io.CopyN(io.Discard, s.r, t.begin-s.pos)
 		if s.pos += skipped; err != nil {
-			return buf, truncated(err, fmt.Sprintf("tensor %.200q: ends at byte %d", t.name, s.pos))
+			return buf, regular.Truncated(err, ErrCorrupt, "tensor %.200q: ends at byte %d", t.name, s.pos)
 		}
 		r = s.r
 	}
 	if s.ctx != nil {
 		r = contextReader{s.ctx, r}
 	}
-	buf, err := readGrowing(r, buf, t.end-t.begin)
+	buf, err := regular.Append(r, buf, t.end-t.begin)
 	if s.at == nil {
 		s.pos += int64(len(buf))
 	}
 	if err != nil {
-		return buf, truncated(err, fmt.Sprintf("tensor %.200q: ends after %d of %d bytes", t.name, len(buf), t.end-t.begin))
+		return buf, regular.Truncated(err, ErrCorrupt, "tensor %.200q: ends after %d of %d bytes", t.name, len(buf),
+			t.end-t.begin)
 	}
 	return buf, nil
 }

@@ -86,7 +86,7 @@ func (c *Config) readFlat(r *strictjson.Reader, kind flatKind) error {
 	field := func(key string, read func() error) strictjson.Field {
 		return strictjson.Field{Key: key, Read: read, Required: slices.Contains(kind.must, key)}
 	}
-	unlessNull := func(key string, read func() error) strictjson.Field { return may(key, orNull(r, read)) }
+	unlessNull := func(key string, read func() error) strictjson.Field { return strictjson.May(key, r.OrNull(read)) }
 	const absent = math.MinInt32
 	var keys layerKeys
 	var attnBias, mlpBias bool
@@ -98,39 +98,39 @@ func (c *Config) readFlat(r *strictjson.Reader, kind flatKind) error {
 	keys.firstSliding, keys.ropeInterval = absent, 4
 	s.KVHeads, s.HeadDim, s.RopeTheta, c.RMSNormEps, c.TieWordEmbeddings = absent, absent, -1, 1e-6, kind.tied
 	err := r.Fields(
-		need("vocab_size", readInt(r, &c.VocabSize)),
-		need("hidden_size", readInt(r, &s.HiddenSize)),
-		need("intermediate_size", readInt(r, &s.IntermediateSize)),
-		need("num_hidden_layers", readInt(r, &s.Layers)),
-		need("num_attention_heads", readInt(r, &s.Heads)),
-		field(keyKVHeads, orNull(r, readInt(r, &s.KVHeads))),
-		field(keyWindow, orNull(r, readInt(r, &s.SlidingWindow))),
-		unlessNull("use_sliding_window", readBool(r, &keys.sliding)),
+		strictjson.Need("vocab_size", readInt(r, &c.VocabSize)),
+		strictjson.Need("hidden_size", readInt(r, &s.HiddenSize)),
+		strictjson.Need("intermediate_size", readInt(r, &s.IntermediateSize)),
+		strictjson.Need("num_hidden_layers", readInt(r, &s.Layers)),
+		strictjson.Need("num_attention_heads", readInt(r, &s.Heads)),
+		field(keyKVHeads, r.OrNull(readInt(r, &s.KVHeads))),
+		field(keyWindow, r.OrNull(readInt(r, &s.SlidingWindow))),
+		unlessNull("use_sliding_window", strictjson.Into(&keys.sliding, r.Bool)),
 		unlessNull("max_window_layers", readInt(r, &keys.firstSliding)),
 		unlessNull("layer_types", func() error {
 			keys.types = make([]string, 0, r.Room(len(`"",`)))
 			return r.Array(func(i int) error {
 				keys.types = append(keys.types, "")
-				return readString(r, &keys.types[i])()
+				return strictjson.Into(&keys.types[i], r.String)()
 			})
 		}),
 		unlessNull("no_rope_layers", readInts(r, &keys.ropes)),
 		unlessNull("no_rope_layer_interval", readInt(r, &keys.ropeInterval)),
-		field(keyHeadDim, orNull(r, readInt(r, &s.HeadDim))),
-		may("rms_norm_eps", readFloat(r, &c.RMSNormEps)),
+		field(keyHeadDim, r.OrNull(readInt(r, &s.HeadDim))),
+		strictjson.May("rms_norm_eps", strictjson.Into(&c.RMSNormEps, r.Float)),
 		unlessNull("rope_theta", readTheta(r, &s.RopeTheta)),
 		unlessNull("rope_parameters", rope),
 		unlessNull("rope_scaling", rope),
 		unlessNull("partial_rotary_factor", wholeRotation(r)),
-		may("tie_word_embeddings", func() error {
+		strictjson.May("tie_word_embeddings", func() error {
 			c.TieWordEmbeddings = false // null counts as that, whatever the kind
-			return orNull(r, readBool(r, &c.TieWordEmbeddings))()
+			return r.OrNull(strictjson.Into(&c.TieWordEmbeddings, r.Bool))()
 		}),
 		unlessNull("bos_token_id", readInt(r, &c.BOSTokenID)),
 		unlessNull("eos_token_id", readInts(r, &c.EOSTokenIDs)),
-		may("hidden_act", mustBe(r, "silu", "swish")),
-		unlessNull("attention_bias", readBool(r, &attnBias)),
-		unlessNull("mlp_bias", readBool(r, &mlpBias)),
+		strictjson.May("hidden_act", mustBe(r, "silu", "swish")),
+		unlessNull("attention_bias", strictjson.Into(&attnBias, r.Bool)),
+		unlessNull("mlp_bias", strictjson.Into(&mlpBias, r.Bool)),
 		unlessNull("use_mrope", mustBeFalse(r)),
 		unlessNull("quantization_config", notRun("give weights that are not, or of the int8 form")),
 	)
@@ -279,7 +279,7 @@ func (p *RopeScaling) read(r *strictjson.Reader, theta *float64) error {
 	var other string // a key that no rotation known here has
 	kind := func() error {
 		before := p.Type
-		if err := readString(r, &p.Type)(); err != nil {
+		if err := strictjson.Into(&p.Type, r.String)(); err != nil {
 			return err
 		}
 		if before != "" && p.Type != before {
@@ -288,16 +288,16 @@ func (p *RopeScaling) read(r *strictjson.Reader, theta *float64) error {
 		return nil
 	}
 	fields := []strictjson.Field{
-		may("rope_type", kind),
-		may("type", kind), // the same in older files
-		may("rope_theta", readTheta(r, theta)),
-		may("factor", readFloat(r, &p.Factor)),
-		may("low_freq_factor", readFloat(r, &p.LowFreqFactor)),
-		may("high_freq_factor", readFloat(r, &p.HighFreqFactor)),
-		may("original_max_position_embeddings", orNull(r, readInt(r, &p.OriginalContext))),
-		may("partial_rotary_factor", orNull(r, wholeRotation(r))),
-		may("factors", func() error {
-			p.Factors = make([]float64, 0, r.Room(2))
+		strictjson.May("rope_type", kind),
+		strictjson.May("type", kind), // the same in older files
+		strictjson.May("rope_theta", readTheta(r, theta)),
+		strictjson.May("factor", strictjson.Into(&p.Factor, r.Float)),
+		strictjson.May("low_freq_factor", strictjson.Into(&p.LowFreqFactor, r.Float)),
+		strictjson.May("high_freq_factor", strictjson.Into(&p.HighFreqFactor, r.Float)),
+		strictjson.May("original_max_position_embeddings", r.OrNull(readInt(r, &p.OriginalContext))),
+		strictjson.May("partial_rotary_factor", r.OrNull(wholeRotation(r))),
+		strictjson.May("factors", func() error {
+			p.Factors = slices.Grow(p.Factors, r.Room(2))
 			return r.Array(func(int) error {
 				f, err := r.Float()
 				p.Factors = append(p.Factors, f)
@@ -352,7 +352,7 @@ func wholeRotation(r *strictjson.Reader) func() error {
 func readTheta(r *strictjson.Reader, theta *float64) func() error {
 	return func() error {
 		var value float64
-		if err := readFloat(r, &value)(); err != nil {
+		if err := strictjson.Into(&value, r.Float)(); err != nil {
 			return err
 		}
 		if value < 0 || *theta >= 0 && *theta != value {

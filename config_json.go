@@ -3,6 +3,7 @@ package photon
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/photon-lm/photon/internal/strictjson"
 )
@@ -32,7 +33,7 @@ func readConfig(data []byte) (Config, error) {
 	}
 	// The first pass learns which layout it is, and checks the syntax of the whole.
 	c, first := Config{BOSTokenID: -1}, r.Copy()
-	if err := first.Fields(need("model_type", readString(first, &c.ModelType))); err != nil {
+	if err := first.Fields(strictjson.Need("model_type", strictjson.Into(&c.ModelType, first.String))); err != nil {
 		return Config{}, err
 	}
 	if err := first.End(); err != nil {
@@ -60,20 +61,20 @@ func (c *Config) readPhoton(r *strictjson.Reader) error {
 		return nil
 	}
 	return r.Fields(
-		need("format_version", version),
-		need("vocab_size", readInt(r, &c.VocabSize)),
-		need("embedding_size", readInt(r, &c.EmbeddingSize)),
-		need("rms_norm_eps", readFloat(r, &c.RMSNormEps)),
-		need("tie_word_embeddings", readBool(r, &c.TieWordEmbeddings)),
-		may("bos_token_id", orNull(r, readInt(r, &c.BOSTokenID))),
-		may("eos_token_id", orNull(r, readInts(r, &c.EOSTokenIDs))),
-		may("token_encoder", orNull(r, func() error {
+		strictjson.Need("format_version", version),
+		strictjson.Need("vocab_size", readInt(r, &c.VocabSize)),
+		strictjson.Need("embedding_size", readInt(r, &c.EmbeddingSize)),
+		strictjson.Need("rms_norm_eps", strictjson.Into(&c.RMSNormEps, r.Float)),
+		strictjson.Need("tie_word_embeddings", strictjson.Into(&c.TieWordEmbeddings, r.Bool)),
+		strictjson.May("bos_token_id", r.OrNull(readInt(r, &c.BOSTokenID))),
+		strictjson.May("eos_token_id", r.OrNull(readInts(r, &c.EOSTokenIDs))),
+		strictjson.May("token_encoder", r.OrNull(func() error {
 			c.TokenEncoder = &StackConfig{}
 			return c.TokenEncoder.read(r)
 		})),
-		may("content", readString(r, &c.Content)),
-		may("quantization_config", orNull(r, notRun("give weights that are not, or of the int8 form"))),
-		need("levels", func() error {
+		strictjson.May("content", strictjson.Into(&c.Content, r.String)),
+		strictjson.May("quantization_config", r.OrNull(notRun("give weights that are not, or of the int8 form"))),
+		strictjson.Need("levels", func() error {
 			return r.Array(func(i int) error {
 				if i == maxLevels {
 					return fmt.Errorf("more than %d levels: %w", maxLevels, ErrUnsupported)
@@ -90,31 +91,31 @@ func (c *Config) readPhoton(r *strictjson.Reader) error {
 
 func (l *LevelConfig) read(r *strictjson.Reader) error {
 	return r.Fields(
-		need("chunk_size", readInt(r, &l.ChunkSize)),
-		need("prefix_length", readInt(r, &l.PrefixLength)),
-		need("chunker", readString(r, &l.Chunker)),
-		need("encoder", func() error { return l.Encoder.read(r) }),
-		need("decoder", func() error { return l.Decoder.read(r) }),
+		strictjson.Need("chunk_size", readInt(r, &l.ChunkSize)),
+		strictjson.Need("prefix_length", readInt(r, &l.PrefixLength)),
+		strictjson.Need("chunker", strictjson.Into(&l.Chunker, r.String)),
+		strictjson.Need("encoder", func() error { return l.Encoder.read(r) }),
+		strictjson.Need("decoder", func() error { return l.Decoder.read(r) }),
 	)
 }
 
 func (s *StackConfig) read(r *strictjson.Reader) error {
 	return r.Fields(
-		need("hidden_size", readInt(r, &s.HiddenSize)),
-		need("num_hidden_layers", readInt(r, &s.Layers)),
-		need("num_attention_heads", readInt(r, &s.Heads)),
-		need("num_key_value_heads", readInt(r, &s.KVHeads)),
-		need("head_dim", readInt(r, &s.HeadDim)),
-		need("intermediate_size", readInt(r, &s.IntermediateSize)),
-		need("sliding_window", func() error {
+		strictjson.Need("hidden_size", readInt(r, &s.HiddenSize)),
+		strictjson.Need("num_hidden_layers", readInt(r, &s.Layers)),
+		strictjson.Need("num_attention_heads", readInt(r, &s.Heads)),
+		strictjson.Need("num_key_value_heads", readInt(r, &s.KVHeads)),
+		strictjson.Need("head_dim", readInt(r, &s.HeadDim)),
+		strictjson.Need("intermediate_size", readInt(r, &s.IntermediateSize)),
+		strictjson.Need("sliding_window", func() error {
 			if r.Peek() != '[' {
 				return readInt(r, &s.SlidingWindow)()
 			}
 			s.Windows = []int{}
 			return readInts(r, &s.Windows)()
 		}),
-		need("rope_theta", readFloat(r, &s.RopeTheta)),
-		may("memories", func() error {
+		strictjson.Need("rope_theta", strictjson.Into(&s.RopeTheta, r.Float)),
+		strictjson.May("memories", func() error {
 			s.Memories = []MemoryConfig{}
 			return r.Array(func(i int) error {
 				if i == maxMemories {
@@ -132,33 +133,15 @@ func (s *StackConfig) read(r *strictjson.Reader) error {
 
 func (e *MemoryConfig) read(r *strictjson.Reader) error {
 	return r.Fields(
-		need("level", readInt(r, &e.Level)),
-		need("layers", readInts(r, &e.Layers)),
-		need("num_attention_heads", readInt(r, &e.Heads)),
-		need("num_key_value_heads", readInt(r, &e.KVHeads)),
-		need("head_dim", readInt(r, &e.HeadDim)),
-		may("sliding_window", readInt(r, &e.SlidingWindow)),
-		may("rope_theta", readFloat(r, &e.RopeTheta)),
-		may("unpack", readBool(r, &e.Unpack)),
+		strictjson.Need("level", readInt(r, &e.Level)),
+		strictjson.Need("layers", readInts(r, &e.Layers)),
+		strictjson.Need("num_attention_heads", readInt(r, &e.Heads)),
+		strictjson.Need("num_key_value_heads", readInt(r, &e.KVHeads)),
+		strictjson.Need("head_dim", readInt(r, &e.HeadDim)),
+		strictjson.May("sliding_window", readInt(r, &e.SlidingWindow)),
+		strictjson.May("rope_theta", strictjson.Into(&e.RopeTheta, r.Float)),
+		strictjson.May("unpack", strictjson.Into(&e.Unpack, r.Bool)),
 	)
-}
-
-func need(key string, read func() error) strictjson.Field {
-	return strictjson.Field{Key: key, Read: read, Required: true}
-}
-
-func may(key string, read func() error) strictjson.Field {
-	return strictjson.Field{Key: key, Read: read}
-}
-
-// orNull lets null stand for what read would read.
-func orNull(r *strictjson.Reader, read func() error) func() error {
-	return func() error {
-		if r.Null() {
-			return nil
-		}
-		return read()
-	}
 }
 
 func readInt(r *strictjson.Reader, dst *int) func() error {
@@ -186,23 +169,11 @@ func readInts(r *strictjson.Reader, dst *[]int) func() error {
 			return err
 		}
 		if r.Peek() == '[' {
-			*dst = make([]int, 0, r.Room(2))
+			*dst = slices.Grow(*dst, r.Room(2)) // none stays nil
 			return r.Array(item)
 		}
 		return item(0)
 	}
-}
-
-func readFloat(r *strictjson.Reader, dst *float64) func() error {
-	return func() (err error) { *dst, err = r.Float(); return err }
-}
-
-func readBool(r *strictjson.Reader, dst *bool) func() error {
-	return func() (err error) { *dst, err = r.Bool(); return err }
-}
-
-func readString(r *strictjson.Reader, dst *string) func() error {
-	return func() (err error) { *dst, err = r.String(); return err }
 }
 
 // notRun refuses a key that would change what the weights mean.

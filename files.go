@@ -3,7 +3,6 @@ package photon
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -14,105 +13,15 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/photon-lm/photon/internal/regular"
 )
-
-// openRegular opens a file that can be read to an end. A directory, pipe, socket or device is refused before it is
-// opened, as far as the file system can tell (fs.Sub cannot look behind a link), since opening a pipe waits for its other
-// end and opening a device may do anything; and again after, since it may have taken a file's place.
-func openRegular(fsys fs.FS, name string) (fs.File, int64, error) {
-	// Lstat, because Stat opens the file where a file system does not offer it.
-	info, err := fs.Lstat(fsys, name)
-	if err == nil && info.Mode().Type() == fs.ModeSymlink {
-		if info, err = fs.Stat(fsys, name); errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("a link to a file that does not exist: %w", ErrCorrupt)
-		}
-	}
-	if err == nil {
-		err = checkRegular(info)
-	}
-	if err != nil {
-		return nil, 0, err
-	}
-	f, err := fsys.Open(name)
-	if err != nil {
-		return nil, 0, err
-	}
-	if info, err = f.Stat(); err == nil {
-		err = checkRegular(info)
-	}
-	if err != nil {
-		f.Close()
-		return nil, 0, err
-	}
-	return f, info.Size(), nil
-}
-
-func checkRegular(info fs.FileInfo) error {
-	kind := "no regular file"
-	switch mode := info.Mode(); {
-	case mode.IsRegular():
-		return nil
-	case mode.IsDir():
-		kind = "a directory"
-	case mode&fs.ModeNamedPipe != 0:
-		kind = "a named pipe"
-	case mode&fs.ModeSocket != 0:
-		kind = "a socket"
-	case mode&fs.ModeDevice != 0:
-		kind = "a device"
-	}
-	return fmt.Errorf("%s, not a regular file: %w", kind, ErrCorrupt)
-}
 
 // isFileName reports whether a name that a file gives for another is one in the same directory, and can be shown as it
 // is.
 func isFileName(name string) bool {
 	return fs.ValidPath(name) && name != "." && len(name) <= 255 && !strings.ContainsAny(name, `/\:`) &&
 		!strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) })
-}
-
-// directory is a directory of the operating system. Unlike os.DirFS it opens a file without waiting: one that becomes a
-// pipe after openRegular has looked at it is refused all the same.
-type directory string
-
-func (d directory) path(op, name string) (string, error) {
-	local, err := filepath.Localize(name)
-	if err != nil {
-		return "", &fs.PathError{Op: op, Path: name, Err: fs.ErrInvalid}
-	}
-	return filepath.Join(string(d), local), nil
-}
-
-func (d directory) Open(name string) (fs.File, error) {
-	path, err := d.path("open", name)
-	if err != nil {
-		return nil, err
-	}
-	return os.OpenFile(path, os.O_RDONLY|openWithoutWaiting, 0)
-}
-
-func (d directory) Stat(name string) (fs.FileInfo, error) {
-	path, err := d.path("stat", name)
-	if err != nil {
-		return nil, err
-	}
-	return os.Stat(path)
-}
-
-func (d directory) Lstat(name string) (fs.FileInfo, error) {
-	path, err := d.path("lstat", name)
-	if err != nil {
-		return nil, err
-	}
-	return os.Lstat(path)
-}
-
-func (d directory) ReadLink(name string) (string, error) {
-	path, err := d.path("readlink", name)
-	if err != nil {
-		return "", err
-	}
-	return os.Readlink(path)
 }
 
 // A witness is a file system that remembers what each file was when it was first opened.
@@ -162,65 +71,13 @@ func checkFS(fsys fs.FS) error {
 	return nil
 }
 
-// readSmall reads a file of at most limit bytes; memory follows what is really there.
+// readSmall reads a file of at most limit bytes.
 func readSmall(fsys fs.FS, name string, limit int64) ([]byte, error) {
-	fail := func(err error) ([]byte, error) { return nil, fmt.Errorf("photon: %s: %w", name, err) }
-	f, size, err := openRegular(fsys, name)
+	data, err := regular.Read(fsys, name, limit, ErrCorrupt)
 	if err != nil {
-		return fail(err)
-	}
-	defer f.Close()
-	if size > limit {
-		return fail(fmt.Errorf("%d bytes, more than %d: this is no such file: %w", size, limit, ErrCorrupt))
-	}
-	data, err := readGrowing(f, room(f, size, size), size)
-	if err != nil {
-		return fail(truncated(err, fmt.Sprintf("ends after %d of %d bytes", len(data), size)))
+		return nil, fmt.Errorf("photon: %s: %w", name, err)
 	}
 	return data, nil
-}
-
-// reaches reports whether size bytes are really there, so that memory for them need not grow step by step, which leaves
-// as much again behind.
-func reaches(f io.Reader, size int64) bool {
-	at, ok := f.(io.ReaderAt)
-	if !ok || size == 0 {
-		return false
-	}
-	n, _ := at.ReadAt(make([]byte, 1), size-1)
-	return n == 1
-}
-
-// room is a buffer for n bytes that end at byte end of a file: with room for all, if they are there.
-func room(f io.Reader, n, end int64) []byte {
-	if reaches(f, end) {
-		return make([]byte, 0, n)
-	}
-	return nil
-}
-
-// readGrowing appends n bytes from r to buf, which grows no faster than bytes arrive, whatever n claims.
-func readGrowing(r io.Reader, buf []byte, n int64) ([]byte, error) {
-	const firstStep = 1 << 16
-	for n > 0 {
-		step := int(min(n, int64(max(firstStep, len(buf), cap(buf)-len(buf)))))
-		buf = slices.Grow(buf, step)
-		got, err := io.ReadFull(r, buf[len(buf):len(buf)+step])
-		buf = buf[:len(buf)+got]
-		if err != nil {
-			return buf, err
-		}
-		n -= int64(step)
-	}
-	return buf, nil
-}
-
-// truncated turns an unexpected end into ErrCorrupt; other errors of reading stay what they are.
-func truncated(err error, what string) error {
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		return fmt.Errorf("%s: the file is truncated, download it again: %w", what, ErrCorrupt)
-	}
-	return fmt.Errorf("%s: %w", what, err)
 }
 
 // ended is the error of a context that has ended. It knows by itself that a deadline has passed: the timer that tells
@@ -293,21 +150,21 @@ func Files(path string) (fs.FS, error) {
 	case err != nil:
 		return nil, fmt.Errorf("photon: model: %w", err)
 	case info.IsDir():
-		return directory(path), nil
+		return regular.Dir(path), nil
 	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("photon: %s: %w", path, checkRegular(info))
+		return nil, fmt.Errorf("photon: %s: %w", path, regular.Check(info, ErrCorrupt))
 	case !strings.HasSuffix(path, ggufExtension):
 		return nil, fmt.Errorf("photon: %s is a file: give the directory that holds config.json and model.safetensors, "+
 			"or a %s file: %w", path, ggufExtension, ErrInvalid)
 	}
-	return ggufFiles{directory(filepath.Dir(path)), filepath.Base(path)}, nil
+	return ggufFiles{regular.Dir(filepath.Dir(path)), filepath.Base(path)}, nil
 }
 
 const templateFile = "chat_template.jinja"
 
 // ggufFiles is a directory in which one GGUF file is all there is.
 type ggufFiles struct {
-	dir  directory
+	dir  regular.Dir
 	name string
 }
 
@@ -357,7 +214,7 @@ func (g ggufFiles) ReadDir(name string) ([]fs.DirEntry, error) {
 
 // template is the chat template that the file holds, as a file.
 func (g ggufFiles) template() (*memoryFile, error) {
-	f, size, err := openRegular(g.dir, g.name)
+	f, size, err := regular.Open(g.dir, g.name, ErrCorrupt)
 	if err != nil {
 		return nil, err
 	}

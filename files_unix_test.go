@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/photon-lm/photon/internal/regular"
 )
 
 // copyModel copies a model directory and gives it a tokenizer.
@@ -107,7 +109,7 @@ func TestLoadNoFiles(t *testing.T) {
 					"Load":              func() (*Model, error) { return Load(dir) },
 					"LoadFS":            func() (*Model, error) { return LoadFS(os.DirFS(dir)) },
 					"LoadFS of a part":  func() (*Model, error) { return LoadFS(sub) },
-					"Open, not waiting": func() (*Model, error) { return LoadFS(blindFS{directory(dir)}) },
+					"Open, not waiting": func() (*Model, error) { return LoadFS(blindFS{regular.Dir(dir)}) },
 				} {
 					if name == "Open, not waiting" && (kind.kind != ErrCorrupt || kind.name == "socket" || kind.name == "link to nothing") {
 						continue // the system's own error
@@ -134,12 +136,12 @@ func TestLoadNoFiles(t *testing.T) {
 }
 
 // A blindFS says of every file that it is a regular one, as it may have been when it was looked at.
-type blindFS struct{ directory }
+type blindFS struct{ regular.Dir }
 
 type blindInfo struct{ fs.FileInfo }
 
 func (b blindFS) Lstat(name string) (fs.FileInfo, error) {
-	info, err := b.directory.Lstat(name)
+	info, err := b.Dir.Lstat(name)
 	return blindInfo{info}, err
 }
 
@@ -151,7 +153,7 @@ func TestReadLink(t *testing.T) {
 	if err := os.Symlink("there", filepath.Join(dir, "model.gguf")); err != nil {
 		t.Fatal(err)
 	}
-	for _, fsys := range []fs.ReadLinkFS{directory(dir), ggufFiles{directory(dir), "model.gguf"}} {
+	for _, fsys := range []fs.ReadLinkFS{regular.Dir(dir), ggufFiles{regular.Dir(dir), "model.gguf"}} {
 		if to, err := fsys.ReadLink("model.gguf"); err != nil || to != "there" {
 			t.Errorf("%T: %q, %v", fsys, to, err)
 		}

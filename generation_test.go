@@ -34,6 +34,7 @@ func TestGenerationConfig(t *testing.T) {
 			set(func(o *options) {
 				o.temperature, o.topP, o.topK, o.minP, o.repeatPenalty, o.repeatLast = 0.7, 0.8, 20, 0, 1.05, -1
 			}), nil},
+		{`{"eos_token_id": []}`, defaultOptions(), nil},
 		{`{"do_sample": false, "eos_token_id": null}`, set(func(o *options) { o.temperature = 0 }), nil},
 		{`{"do_sample": false, "temperature": 0.7}`, set(func(o *options) { published(o); o.temperature = 0 }), nil},
 		{`{"top_k": 0}`, set(func(o *options) { published(o); o.topK = 0 }), nil},

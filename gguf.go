@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/photon-lm/photon/internal/regular"
 )
 
 const (
@@ -75,7 +77,7 @@ func (r *ggufReader) room(n int, least int64) int {
 
 func readGGUF(f io.Reader, size int64) (*ggufFile, error) {
 	r := &ggufReader{r: bufio.NewReaderSize(f, 1<<16), end: min(size, maxGGUFHeader)}
-	if reaches(f, r.end) {
+	if regular.Reaches(f, r.end) {
 		r.sure = r.end
 	}
 	g := &ggufFile{values: map[string]ggufValue{}, size: size}
@@ -186,10 +188,10 @@ func (r *ggufReader) bytes(n int64) ([]byte, error) {
 	if n > int64(len(r.buf)) {
 		buf = nil
 	}
-	buf, err := readGrowing(r.r, buf, n)
+	buf, err := regular.Append(r.r, buf, n)
 	r.at += int64(len(buf))
 	if err != nil {
-		return nil, truncated(err, fmt.Sprintf("ends at byte %d", r.at))
+		return nil, regular.Truncated(err, ErrCorrupt, "ends at byte %d", r.at)
 	}
 	return buf, nil
 }

@@ -10,12 +10,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/photon-lm/photon/internal/regular"
 )
 
 // openGGUF reads a model that is one GGUF file: its configuration, its tokenizer, and where its tensors stand.
 func openGGUF(fsys fs.FS, name string) (contents, error) {
 	fail := func(err error) (contents, error) { return contents{}, fmt.Errorf("photon: %s: %w", name, err) }
-	f, size, err := openRegular(fsys, name)
+	f, size, err := regular.Open(fsys, name, ErrCorrupt)
 	if err != nil {
 		return fail(err)
 	}
@@ -201,7 +203,7 @@ func (g *ggufFile) factors(weights *checkpoint, s *StackConfig) error {
 		return fmt.Errorf("tensor %q is %v %v, want F32 [%d], and no other scaling: %w", ggufFactors, t.dtype, t.shape,
 			s.HeadDim/2, ErrMismatch)
 	}
-	f, size, err := openRegular(weights.fsys, weights.files[0].name)
+	f, size, err := regular.Open(weights.fsys, weights.files[0].name, ErrCorrupt)
 	if err != nil {
 		return err
 	}

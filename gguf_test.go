@@ -16,6 +16,7 @@ import (
 	"unicode"
 
 	"github.com/photon-lm/photon/internal/bounded"
+	"github.com/photon-lm/photon/internal/regular"
 )
 
 // ggufKinds are the models of testdata/gguf, with the tokenizers that they were given.
@@ -140,7 +141,7 @@ func TestGGUFFiles(t *testing.T) {
 	if _, err := Files("testdata/gguf/make.py"); !errors.Is(err, ErrInvalid) {
 		t.Errorf("%v", err)
 	}
-	if _, err := LoadFS(directory("testdata/gguf")); !errors.Is(err, ErrInvalid) ||
+	if _, err := LoadFS(regular.Dir("testdata/gguf")); !errors.Is(err, ErrInvalid) ||
 		!strings.Contains(err.Error(), "say which") {
 		t.Errorf("several files: %v", err)
 	}

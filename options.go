@@ -38,8 +38,8 @@ func readGeneration(fsys fs.FS) (o options, ends []int, err error) {
 	temperature, topK, topP, minP, penalty := absent, -1, absent, absent, absent
 	sample := true
 	number := func(r *strictjson.Reader, key string, dst *float64, least, most float64) strictjson.Field {
-		return may(key, orNull(r, func() error {
-			if err := readFloat(r, dst)(); err != nil {
+		return strictjson.May(key, r.OrNull(func() error {
+			if err := strictjson.Into(dst, r.Float)(); err != nil {
 				return err
 			}
 			if !(*dst >= least && *dst <= most) {
@@ -55,13 +55,13 @@ func readGeneration(fsys fs.FS) (o options, ends []int, err error) {
 	}
 	if err == nil {
 		err = r.Fields(
-			may("eos_token_id", orNull(r, readInts(r, &ends))),
-			may("do_sample", orNull(r, readBool(r, &sample))),
+			strictjson.May("eos_token_id", r.OrNull(readInts(r, &ends))),
+			strictjson.May("do_sample", r.OrNull(strictjson.Into(&sample, r.Bool))),
 			number(r, "temperature", &temperature, 0, math.MaxFloat32),
 			number(r, "top_p", &topP, 0, 1),
 			number(r, "min_p", &minP, 0, 1),
 			number(r, "repetition_penalty", &penalty, 0x1p-20, math.MaxFloat32),
-			may("top_k", orNull(r, func() error {
+			strictjson.May("top_k", r.OrNull(func() error {
 				if err := readInt(r, &topK)(); err != nil {
 					return err
 				}

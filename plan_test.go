@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/fstest"
 	"time"
+
+	"github.com/photon-lm/photon/internal/regular"
 )
 
 // zeroModel is a directory of weights that are all 0, and its size.
@@ -146,7 +148,7 @@ func TestMemoryLimit(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, weights, err := inspect(directory(g.dir))
+			_, weights, err := inspect(regular.Dir(g.dir))
 			if err != nil {
 				t.Fatal(err)
 			}

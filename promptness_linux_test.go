@@ -8,9 +8,10 @@ import (
 	"runtime"
 	"slices"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/photon-lm/photon/internal/bounded"
 )
 
 // TestCancelPercentile: calls of every kind, cancelled at random moments, return within 50 ms of it (99 of 100),
@@ -39,11 +40,11 @@ func TestCancelPercentile(t *testing.T) {
 		defer cancel()
 		at := make(chan moment, 1)
 		timer := time.AfterFunc(time.Duration(r.Int64N(int64(within))), func() {
-			at <- moment{time.Now(), processorTime(t)}
+			at <- moment{time.Now(), bounded.Processor()}
 			cancel()
 		})
 		err := f(ctx)
-		end := moment{time.Now(), processorTime(t)}
+		end := moment{time.Now(), bounded.Processor()}
 		if timer.Stop() || err == nil {
 			return 0, 0, false
 		}
@@ -169,13 +170,4 @@ func TestCancelPercentile(t *testing.T) {
 			t.Errorf("text %d of many cancelled batches differs from that of one call", i)
 		}
 	}
-}
-
-// processorTime is what the process has taken of all processors.
-func processorTime(t testing.TB) time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		t.Skip(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"github.com/photon-lm/photon/internal/regular"
 )
 
 // TestQuantize: what is written is what holding the weights in that form makes of them, and it stays so when it is
@@ -30,7 +32,7 @@ func TestQuantize(t *testing.T) {
 				if err := Quantize(background, out, files, form); err != nil {
 					t.Fatal(err)
 				}
-				if err := Quantize(background, again, directory(out), form); err != nil {
+				if err := Quantize(background, again, regular.Dir(out), form); err != nil {
 					t.Fatal(err)
 				}
 				first, err1 := os.ReadFile(filepath.Join(out, weightsFile))
@@ -82,7 +84,7 @@ func TestQuantize(t *testing.T) {
 }
 
 func TestQuantizeRefuses(t *testing.T) {
-	small := directory("testdata/flats/qwen3-f32")
+	small := regular.Dir("testdata/flats/qwen3-f32")
 	ended, cancel := context.WithCancel(background)
 	cancel()
 	for _, test := range []struct {
@@ -114,7 +116,7 @@ func TestQuantizeIntoAnother(t *testing.T) {
 	if err := os.WriteFile(name, []byte("another's"), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	err := Quantize(background, dir, directory("testdata/flats/qwen3-f32"), Int8)
+	err := Quantize(background, dir, regular.Dir("testdata/flats/qwen3-f32"), Int8)
 	if !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), dir) ||
 		!strings.Contains(err.Error(), tokenizerFileName) {
 		t.Error(err)
@@ -122,7 +124,7 @@ func TestQuantizeIntoAnother(t *testing.T) {
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
 		t.Errorf("%v is left, %v", left, err)
 	}
-	if err := Quantize(background, name, directory("testdata/flats/qwen3-f32"), Int8); err == nil {
+	if err := Quantize(background, name, regular.Dir("testdata/flats/qwen3-f32"), Int8); err == nil {
 		t.Error("a file is taken for a directory")
 	}
 }

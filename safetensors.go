@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/photon-lm/photon/internal/regular"
 	"github.com/photon-lm/photon/internal/strictjson"
 )
 
@@ -188,7 +189,7 @@ func readHeader(r io.Reader, size int64) ([]byte, error) {
 	var length [8]byte
 	n, err := io.ReadFull(r, length[:])
 	if err != nil {
-		return nil, truncated(err, fmt.Sprintf("%d bytes, where the length of the header takes 8", n))
+		return nil, regular.Truncated(err, ErrCorrupt, "%d bytes, where the length of the header takes 8", n)
 	}
 	if bytes.HasPrefix([]byte(lfsMagic), length[:]) {
 		return nil, errLFSPointer
@@ -200,9 +201,9 @@ func readHeader(r io.Reader, size int64) ([]byte, error) {
 	if int64(claimed) > size-8 {
 		return nil, fmt.Errorf("the header claims %d bytes, the file has %d: download it again: %w", claimed, size, ErrCorrupt)
 	}
-	header, err := readGrowing(r, room(r, int64(claimed), 8+int64(claimed)), int64(claimed))
+	header, err := regular.Append(r, regular.Room(r, int64(claimed), 8+int64(claimed)), int64(claimed))
 	if err != nil {
-		return nil, truncated(err, fmt.Sprintf("ends after %d of %d bytes of the header", len(header), claimed))
+		return nil, regular.Truncated(err, ErrCorrupt, "ends after %d of %d bytes of the header", len(header), claimed)
 	}
 	return header, nil
 }

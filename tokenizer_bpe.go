@@ -22,8 +22,8 @@ type bpe struct {
 	fuseUnknown bool  // one such token for a row of them
 }
 
-// set makes the encoding of the file's model, but for the unknown token, which may be an added one.
-func (b *bpe) set(m *bpeModel) error {
+// set makes the encoding of the file's model; the unknown token may be one of the added ones.
+func (b *bpe) set(m *bpeModel, added []addedToken) error {
 	switch {
 	case m.wordPrefix != "" || m.wordSuffix != "":
 		return fmt.Errorf("continuing_subword_prefix and end_of_word_suffix are not run: %w", ErrUnsupported)
@@ -45,6 +45,22 @@ func (b *bpe) set(m *bpeModel) error {
 	}
 	if b.byteLevel && m.byteFallback && !b.allBytes {
 		return fmt.Errorf("byte_fallback in a byte-level vocabulary that lacks bytes is not run: %w", ErrUnsupported)
+	}
+
+	b.unknown = -1
+	if m.unknown != "" {
+		id, found := m.vocab[m.unknown]
+		for _, token := range added {
+			if !found && token.content == m.unknown {
+				id, found = int32(token.id), true
+			}
+		}
+		switch {
+		case found:
+			b.unknown = id
+		case !b.allBytes: // with all of them, nothing is unknown
+			return fmt.Errorf("unk_token %.80q is not in the vocabulary: %w", m.unknown, ErrCorrupt)
+		}
 	}
 
 	b.chars = map[rune]int32{}
@@ -78,23 +94,6 @@ func (b *bpe) set(m *bpeModel) error {
 		b.merges[[2]int32{l, r}] = bpeMerge{int32(rank), id}
 		return nil
 	})
-}
-
-// setUnknown is the last part of bpe.set.
-func (t *Tokenizer) setUnknown(m *bpeModel) error {
-	b := &t.bpe
-	b.unknown = -1
-	if m.unknown == "" {
-		return nil
-	}
-	id, found := t.ids[m.unknown]
-	if !found && !b.allBytes { // with all of them, nothing is unknown
-		return fmt.Errorf("unk_token %.80q is not in the vocabulary: %w", m.unknown, ErrCorrupt)
-	}
-	if found {
-		b.unknown = id
-	}
-	return nil
 }
 
 // bpeMerge is what two symbols merge into.

@@ -98,12 +98,12 @@ func readTokenizerFile(until *deadline, data []byte) (*tokenizerFile, error) {
 	f := &tokenizerFile{until: until}
 	f.model.until, r.Until = until, until.passed
 	err = r.Fields(
-		may("added_tokens", func() error { return readAddedTokens(r, &f.added) }),
-		may("normalizer", func() error { return readComponent(r, &f.normalizer) }),
-		may("pre_tokenizer", func() error { return readComponent(r, &f.preTokenizer) }),
-		may("post_processor", func() error { return readComponent(r, &f.postProcessor) }),
-		may("decoder", func() error { return readComponent(r, &f.decoder) }),
-		need("model", func() error { return readBPE(r, &f.model) }),
+		strictjson.May("added_tokens", func() error { return readAddedTokens(r, &f.added) }),
+		strictjson.May("normalizer", func() error { return readComponent(r, &f.normalizer) }),
+		strictjson.May("pre_tokenizer", func() error { return readComponent(r, &f.preTokenizer) }),
+		strictjson.May("post_processor", func() error { return readComponent(r, &f.postProcessor) }),
+		strictjson.May("decoder", func() error { return readComponent(r, &f.decoder) }),
+		strictjson.Need("model", func() error { return readBPE(r, &f.model) }),
 	)
 	if err == nil {
 		err = r.End()
@@ -111,25 +111,17 @@ func readTokenizerFile(until *deadline, data []byte) (*tokenizerFile, error) {
 	return f, err
 }
 
-// into puts what read reads into dst.
-func into[T any](dst *T, read func() (T, error)) func() error {
-	return func() (err error) {
-		*dst, err = read()
-		return err
-	}
-}
-
 func readAddedTokens(r *strictjson.Reader, tokens *[]addedToken) error {
 	var id int64
 	var token addedToken
 	fields := []strictjson.Field{
-		need("id", into(&id, r.Integer)),
-		need("content", into(&token.content, r.String)),
-		may("single_word", into(&token.singleWord, r.Bool)),
-		may("lstrip", into(&token.lstrip, r.Bool)),
-		may("rstrip", into(&token.rstrip, r.Bool)),
-		may("normalized", into(&token.normalized, r.Bool)),
-		may("special", into(&token.special, r.Bool)),
+		strictjson.Need("id", strictjson.Into(&id, r.Integer)),
+		strictjson.Need("content", strictjson.Into(&token.content, r.String)),
+		strictjson.May("single_word", strictjson.Into(&token.singleWord, r.Bool)),
+		strictjson.May("lstrip", strictjson.Into(&token.lstrip, r.Bool)),
+		strictjson.May("rstrip", strictjson.Into(&token.rstrip, r.Bool)),
+		strictjson.May("normalized", strictjson.Into(&token.normalized, r.Bool)),
+		strictjson.May("special", strictjson.Into(&token.special, r.Bool)),
 	}
 	*tokens = make([]addedToken, 0, r.Room(len(`{"id":0,"content":""}`)))
 	return r.Array(func(int) (err error) {
@@ -163,35 +155,35 @@ func readComponent(r *strictjson.Reader, c *component) error {
 	parts := func() error { return readParts(r, &c.parts) }
 	c.useRegex, c.split = true, true
 	return r.Fields(
-		need("type", into(&c.kind, r.String)),
-		may("normalizers", parts),
-		may("pretokenizers", parts),
-		may("processors", parts),
-		may("decoders", parts),
-		may("pattern", func() error {
+		strictjson.Need("type", strictjson.Into(&c.kind, r.String)),
+		strictjson.May("normalizers", parts),
+		strictjson.May("pretokenizers", parts),
+		strictjson.May("processors", parts),
+		strictjson.May("decoders", parts),
+		strictjson.May("pattern", func() error {
 			return r.Fields(
-				may("String", into(&c.pattern, r.String)),
-				may("Regex", into(&c.regex, r.String)),
+				strictjson.May("String", strictjson.Into(&c.pattern, r.String)),
+				strictjson.May("Regex", strictjson.Into(&c.regex, r.String)),
 			)
 		}),
-		may("content", into(&c.content, r.String)),
-		may("prepend", into(&c.prepend, r.String)),
-		may("replacement", into(&c.replacement, r.String)),
-		may("prepend_scheme", into(&c.prependScheme, r.String)),
-		may("behavior", into(&c.behavior, r.String)),
-		may("add_prefix_space", orNull(r, func() (err error) {
+		strictjson.May("content", strictjson.Into(&c.content, r.String)),
+		strictjson.May("prepend", strictjson.Into(&c.prepend, r.String)),
+		strictjson.May("replacement", strictjson.Into(&c.replacement, r.String)),
+		strictjson.May("prepend_scheme", strictjson.Into(&c.prependScheme, r.String)),
+		strictjson.May("behavior", strictjson.Into(&c.behavior, r.String)),
+		strictjson.May("add_prefix_space", r.OrNull(func() (err error) {
 			c.addPrefixSpace, err = r.Bool()
 			c.noPrefixSpace = !c.addPrefixSpace
 			return err
 		})),
-		may("use_regex", into(&c.useRegex, r.Bool)),
-		may("invert", into(&c.invert, r.Bool)),
-		may("split", orNull(r, into(&c.split, r.Bool))),
-		may("individual_digits", into(&c.individualDigits, r.Bool)),
-		may("start", into(&c.start, r.Integer)),
-		may("stop", into(&c.stop, r.Integer)),
-		may("single", func() error { return readSingle(r, c) }),
-		may("special_tokens", func() error { return readSpecials(r, c) }),
+		strictjson.May("use_regex", strictjson.Into(&c.useRegex, r.Bool)),
+		strictjson.May("invert", strictjson.Into(&c.invert, r.Bool)),
+		strictjson.May("split", r.OrNull(strictjson.Into(&c.split, r.Bool))),
+		strictjson.May("individual_digits", strictjson.Into(&c.individualDigits, r.Bool)),
+		strictjson.May("start", strictjson.Into(&c.start, r.Integer)),
+		strictjson.May("stop", strictjson.Into(&c.stop, r.Integer)),
+		strictjson.May("single", func() error { return readSingle(r, c) }),
+		strictjson.May("special_tokens", func() error { return readSpecials(r, c) }),
 	)
 }
 
@@ -218,7 +210,7 @@ func readParts(r *strictjson.Reader, parts *[]component) error {
 // readSingle reads [{"SpecialToken": {"id": "<s>", …}}, {"Sequence": {"id": "A", …}}, …].
 func readSingle(r *strictjson.Reader, c *component) error {
 	id := func(dst *string) func() error {
-		return func() error { return r.Fields(need("id", into(dst, r.String))) }
+		return func() error { return r.Fields(strictjson.Need("id", strictjson.Into(dst, r.String))) }
 	}
 	return r.Array(func(i int) error {
 		if i > maxInsert {
@@ -226,8 +218,8 @@ func readSingle(r *strictjson.Reader, c *component) error {
 		}
 		var special, sequence string
 		err := r.Fields(
-			may("SpecialToken", id(&special)),
-			may("Sequence", id(&sequence)),
+			strictjson.May("SpecialToken", id(&special)),
+			strictjson.May("Sequence", id(&sequence)),
 		)
 		if err == nil && (special == "") == (sequence == "") {
 			err = r.Errorf("a part of a template is neither a special token nor a sequence")
@@ -245,7 +237,7 @@ func readSpecials(r *strictjson.Reader, c *component) error {
 			return errInsert
 		}
 		var ids []int
-		err := r.Fields(need("ids", func() error {
+		err := r.Fields(strictjson.Need("ids", func() error {
 			return r.Array(func(i int) error {
 				if i == maxInsert {
 					return errInsert
@@ -266,27 +258,27 @@ func readSpecials(r *strictjson.Reader, c *component) error {
 
 func readBPE(r *strictjson.Reader, m *bpeModel) error {
 	return r.Fields(
-		may("type", func() error {
+		strictjson.May("type", func() error {
 			kind, err := r.String()
 			if err == nil && kind != "BPE" {
 				err = fmt.Errorf("type %.80q is not run, only BPE: %w", kind, ErrUnsupported)
 			}
 			return err
 		}),
-		need("vocab", func() error { return readVocab(r, m) }),
-		need("merges", func() error {
+		strictjson.Need("vocab", func() error { return readVocab(r, m) }),
+		strictjson.Need("merges", func() error {
 			list := r.Copy() // it is read when the vocabulary is known
 			m.merges = func(each func(rank int, left, right string) error) error { return readMerges(list, each) }
 			m.mergeCount = r.Room(len(`"a b"`))
 			return r.Skip()
 		}),
-		may("unk_token", orNull(r, into(&m.unknown, r.String))),
-		may("continuing_subword_prefix", orNull(r, into(&m.wordPrefix, r.String))),
-		may("end_of_word_suffix", orNull(r, into(&m.wordSuffix, r.String))),
-		may("dropout", orNull(r, into(&m.dropout, r.Float))),
-		may("fuse_unk", orNull(r, into(&m.fuseUnknown, r.Bool))),
-		may("byte_fallback", orNull(r, into(&m.byteFallback, r.Bool))),
-		may("ignore_merges", orNull(r, into(&m.ignoreMerges, r.Bool))),
+		strictjson.May("unk_token", r.OrNull(strictjson.Into(&m.unknown, r.String))),
+		strictjson.May("continuing_subword_prefix", r.OrNull(strictjson.Into(&m.wordPrefix, r.String))),
+		strictjson.May("end_of_word_suffix", r.OrNull(strictjson.Into(&m.wordSuffix, r.String))),
+		strictjson.May("dropout", r.OrNull(strictjson.Into(&m.dropout, r.Float))),
+		strictjson.May("fuse_unk", r.OrNull(strictjson.Into(&m.fuseUnknown, r.Bool))),
+		strictjson.May("byte_fallback", r.OrNull(strictjson.Into(&m.byteFallback, r.Bool))),
+		strictjson.May("ignore_merges", r.OrNull(strictjson.Into(&m.ignoreMerges, r.Bool))),
 	)
 }
 
@@ -378,14 +370,11 @@ func (f *tokenizerFile) tokenizer(size int) (t *Tokenizer, err error) {
 		return nil, fmt.Errorf("decoder: %w", err)
 	}
 	t.stripSpace = stripSpace
-	if err := t.bpe.set(&f.model); err != nil {
+	if err := t.bpe.set(&f.model, f.added); err != nil {
 		return nil, fmt.Errorf("model: %w", err)
 	}
 	if err := t.setTokens(f, decode, size); err != nil {
 		return nil, err
-	}
-	if err := t.setUnknown(&f.model); err != nil {
-		return nil, fmt.Errorf("model: %w", err)
 	}
 	if t.prefix, t.suffix, err = f.postProcessor.template(len(t.pieces)); err != nil {
 		return nil, fmt.Errorf("post_processor: %w", err)

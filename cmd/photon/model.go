@@ -2,17 +2,17 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/photon-lm/photon"
+	"github.com/photon-lm/photon/internal/regular"
+	"github.com/photon-lm/photon/internal/strictjson"
 	"github.com/photon-lm/photon/models"
 )
 
@@ -165,18 +165,20 @@ func recommendedWeights(files fs.FS) (photon.WeightType, error) {
 	if err != nil {
 		return photon.AsStored, fmt.Errorf("%s: %w", name, err)
 	}
-	var config struct {
-		Weights *string `json:"photon_weights"`
+	text := "stored"
+	r, err := strictjson.New(data, photon.ErrCorrupt)
+	if err == nil {
+		err = r.Fields(strictjson.May("photon_weights", r.OrNull(strictjson.Into(&text, r.String))))
 	}
-	if err := json.Unmarshal(data, &config); err != nil {
-		return photon.AsStored, fmt.Errorf("%s: %w: %w", name, err, photon.ErrCorrupt)
+	if err == nil {
+		err = r.End()
 	}
-	if config.Weights == nil {
-		return photon.AsStored, nil
+	if err != nil {
+		return photon.AsStored, fmt.Errorf("%s: %w", name, err)
 	}
 	var weights photon.WeightType
-	if err := choice(&weights, weightTypes)(*config.Weights); err != nil {
-		return weights, fmt.Errorf("%s: photon_weights %.40q: %w: %w", name, *config.Weights, err, photon.ErrCorrupt)
+	if err := choice(&weights, weightTypes)(text); err != nil {
+		return weights, fmt.Errorf("%s: photon_weights %.40q: %w: %w", name, text, err, photon.ErrCorrupt)
 	}
 	return weights, nil
 }
@@ -184,37 +186,10 @@ func recommendedWeights(files fs.FS) (photon.WeightType, error) {
 // maxSmall is the most bytes that a file beside a model's weights may have.
 const maxSmall = 1 << 20
 
-// readSmall reads a file beside a model's weights. It counts what it reads, for a size that is told may be wrong.
-func readSmall(files fs.FS, name string) ([]byte, error) {
-	f, err := openBeside(files, name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxSmall+1))
-	if err == nil && len(data) > maxSmall {
-		err = fmt.Errorf("more than %d bytes: this is no such file: %w", maxSmall, photon.ErrCorrupt)
-	}
-	return data, err
-}
-
-// openBeside opens a file of a model's directory. Only a file that is not there is fs.ErrNotExist: a link that leads
+// readSmall reads a file beside a model's weights. Only one that is not there is fs.ErrNotExist: a link that leads
 // nowhere is there, and whoever made it means the file to count.
-func openBeside(files fs.FS, name string) (fs.File, error) {
-	info, err := fs.Lstat(files, name)
-	if err == nil && info.Mode().Type() == fs.ModeSymlink {
-		if info, err = fs.Stat(files, name); errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("a link to a file that does not exist: bring that, or remove the link: %w",
-				photon.ErrCorrupt)
-		}
-	}
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("not a regular file: %w", photon.ErrCorrupt)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return files.Open(name)
+func readSmall(files fs.FS, name string) ([]byte, error) {
+	return regular.Read(files, name, maxSmall, photon.ErrCorrupt)
 }
 
 // openRegular opens a file that can be read more than once. Another kind is refused before it is opened: a pipe would

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/photon-lm/photon"
+	"github.com/photon-lm/photon/internal/regular"
 	"github.com/photon-lm/photon/internal/strictjson"
 )
 
@@ -154,39 +155,36 @@ func (g *golden) read(data []byte) error {
 		return int(n), err
 	}
 	// A row's lists are bounded by the size of the file alone; there can be a logit for each token.
-	indices := func() ([]int, error) { return readList(r, maxSmall, integer) }
-	values := func() ([]float64, error) { return readList(r, maxSmall, r.Float) }
+	ids, numbers := listOf(r, maxGoldenIDs, integer), listOf(r, maxGoldenIDs, r.Float)
+	indices, values := listOf(r, maxSmall, integer), listOf(r, maxSmall, r.Float)
 	if err := r.Fields(
-		need("ids", &g.IDs, func() ([]int, error) { return readList(r, maxGoldenIDs, integer) }),
-		need("rows", &g.Rows, func() ([]int, error) { return readList(r, maxGoldenIDs, integer) }),
-		need("indices", &g.Indices, func() ([][]int, error) { return readList(r, maxGoldenIDs, indices) }),
-		need("values", &g.Values, func() ([][]float64, error) { return readList(r, maxGoldenIDs, values) }),
-		need("logsumexp", &g.LogSumExp, func() ([]float64, error) { return readList(r, maxGoldenIDs, r.Float) }),
-		need("tolerance", &g.Tolerance, r.Float),
+		strictjson.Need("ids", strictjson.Into(&g.IDs, ids)),
+		strictjson.Need("rows", strictjson.Into(&g.Rows, ids)),
+		strictjson.Need("indices", strictjson.Into(&g.Indices, listOf(r, maxGoldenIDs, indices))),
+		strictjson.Need("values", strictjson.Into(&g.Values, listOf(r, maxGoldenIDs, values))),
+		strictjson.Need("logsumexp", strictjson.Into(&g.LogSumExp, numbers)),
+		strictjson.Need("tolerance", strictjson.Into(&g.Tolerance, r.Float)),
 	); err != nil {
 		return err
 	}
 	return r.End()
 }
 
-func need[T any](key string, dst *T, read func() (T, error)) strictjson.Field {
-	return strictjson.Field{Key: key, Required: true, Read: func() (err error) { *dst, err = read(); return err }}
-}
-
-// readList reads a list of no more than most items. It counts them first, to make room once.
-func readList[T any](r *strictjson.Reader, most int, item func() (T, error)) ([]T, error) {
-	n, ahead := 0, r.Copy()
-	ahead.Array(func(int) error { n++; return ahead.Skip() })
-	if n > most {
-		return nil, fmt.Errorf("a list of %d, want at most %d: %w", n, most, photon.ErrUnsupported)
+// listOf reads a list of no more than most items.
+func listOf[T any](r *strictjson.Reader, most int, item func() (T, error)) func() ([]T, error) {
+	return func() ([]T, error) {
+		n := r.Len()
+		if n > most {
+			return nil, fmt.Errorf("a list of %d, want at most %d: %w", n, most, photon.ErrUnsupported)
+		}
+		list := make([]T, 0, n)
+		err := r.Array(func(int) error {
+			value, err := item()
+			list = append(list, value)
+			return err
+		})
+		return list, err
 	}
-	list := make([]T, 0, n)
-	err := r.Array(func(int) error {
-		value, err := item()
-		list = append(list, value)
-		return err
-	})
-	return list, err
 }
 
 // sumsFile may stand beside a model, with the SHA-256 of its files as sha256sum writes them.
@@ -234,7 +232,7 @@ func checkSums(ctx context.Context, files fs.FS) (n int, err error) {
 }
 
 func hashFile(ctx context.Context, files fs.FS, name string) ([]byte, error) {
-	f, err := openBeside(files, name)
+	f, _, err := regular.Open(files, name, photon.ErrCorrupt)
 	if err != nil {
 		return nil, err
 	}

@@ -12,9 +12,9 @@ import (
 // a fuzz target has for it.
 func Run(t testing.TB, most int, f func()) {
 	t.Helper()
-	begin := processor()
+	begin := Processor()
 	n := Allocated(f)
-	if took := processor() - begin; took > time.Second {
+	if took := Processor() - begin; took > time.Second {
 		Slow(t, "it took %v, want a second at most", took)
 	}
 	if n > uint64(most) {

@@ -6,4 +6,5 @@ import "time"
 
 var began = time.Now()
 
-func processor() time.Duration { return time.Since(began) }
+// Processor is the time since the process began, where the system does not tell what it has had of all processors.
+func Processor() time.Duration { return time.Since(began) }

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// processor is the time that the process has had of all processors: others that run beside it do not count.
-func processor() time.Duration {
+// Processor is the time that the process has had of all processors: others that run beside it do not count.
+func Processor() time.Duration {
 	var u syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
 		return 0

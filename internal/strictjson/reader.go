@@ -551,37 +551,3 @@ func (r *Reader) End() error {
 	}
 	return nil
 }
-
-// A Field says how to read the value of one key.
-type Field struct {
-	Key      string
-	Read     func() error
-	Required bool
-}
-
-// Fields reads an object of up to 64 known keys. Unknown keys are checked and ignored; a required key that is absent is
-// an error.
-func (r *Reader) Fields(fields ...Field) error {
-	found := uint64(0) // bit i: field i
-	err := r.Object(func(key string) error {
-		for i, f := range fields {
-			if f.Key == key {
-				found |= 1 << i
-				if err := f.Read(); err != nil {
-					return fmt.Errorf("%s: %w", key, err)
-				}
-				return nil
-			}
-		}
-		return r.Skip()
-	})
-	if err != nil {
-		return err
-	}
-	for i, f := range fields {
-		if f.Required && found>>i&1 == 0 {
-			return fmt.Errorf("%s is missing: %w", f.Key, r.kind)
-		}
-	}
-	return nil
-}

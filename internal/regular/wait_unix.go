@@ -1,6 +1,6 @@
 //go:build unix
 
-package photon
+package regular
 
 import "syscall"
 

@@ -1,5 +1,5 @@
 //go:build !unix
 
-package photon
+package regular
 
 const openWithoutWaiting = 0 // a named pipe is no file in a directory here
