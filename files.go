@@ -35,11 +35,29 @@ func (w *witness) Open(name string) (fs.File, error) {
 	if err != nil || w.seen[name] != nil {
 		return f, err
 	}
-	if w.seen[name], err = f.Stat(); err != nil {
+	if w.seen[name], err = settled(f); err != nil {
 		f.Close()
 		return nil, err
 	}
 	return f, nil
+}
+
+// settled is what a file is, once it was last written some ticks of the file system's clock ago, of which one takes up
+// to 10 ms: what is written within the tick of a write before has the same time. A file that goes on to be written has
+// another time in the end.
+func settled(f fs.File) (info fs.FileInfo, err error) {
+	const ticks = 20 * time.Millisecond
+	for range 5 {
+		if info, err = f.Stat(); err != nil {
+			return nil, err
+		}
+		age := time.Since(info.ModTime())
+		if age < 0 || age >= ticks { // below 0, by another clock
+			break
+		}
+		time.Sleep(ticks - age)
+	}
+	return info, nil
 }
 
 func (w *witness) Stat(name string) (fs.FileInfo, error)  { return fs.Stat(w.FS, name) }

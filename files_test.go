@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -300,6 +302,46 @@ func TestFileChanges(t *testing.T) {
 				t.Errorf("%s is written before it is opened %d times: %v", name, opened, err)
 			}
 		}
+	}
+}
+
+// A timedFile was last written at another time whenever it is looked at.
+type timedFile struct {
+	fs.File
+	times *[]time.Time
+}
+
+func (f timedFile) Stat() (fs.FileInfo, error) {
+	now := (*f.times)[0]
+	*f.times = (*f.times)[1:]
+	return fstest.MapFS{"x": {ModTime: now}}.Stat("x")
+}
+
+// A file that was just written is looked at again, until it was not, or is written on and on.
+func TestSettled(t *testing.T) {
+	now := time.Now()
+	before, behind := now.Add(-time.Hour), now.Add(time.Hour)
+	for _, test := range []struct {
+		times []time.Time
+		want  int // which of them
+	}{{[]time.Time{before}, 0}, {[]time.Time{behind}, 0}, {[]time.Time{time.Time{}}, 0}, {[]time.Time{now, before}, 1}} {
+		left := slices.Clone(test.times)
+		info, err := settled(timedFile{times: &left})
+		if err != nil || len(left) > 0 || !info.ModTime().Equal(test.times[test.want]) {
+			t.Errorf("%v: %v, %d not looked at, %v", test.times, info.ModTime(), len(left), err)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "x")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if info, err := settled(f); err != nil || time.Since(info.ModTime()) < 15*time.Millisecond {
+		t.Errorf("written %v ago, %v", time.Since(info.ModTime()), err)
 	}
 }
 
