@@ -324,7 +324,7 @@ func TestSettled(t *testing.T) {
 	for _, test := range []struct {
 		times []time.Time
 		want  int // which of them
-	}{{[]time.Time{before}, 0}, {[]time.Time{behind}, 0}, {[]time.Time{time.Time{}}, 0}, {[]time.Time{now, before}, 1}} {
+	}{{[]time.Time{before}, 0}, {[]time.Time{behind}, 0}, {[]time.Time{{}}, 0}, {[]time.Time{now, before}, 1}} {
 		left := slices.Clone(test.times)
 		info, err := settled(timedFile{times: &left})
 		if err != nil || len(left) > 0 || !info.ModTime().Equal(test.times[test.want]) {

@@ -10,9 +10,9 @@ import (
 	"slices"
 )
 
-// Open opens a file that can be read to an end. A directory, pipe, socket or device is refused before it is
-// opened, as far as the file system can tell (fs.Sub cannot look behind a link), since opening a pipe waits for its other
-// end and opening a device may do anything; and again after, since it may have taken a file's place.
+// Open opens a file that can be read to an end. A directory, pipe, socket or device is refused before it is opened, as
+// far as the file system can tell (fs.Sub cannot look behind a link), since opening a pipe waits for its other end and
+// opening a device may do anything; and again after, since it may have taken a file's place.
 func Open(fsys fs.FS, name string, corrupt error) (fs.File, int64, error) {
 	// Lstat, because Stat opens the file where a file system does not offer it.
 	info, err := fs.Lstat(fsys, name)
